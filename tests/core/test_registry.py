@@ -3,6 +3,7 @@
 import pytest
 
 from vitarium.core import registry
+from vitarium.core.config import Config, NoConfig
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
@@ -19,3 +20,19 @@ def test_plugins_lie_in_public_modules_of_their_kinds_package(kind):
         names = module.removeprefix(home).split(".")
         assert "base" not in names
         assert not any(name.startswith("_") for name in names)
+
+
+class Settings(Config):
+    """Of the plug-in below."""
+
+
+def test_settings_are_as_the_function_is_annotated_unless_a_class_is_named(monkeypatch):
+    def annotated(config: Settings) -> None: ...
+
+    def plain(config): ...
+
+    cases = [(annotated, None, Settings), (annotated, NoConfig, NoConfig), (plain, None, NoConfig)]
+    for function, named, expected in cases:
+        monkeypatch.setitem(registry._plugins, "objective", {})
+        registry.register("objective", "made_up", named)(function)
+        assert registry._plugins["objective"]["made_up"].config is expected

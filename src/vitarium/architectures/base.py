@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
-from vitarium.core.config import Config, NoConfig
+from vitarium.core.config import Config
 from vitarium.core.registry import register
 
 Build = TypeVar("Build", bound=Callable[[Any, int], nn.Module])
@@ -62,7 +62,7 @@ class ActsAfterSteps(Protocol):
 def architecture(
     name: str,
     *,
-    config: type[ArchitectureConfig],
+    config: type[ArchitectureConfig] | None = None,
     paper: str = "",
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     timm: Callable[[Any], tuple[str, dict[str, Any]]] | None = None,
@@ -78,7 +78,8 @@ def architecture(
     `pretrained_cfg["classifier"]` says. Equal configurations give equal state_dict keys and shapes.
 
     Args:
-        config: says the images that the model takes (`input_size`); its fields are factors.
+        config: says the images that the model takes (`input_size`); its fields are factors. None:
+            as annotated.
         paper: authors, year and arXiv number, or an address.
         presets: models of this architecture by name, as settings of `config`; names for
             `create_model`.
@@ -96,7 +97,7 @@ def architecture(
 def head(
     name: str,
     *,
-    config: type[Config] = NoConfig,
+    config: type[Config] | None = None,
     paper: str = "",
     tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[PutHead], PutHead]:
@@ -112,7 +113,7 @@ def head(
 def initialization(
     name: str,
     *,
-    config: type[Config] = NoConfig,
+    config: type[Config] | None = None,
     paper: str = "",
     tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[Initialize], Initialize]:

@@ -11,20 +11,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.architectures.base import head
-from vitarium.core.config import Config
+from vitarium.core.config import Config, NoConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
-class NoHead(Config):
-    """Nothing: the features are the outputs."""
-
-
 class LinearHead(Config):
-    """One linear layer."""
-
     initialization: Annotated[Section, SectionOf("initialization")] = Field(
         "default", validate_default=True
     )
@@ -34,13 +28,11 @@ class LinearHead(Config):
 
 
 class MlpHead(LinearHead):
-    """An MLP with one hidden layer."""
-
     hidden_dim: PositiveInt
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
 
 
-@head("linear", config=LinearHead)
+@head("linear")
 def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     """One linear layer."""
     layer = nn.Linear(_num_features(model), num_outputs)
@@ -48,7 +40,7 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     _replace(model, layer, num_outputs)
 
 
-@head("mlp", config=MlpHead, tiny={"hidden_dim": 8})
+@head("mlp", tiny={"hidden_dim": 8})
 def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     """An MLP with one hidden layer."""
     layers = nn.Sequential(
@@ -60,19 +52,17 @@ def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     _replace(model, layers, num_outputs)
 
 
-@head("none", config=NoHead)
-def none(config: NoHead, model: nn.Module, num_outputs: int) -> None:
+@head("none")
+def none(config: NoConfig, model: nn.Module, num_outputs: int) -> None:
     """Nothing: the features are the outputs."""
     _replace(model, nn.Identity(), _num_features(model))
 
 
 class EnsembleHead(Config):
-    """Several heads side by side."""
-
     heads: tuple[Annotated[Section, SectionOf("head")], ...] = Field(min_length=2)
 
 
-@head("ensemble", config=EnsembleHead, tiny={"heads": ("linear", "linear")})
+@head("ensemble", tiny={"heads": ("linear", "linear")})
 def ensemble(config: EnsembleHead, model: nn.Module, num_outputs: int) -> None:
     """Several heads that see the same features; the outputs are the mean of theirs."""
     prefix, heads = head_prefix(model), []

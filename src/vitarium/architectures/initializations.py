@@ -22,36 +22,36 @@ class TruncNormal(Initialization):
     std: PositiveFloat = 0.02
 
 
-@initialization("default", config=NoConfig)
+@initialization("default")
 def default(config: NoConfig, module: nn.Module) -> None:
     """As the architecture comes: timm's own; for a head, PyTorch's."""
 
 
-@initialization("kaiming_normal", config=Initialization, paper="He et al. 2015, arXiv 1502.01852")
+@initialization("kaiming_normal", paper="He et al. 2015, arXiv 1502.01852")
 def kaiming_normal(config: Initialization, module: nn.Module) -> None:
     """Normal, with the variance 2 / fan-in."""
     _fill(config, module, nn.init.kaiming_normal_)
 
 
-@initialization("kaiming_uniform", config=Initialization, paper="He et al. 2015, arXiv 1502.01852")
+@initialization("kaiming_uniform", paper="He et al. 2015, arXiv 1502.01852")
 def kaiming_uniform(config: Initialization, module: nn.Module) -> None:
     """Uniform, with the variance 2 / fan-in."""
     _fill(config, module, nn.init.kaiming_uniform_)
 
 
-@initialization("xavier_normal", config=Initialization, paper="Glorot & Bengio 2010")
+@initialization("xavier_normal", paper="Glorot & Bengio 2010")
 def xavier_normal(config: Initialization, module: nn.Module) -> None:
     """Normal, with the variance 2 / (fan-in + fan-out)."""
     _fill(config, module, nn.init.xavier_normal_)
 
 
-@initialization("xavier_uniform", config=Initialization, paper="Glorot & Bengio 2010")
+@initialization("xavier_uniform", paper="Glorot & Bengio 2010")
 def xavier_uniform(config: Initialization, module: nn.Module) -> None:
     """Uniform, with the variance 2 / (fan-in + fan-out)."""
     _fill(config, module, nn.init.xavier_uniform_)
 
 
-@initialization("trunc_normal", config=TruncNormal)
+@initialization("trunc_normal")
 def trunc_normal(config: TruncNormal, module: nn.Module) -> None:
     """Normal with a chosen deviation, cut at two of them."""
     cut = 2 * config.std

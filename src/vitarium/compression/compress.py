@@ -40,8 +40,7 @@ DEFAULTS: Mapping[str, Any] = {
 """How a student is trained, but for what comes from the original's recipe and what is asked for."""
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
 """What a student takes from the original's recipe."""
-_RUNS = 15
-"""Of each model, by which its time is measured."""
+_RUNS = 15  # of each model, by which its time is measured
 _MISSING = {"data": "what its student learns from", "epochs": "how long its student learns"}
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic_core import CoreSchema, core_schema
 
-from vitarium.core.config import Config, InvalidConfig, Problem
+from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
 from vitarium.core.errors import UnknownName
 
 KINDS: Mapping[str, str] = {
@@ -63,9 +63,10 @@ _plugins: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def register(kind: str, name: str, config: type[Config], **facts: Any) -> Callable[[F], F]:
+def register(kind: str, name: str, config: type[Config] | None, **facts: Any) -> Callable[[F], F]:
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
+    config: the class of its settings; None: that which its parameter `config` is annotated with.
     Raises ValueError where another module has registered that name.
     """
 
@@ -76,7 +77,8 @@ def register(kind: str, name: str, config: type[Config], **facts: Any) -> Callab
                 f"{kind} '{name}' of {function.__module__} is already registered "
                 f"by {earlier.function.__module__}: give one of them another name"
             )
-        _plugins[kind][name] = Plugin(kind, name, function, config, facts)
+        of_settings = config or get_type_hints(function).get("config", NoConfig)
+        _plugins[kind][name] = Plugin(kind, name, function, of_settings, facts)
         return function
 
     return decorate

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from vitarium.architectures.features import prefix_tokens
+from vitarium.core.config import Config
 from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.features import blocks_of, evaluating
 from vitarium.evaluation.inputs import EvalModel
@@ -19,6 +21,13 @@ queries, and sum to 1."""
 
 BATCH_SIZE = 32
 """Images in a forward pass; no value depends on it."""
+
+
+class OnImages(Config):
+    """Base of the settings of measures of attention: on so many images."""
+
+    num_images: PositiveInt = 256
+    """At most."""
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,6 @@ def losses(
     return Losses(loss, error)
 
 
-def loss(model: nn.Module, point: Parameters, examples: EvalData, batch_size: int = 256) -> float:
-    """The loss at one set of parameters."""
-    return losses(model, lambda: [point], examples, batch_size).loss.item()
-
-
 def gradient(
     model: nn.Module, examples: EvalData, batch_size: int = 256
 ) -> tuple[float, dict[str, Tensor]]:

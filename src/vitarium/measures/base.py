@@ -101,6 +101,7 @@ def measure(
 
     Raises TypeError, at import, for a fact that is misspelled, missing, or that contradicts others.
     """
+    facts = dict(locals())  # its arguments
     if not unit:
         raise TypeError(f"measure '{name}': give it a unit")
 
@@ -118,13 +119,10 @@ def measure(
             raise TypeError(f"measure '{name}': {only}")
         if bool(splits) != (inputs == [Mapping[str, Predictions]]):
             raise TypeError(f"measure '{name}': splits need predictions by split, and they splits")
-        facts: dict[str, Any] = {"of": of, "needs": needs, "unit": unit}
-        facts |= {"title": title or name.replace("_", " "), "paper": paper, "symmetric": symmetric}
-        facts |= {"as_distance": as_distance, "quick": quick, "splits": splits, "reason": reason}
+        facts.update(of=of, needs=needs, title=title or name.replace("_", " "))
         facts["held_out"] = needs == "predictions" if held_out is None else held_out
-        facts |= {"studies": studies, "heat_map": heat_map, "tiny": tiny}
         called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
-        register("measure", name, config, **facts)(called)
+        register("measure", config=config, **facts)(called)
         return function
 
     return decorate

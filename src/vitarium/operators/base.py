@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
-from vitarium.core.config import Config, NoConfig
+from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, register
@@ -37,7 +37,7 @@ def operator(
     name: str,
     *,
     title: str,
-    config: type[Config] = NoConfig,
+    config: type[Config] | None = None,
     paper: str = "",
     models: tuple[int, int | None] = (2, None),
     ordered: bool = False,
@@ -59,7 +59,7 @@ def operator(
 
     Args:
         title: what the method is called in tables and figures, e.g. "TIES".
-        config: its settings; they are generating factors of the merged model.
+        config: its settings, generating factors of the merged model; None: as annotated.
         paper: authors, year, and where to find it.
         models: the fewest and the most models that it takes; (2, None): two or more.
         ordered: the order of the models counts; otherwise they come sorted.

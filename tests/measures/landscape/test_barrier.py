@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from vitarium.core.registry import choose
-from vitarium.measures.landscape.barrier import Barrier, path_losses
+from vitarium.measures.landscape._paths import OnPath
+from vitarium.measures.landscape.barrier import path_losses
 
 FEW = {"points": 5, "num_images": 100}
 
@@ -59,7 +60,7 @@ def test_a_convex_loss_has_none(linear):
 
 
 def test_losses_of_a_path_are_given_for_any_places(subject, other):
-    losses = path_losses(subject, other, [0.0, 0.7], Barrier(num_images=100))
+    losses = path_losses(subject, other, [0.0, 0.7], OnPath(num_images=100))
     expected = torch.stack([on_the_line(subject, other, t) for t in (0.0, 0.7)])
     torch.testing.assert_close(losses.loss, expected[:, 0], rtol=1e-4, atol=0)
     torch.testing.assert_close(losses.error, expected[:, 1])

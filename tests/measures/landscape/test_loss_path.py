@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vitarium.core.registry import choose
-from vitarium.measures.landscape._paths import barriers, losses_along
-from vitarium.measures.landscape.barrier import Barrier, path_losses
+from vitarium.measures.landscape._paths import OnPath, barriers, losses_along
+from vitarium.measures.landscape.barrier import path_losses
 from vitarium.measures.landscape.loss_path import LossPath, losses_on_path
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 
@@ -15,7 +15,7 @@ FEW = {"points": 5, "num_images": 50}
 def test_a_line_is_told_point_by_point(subject, other):
     values = choose("measure", "loss_path", **FEW)(subject, other)
     places = ["0.00", "0.25", "0.50", "0.75", "1.00"]
-    line = path_losses(subject, other, [0.0, 0.25, 0.5, 0.75, 1.0], Barrier(num_images=50))
+    line = path_losses(subject, other, [0.0, 0.25, 0.5, 0.75, 1.0], OnPath(num_images=50))
     assert list(values) == [f"{what}/{place}" for what in ("loss", "error") for place in places]
     assert list(values.values()) == [*line.loss.tolist(), *line.error.tolist()]
 

@@ -5,13 +5,13 @@ import torch
 
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import choose
-from vitarium.evaluation.losses import loss, losses, parameters
+from vitarium.evaluation.losses import losses, parameters
 from vitarium.measures.landscape.loss_slice import LossSlice, direction, slice_losses
 
 
 def test_in_the_middle_is_the_model_itself(subject):
     examples = subject.examples.first(50)
-    own = loss(subject.model, parameters(subject.model), examples)
+    own = losses(subject.model, lambda: [parameters(subject.model)], examples).loss.item()
     line = choose("measure", "loss_slice", points=3, num_images=50)(subject)
     plane = choose("measure", "loss_slice", points=3, num_images=50, dimensions=2)(subject)
     assert list(line) == ["-1", "0", "1"]

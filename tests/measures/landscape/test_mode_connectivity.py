@@ -8,8 +8,8 @@ import torch
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import choose
 from vitarium.evaluation.losses import parameters
-from vitarium.measures.landscape._paths import losses_along
-from vitarium.measures.landscape.barrier import Barrier, path_losses
+from vitarium.measures.landscape._paths import OnPath, losses_along
+from vitarium.measures.landscape.barrier import path_losses
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 
 TRAINED = {"points": 9, "steps": 60, "lr": 0.01}
@@ -18,7 +18,7 @@ TRAINED = {"points": 9, "steps": 60, "lr": 0.01}
 def test_a_trained_curve_stays_below_the_straight_line(subject, other):
     config = ModeConnectivity(**TRAINED)
     curve_losses = losses_along(subject, curve(subject, other, config), config.positions, config)
-    line = path_losses(subject, other, config.positions, Barrier())
+    line = path_losses(subject, other, config.positions, OnPath())
     assert curve_losses.loss.max() < 0.7 * line.loss.max()
     assert torch.equal(curve_losses.loss[[0, -1]], line.loss[[0, -1]])
 
@@ -26,7 +26,7 @@ def test_a_trained_curve_stays_below_the_straight_line(subject, other):
 def test_before_it_is_trained_a_curve_is_the_straight_line(subject, other):
     config = ModeConnectivity(points=5, bends=2, steps=1, lr=1e-12, num_images=50)
     curve_losses = losses_along(subject, curve(subject, other, config), config.positions, config)
-    line = path_losses(subject, other, config.positions, Barrier(num_images=50))
+    line = path_losses(subject, other, config.positions, OnPath(num_images=50))
     torch.testing.assert_close(curve_losses.loss, line.loss, rtol=1e-5, atol=0)
 
 

@@ -123,7 +123,7 @@ def test_inputs_that_cannot_be_compared_are_refused(subject, other, images):
         compare(*models, images.flatten(1))
     with pytest.raises(InvalidInput, match="expected, not dict"):
         compare(*models, [{"pixels": images}])
-    with pytest.raises(InvalidInput, match=r"\[1, 8, 8\] and of \[1, 4, 4\]"):
+    with pytest.raises(InvalidInput, match=r"\[1, 8, 8\] and \[1, 4, 4\] in one batch"):
         compare(*models, [images, images[:, :, :4, :4]])
     with pytest.raises(InvalidInput, match="'agreement' does not compare features"):
         compare(*models, images, measure="agreement")

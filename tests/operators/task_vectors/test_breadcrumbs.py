@@ -90,5 +90,5 @@ def test_signs_can_be_elected_among_what_is_left(merged, random_models, taus, co
 
 
 def test_shares_that_are_more_than_all_are_refused():
-    with pytest.raises(InvalidConfig, match=r"density 0\.9 and outliers 0\.2 are more than all"):
+    with pytest.raises(InvalidConfig, match=r"density 0\.9 and outliers 0\.2 exceed 1"):
         choose("operator", "breadcrumbs", density=0.9, outliers=0.2)

@@ -81,7 +81,6 @@ class EwaVisionTransformer(VisionTransformer):
 
 @architecture(
     "ewa_vit",
-    config=EwaVit,
     paper="Huang et al. 2023, arXiv 2308.06093",
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )

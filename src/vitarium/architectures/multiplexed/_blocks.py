@@ -47,22 +47,14 @@ class SharedAttention(nn.Module):
 
 
 class SharedWeights(nn.Module):
-    """What the blocks of a group share; given `norm`, their LayerNorms, too."""
+    """What the blocks of a group share; their LayerNorms, too, unless these are separate."""
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        act_layer: Any,
-        proj_drop: float = 0.0,
-        norm: Norm | None = None,
-    ) -> None:
+    def __init__(self, dim: int, config: Multiplexing, norm: Norm, *, act_layer: Any) -> None:
         super().__init__()
-        self.attn = SharedAttention(dim, qkv_bias=qkv_bias)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        if norm is not None:
+        self.attn = SharedAttention(dim, qkv_bias=config.qkv_bias)
+        hidden, drop = int(dim * config.mlp_ratio), config.proj_drop_rate
+        self.mlp = Mlp(dim, hidden, act_layer=act_layer, drop=drop)
+        if not config.separate_norms:
             self.norm1, self.norm2 = norm(dim), norm(dim)
 
 
@@ -208,19 +200,24 @@ class MultiplexedBlock(nn.Module):
         shared: SharedWeights,
         attention: MultiplexedAttention,
         dim: int,
+        config: Multiplexing,
+        norm: Norm,
         *,
-        norm: Norm | None,
-        local: LocalConvolution | None = None,
         init_values: float | None = None,
         drop_path: float = 0.0,
+        **grid: Any,
     ) -> None:
-        """norm: makes the block's own LayerNorms; None: the group's are used."""
+        """grid: arguments of LocalConvolution."""
         super().__init__()
-        self.norm1 = norm(dim) if norm else Borrowed(shared.norm1)
+        own = config.separate_norms
+        starts: dict[str, Any] = {"local_norm": config.local_norm, "start": config.mixing_init}
+        self.norm1 = norm(dim) if own else Borrowed(shared.norm1)
         self.attn = attention
         self.ls1 = LayerScale(dim, init_values) if init_values else nn.Identity()
-        self.local = local if local is not None else nn.Identity()
-        self.norm2 = norm(dim) if norm else Borrowed(shared.norm2)
+        self.local: nn.Module = nn.Identity()
+        if config.convolution:
+            self.local = LocalConvolution(dim, config.convolution, norm=norm, **starts, **grid)
+        self.norm2 = norm(dim) if own else Borrowed(shared.norm2)
         self.mlp = Borrowed(shared.mlp)
         self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -232,22 +229,11 @@ class MultiplexedBlock(nn.Module):
         return output
 
 
-# What Mini-DeiT and Mini-Swin make of the same settings, as arguments of the classes above. Each
-# draws from torch's global generator, so their order is part of a model's bits.
-
-
-def shared_parts(config: Multiplexing, norm: Norm) -> dict[str, Any]:
-    """Of SharedWeights."""
-    return {
-        "mlp_ratio": config.mlp_ratio,
-        "qkv_bias": config.qkv_bias,
-        "proj_drop": config.proj_drop_rate,
-        "norm": None if config.separate_norms else norm,
-    }
+# Parts draw from torch's global generator, so their order is part of a model's bits.
 
 
 def attention_parts(config: Multiplexing, heads: int, *, bias: bool = False) -> dict[str, Any]:
-    """Of MultiplexedAttention; bias: the maps over the heads have one."""
+    """Arguments of MultiplexedAttention; bias: the maps over the heads have one."""
     start = config.mixing_init
     return {
         "before": HeadMixing(heads, bias=bias, start=start) if config.mix_before else None,
@@ -255,12 +241,3 @@ def attention_parts(config: Multiplexing, heads: int, *, bias: bool = False) -> 
         "attn_drop": config.attn_drop_rate,
         "proj_drop": config.proj_drop_rate,
     }
-
-
-def block_parts(config: Multiplexing, dim: int, norm: Norm, **grid: Any) -> dict[str, Any]:
-    """Of MultiplexedBlock; grid: arguments of LocalConvolution."""
-    local = None
-    if config.convolution:
-        starts: dict[str, Any] = {"local_norm": config.local_norm, "start": config.mixing_init}
-        local = LocalConvolution(dim, config.convolution, norm=norm, **starts, **grid)
-    return {"norm": norm if config.separate_norms else None, "local": local}

@@ -37,20 +37,21 @@ class Buckets:
     def __reduce__(self) -> Any:  # so a copy of a model, or one read from a pickle, shares them
         return buckets, self._made_of
 
-    def prepare(self, device: torch.device) -> None:
-        """Have the tensors on a device before they are used in some transformation of torch's."""
-        if device in self._on:
-            return
-        with torch.inference_mode(False):
-            index = self.index.to(device)
-            self._on[device] = (index, None if device.type == "cpu" else one_hot(index, self.count))
+    def prepare(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The tensors on a device, there before some transformation of torch's uses them."""
+        if device not in self._on:
+            with torch.inference_mode(False):
+                index = self.index.to(device)
+                matrices = None if device.type == "cpu" else one_hot(index, self.count)
+                self._on[device] = (index, matrices)
+        return self._on[device]
 
     # A CPU gathers, and adds up in the backward pass, in 2/3 of the time of products with one-hot
     # vectors; a GPU would have to sort all pairs to do it deterministically.
 
     def spread(self, looked_up: Tensor) -> Tensor:
         """Each pair's own value: [..., n, buckets] -> [..., n, n]; entry (i, j) is (i, b(i, j))."""
-        index, matrices = self._tensors(looked_up.device)
+        index, matrices = self.prepare(looked_up.device)
         if matrices is not None:
             return _product(looked_up, matrices)
         expanded = index.expand(*looked_up.shape[:-1], -1)
@@ -58,15 +59,11 @@ class Buckets:
 
     def collect(self, maps: Tensor) -> Tensor:
         """Each bucket's sum: [..., n, n] -> [..., n, buckets]; the transposed map of `spread`."""
-        index, matrices = self._tensors(maps.device)
+        index, matrices = self.prepare(maps.device)
         if matrices is not None:
             return _product(maps, matrices.mT)
         sums = _wide(maps).new_zeros(*maps.shape[:-1], self.count)
         return sums.scatter_add(-1, index.expand(maps.shape), _wide(maps)).to(maps.dtype)
-
-    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        self.prepare(device)
-        return self._on[device]
 
 
 @cache

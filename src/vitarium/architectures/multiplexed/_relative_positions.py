@@ -36,8 +36,7 @@ class RelativePositionConfig(Config):
     def _in_order(cls, on: tuple[On, ...]) -> tuple[On, ...]:
         if not on:
             raise ValueError(
-                "empty: name at least one of q, k, v (for no encoding at all, set "
-                "relative_positions to null)"
+                "empty: name at least one of q, k, v; or set relative_positions to null"
             )
         if len(set(on)) < len(on):
             raise ValueError(f"{list(on)} names one of them twice; name each once")

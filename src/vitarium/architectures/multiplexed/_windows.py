@@ -18,15 +18,16 @@ from vitarium.architectures.multiplexed._blocks import (
     Borrowed,
     MultiplexedAttention,
     MultiplexedBlock,
+    Norm,
     SharedAttention,
     SharedWeights,
 )
+from vitarium.architectures.multiplexed._sharing import Multiplexing
 from vitarium.core.errors import InvalidInput
 
 Size = tuple[int, int]
 """Rows and columns."""
-_ELSEWHERE = -100.0
-"""Added to the logits of two patches that are no neighbours, as Swin has it."""
+_ELSEWHERE = -100.0  # added to the logits of two patches that are no neighbours, as Swin has it
 
 
 class SharedWindowAttention(SharedAttention):
@@ -86,14 +87,14 @@ class SharedWindowWeights(SharedWeights):
         dim: int,
         num_heads: int,
         window: Size,
+        config: Multiplexing,
+        norm: Norm,
         *,
-        qkv_bias: bool,
         position_bias: bool,
-        **shared_settings: Any,
     ) -> None:
-        super().__init__(dim, qkv_bias=qkv_bias, **shared_settings)
+        super().__init__(dim, config, norm, act_layer=nn.GELU)
         self.attn = SharedWindowAttention(
-            dim, num_heads, window, qkv_bias=qkv_bias, position_bias=position_bias
+            dim, num_heads, window, qkv_bias=config.qkv_bias, position_bias=position_bias
         )
 
 
@@ -171,9 +172,7 @@ class MultiplexedWindowBlock(MultiplexedBlock):
     ) -> None:
         """Take maps of another size, as timm's blocks do; the group's table is resampled."""
         if always_partition:
-            raise InvalidInput(
-                "windows larger than the map are cut to its size here; leave out always_partition"
-            )
+            raise InvalidInput("windows are cut to the map's size; leave out always_partition")
         attention = cast(MultiplexedWindowAttention, self.attn)
         shared = cast(SharedWindowAttention, attention.shared.lender)
         shared.set_window(fitting_window(feat_size, to_2tuple(window_size)))

@@ -17,8 +17,6 @@ from vitarium.architectures.multiplexed._blocks import (
     MultiplexedBlock,
     SharedWeights,
     attention_parts,
-    block_parts,
-    shared_parts,
 )
 from vitarium.architectures.multiplexed._relative_positions import (
     RelativePositionConfig,
@@ -75,9 +73,10 @@ class MiniVisionTransformer(VisionTransformer):
         )
         self.config, self._norm = config, norm
         self.group_sizes = group_sizes(config.share, config.depth)
-        dim, shared = config.embed_dim, shared_parts(config, norm)
-        shared["act_layer"] = get_act_layer(config.act_layer)
-        self.shared = nn.ModuleList(SharedWeights(dim, **shared) for _ in self.group_sizes)
+        dim, act_layer = config.embed_dim, get_act_layer(config.act_layer)
+        self.shared = nn.ModuleList(
+            SharedWeights(dim, config, norm, act_layer=act_layer) for _ in self.group_sizes
+        )
         self.shared.apply(init_weights_vit_timm)
         rates = cast(list[float], calculate_drop_path_rates(config.drop_path_rate, config.depth))
         self.blocks = nn.Sequential(*(self._block(n, rate) for n, rate in enumerate(rates)))
@@ -116,14 +115,16 @@ class MiniVisionTransformer(VisionTransformer):
             positions=self._positions(),
             **attention_parts(config, config.num_heads),
         )
-        grid, prefix = self.patch_embed.grid_size, self.num_prefix_tokens
         return MultiplexedBlock(
             shared,
             attention,
             config.embed_dim,
+            config,
+            self._norm,
             init_values=config.init_values,
             drop_path=drop_path,
-            **block_parts(config, config.embed_dim, self._norm, grid=grid, prefix_tokens=prefix),
+            grid=self.patch_embed.grid_size,
+            prefix_tokens=self.num_prefix_tokens,
         )
 
     def _positions(self) -> RelativePositions | None:
@@ -152,7 +153,6 @@ _BASE = {"embed_dim": 768, "num_heads": 12}
 
 @architecture(
     "mini_deit",
-    config=MiniDeit,
     paper="Zhang et al. 2022, arXiv 2204.07154",
     presets={
         "mini_deit_tiny_patch16_224": _TINY,

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import init_weights_vit_timm
 from torch import nn
 
 from vitarium.architectures.base import architecture
-from vitarium.architectures.multiplexed._blocks import attention_parts, block_parts, shared_parts
+from vitarium.architectures.multiplexed._blocks import attention_parts
 from vitarium.architectures.multiplexed._sharing import (
     KernelSize,
     Multiplexing,
@@ -155,9 +155,9 @@ class MiniSwinTransformer(SwinTransformer):
                 config.embed_dim * 2**number,
                 config.num_heads[number],
                 fitting_window(self._resolution(number), window),
+                config,
+                self._norm,
                 position_bias=config.position_bias,
-                act_layer=nn.GELU,
-                **shared_parts(config, self._norm),
             )
             for _ in config.group_sizes[number]
         )
@@ -180,8 +180,8 @@ class MiniSwinTransformer(SwinTransformer):
             shifted=index % 2 == 1,
             **attention_parts(config, heads, bias=True),
         )
-        parts = block_parts(config, dim, self._norm)
-        return MultiplexedWindowBlock(shared, attention, dim, drop_path=drop_path, **parts)
+        parts = (shared, attention, dim, config, self._norm)
+        return MultiplexedWindowBlock(*parts, drop_path=drop_path)
 
     def _resolution(self, number: int) -> Size:
         """Of a stage's maps: each stage halves them, and an odd side is padded before."""
@@ -196,7 +196,6 @@ _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
 
 @architecture(
     "mini_swin",
-    config=MiniSwin,
     paper="Zhang et al. 2022, arXiv 2204.07154",
     presets={
         "mini_swin_tiny_patch4_window7_224": {},

@@ -25,7 +25,7 @@ def folded(
     take out anyway does not count in an inner product of two models. Raises IncompatibleWeights
     where a norm shifts what a layer without bias reads.
     """
-    tensors = _doubles(weights)
+    tensors = {name: tensor.double().clone() for name, tensor in weights.items()}
     for norm in symmetries.norms:
         scale = tensors[norm.weight]
         shift = tensors[norm.bias] if norm.bias else torch.zeros_like(scale)
@@ -58,7 +58,7 @@ def unfolded(
     Raises IncompatibleWeights where the other model has a factor of zero, or shifts what a layer
     without bias reads.
     """
-    tensors = _doubles(weights)
+    tensors = {name: tensor.double().clone() for name, tensor in weights.items()}
     reference = {name: like[name].double() for name in factors(symmetries)}
     for norm in symmetries.norms:
         scale = _nonzero(norm.weight, reference[norm.weight])
@@ -77,10 +77,6 @@ def factors(symmetries: Symmetries) -> list[str]:
     """The tensors that are folded: of norms, and layer scales."""
     norms = [name for norm in symmetries.norms for name in (norm.weight, norm.bias) if name]
     return norms + [layer_scale.weight for layer_scale in symmetries.scales]
-
-
-def _doubles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.double().clone() for name, tensor in weights.items()}
 
 
 def _scaled(weight: Tensor, scale: Tensor) -> Tensor:

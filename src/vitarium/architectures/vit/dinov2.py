@@ -40,16 +40,13 @@ class Dinov2(Vit):
 
 def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
     if config.patch_mean:
-        raise InvalidInput(
-            "its head sees the mean patch too (patch_mean), and no head of timm does"
-        )
+        raise InvalidInput("no head of timm sees the mean patch too, as its does (patch_mean)")
     _, arguments = as_timm(config)
     return f"vit_{'giant' if config.swiglu else 'small'}_patch14_dinov2", arguments
 
 
 @architecture(
     "dinov2",
-    config=Dinov2,
     paper="Oquab et al. 2023, arXiv 2304.07193",
     timm=_as_timm,
     symmetries=vit_symmetries,

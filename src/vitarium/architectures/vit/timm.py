@@ -48,8 +48,7 @@ class TimmModel(ArchitectureConfig):
 
     @property
     def input_size(self) -> tuple[int, int, int]:
-        channels, height, width = _skeleton(self.model, **self.overrides).input_size
-        return (channels, height, width)
+        return _skeleton(self.model, **self.overrides)[0]
 
     def __hash__(self) -> int:
         return hash((self.model, tuple(sorted(self.overrides.items()))))
@@ -60,7 +59,7 @@ class TimmModel(ArchitectureConfig):
         if not timm.is_model(self.model):
             names = timm.list_models()
             raise ValueError(f"unknown timm model '{self.model}'{did_you_mean(self.model, names)}")
-        parameters = _built(self.model).parameters
+        parameters = _built(self.model)[1]
         for name in self.overrides:
             if name not in parameters:
                 raise ValueError(f"unknown factor '{name}'{did_you_mean(name, parameters)}")
@@ -70,7 +69,6 @@ class TimmModel(ArchitectureConfig):
 
 @architecture(
     "timm",
-    config=TimmModel,
     paper="Wightman 2019, github.com/huggingface/pytorch-image-models",
     timm=lambda config: (config.model, config.overrides),
     symmetries=vit_symmetries,
@@ -89,25 +87,22 @@ def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
     return model
 
 
-class _Skeleton:
-    """What a model says of itself when it is built without memory."""
-
-    def __init__(self, name: str, overrides: dict[str, Any]) -> None:
-        with meta_device():
-            model: Any = timm.create_model(name, pretrained=False, **overrides)
-        channels, height, width = model.pretrained_cfg["input_size"]
-        size = overrides.get("img_size", (height, width))
-        height, width = (size, size) if isinstance(size, int) else size
-        self.input_size = (overrides.get("in_chans", channels), height, width)
-        parameters = inspect.signature(type(model).__init__).parameters
-        not_factors = {"self", "num_classes", "device", "dtype", "kwargs"}
-        self.parameters = [key for key in parameters if key not in not_factors]
+_Skeleton = tuple[tuple[int, int, int], list[str]]  # its input_size, and what its class takes
 
 
 # Typed: else 2.0 and True would be found under 2, and pass where timm refuses them.
 @lru_cache(maxsize=256, typed=True)
 def _skeleton(name: str, /, **overrides: Any) -> _Skeleton:
-    return _Skeleton(name, overrides)
+    """What a model says of itself when it is built without memory."""
+    with meta_device():
+        model: Any = timm.create_model(name, pretrained=False, **overrides)
+    channels, height, width = model.pretrained_cfg["input_size"]
+    size = overrides.get("img_size", (height, width))
+    height, width = (size, size) if isinstance(size, int) else size
+    parameters = inspect.signature(type(model).__init__).parameters
+    not_factors = {"self", "num_classes", "device", "dtype", "kwargs"}
+    factors = [key for key in parameters if key not in not_factors]
+    return (overrides.get("in_chans", channels), height, width), factors
 
 
 def _built(name: str, /, **overrides: Any) -> _Skeleton:

@@ -54,15 +54,12 @@ def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
     """The name of a model of timm, and what to override to get this one."""
     arguments, eps = config.arguments(), config.norm_eps
     if "norm_layer" in arguments:
-        raise InvalidInput(
-            f"its norm_eps is {eps:g}, and timm's config.json can ask for 1e-06 alone"
-        )
+        raise InvalidInput(f"its norm_eps is {eps:g}, and timm's config.json knows 1e-06 alone")
     return "vit_tiny_patch16_224", arguments
 
 
 @architecture(
     "vit",
-    config=Vit,
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
     timm=as_timm,
     symmetries=vit_symmetries,

@@ -63,8 +63,9 @@ class Forward:
 
     def similarity(self, section: Section, first: CheckpointRef, second: CheckpointRef) -> Values:
         """Of blocks, by "" the last ones. Raises NotApplicable, CorruptFile."""
+        settings = settings_text(section)
         (names, left), (other_names, right) = (
-            self._remember((ref, *_key(section)), partial(self._matrix, ref, section))
+            self._remember((ref, section.name, settings), partial(self._matrix, ref, section))
             for ref in (first, second)
         )
         if left.shape[1] != right.shape[1]:
@@ -100,7 +101,7 @@ class Forward:
     def _key(
         self, what: str, ref: CheckpointRef, examples: EvalData, section: Section | None = None
     ) -> tuple[str, ...]:
-        named = _key(section) if section else ()
+        named = (section.name, settings_text(section)) if section else ()
         return (what, str(ref), self.loader.content(ref), self.loader.images(examples), *named)
 
     def _run(self, ref: CheckpointRef, split: SplitName) -> Tensor:
@@ -129,10 +130,6 @@ class Forward:
                 recent.popitem(last=False)
         recent.move_to_end(key)
         return recent[key]
-
-
-def _key(section: Section) -> tuple[str, str]:
-    return section.name, settings_text(section)
 
 
 def _pass(

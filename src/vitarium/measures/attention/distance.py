@@ -1,22 +1,14 @@
 """Attention distance: how far, in pixels, a vision transformer's heads attend."""
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
-from vitarium.evaluation.attention import Grid, grid, means_by_head
-from vitarium.measures.base import Config, EvalModel, NotApplicable, Values, measure
-
-
-class AttentionDistance(Config):
-    """On so many images."""
-
-    num_images: PositiveInt = 256
-    """At most."""
+from vitarium.evaluation.attention import Grid, OnImages, grid, means_by_head
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 
 
 @measure("attention_distance", unit="pixels", paper="Dosovitskiy et al. 2021, arXiv 2010.11929")
-def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
+def attention_distance(config: OnImages, subject: EvalModel) -> Values:
     """Mean distance between a patch and what it attends to, in pixels, by head and block.
 
     Distances of patch centers are weighted by attention (App. D.7), averaged over patches and

@@ -3,20 +3,15 @@
 import math
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
-from vitarium.evaluation.attention import means_by_head
-from vitarium.measures.base import Config, EvalModel, Values, measure
+from vitarium.evaluation.attention import OnImages, means_by_head
+from vitarium.measures.base import EvalModel, Values, measure
 
 
-class AttentionEntropy(Config):
-    """On so many images."""
-
+class AttentionEntropy(OnImages):
     normalized: bool = False
     """Divide by the logarithm of the number of tokens: 1 is the same attention to all of them."""
-    num_images: PositiveInt = 256
-    """At most."""
 
 
 @measure("attention_entropy", unit="nats", paper="Zhai et al. 2023, arXiv 2303.06296")

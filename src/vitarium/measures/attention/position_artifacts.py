@@ -13,8 +13,6 @@ from vitarium.measures.base import Config, EvalModel, NotApplicable, Representat
 
 
 class PositionArtifacts(Config):
-    """On so many images."""
-
     num_images: int = Field(256, ge=2)
     """At most."""
 

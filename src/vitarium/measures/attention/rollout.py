@@ -4,22 +4,17 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from vitarium.evaluation.attention import BATCH_SIZE, grid, watch
-from vitarium.measures.base import Config, EvalModel, NotApplicable, Values, measure
+from vitarium.evaluation.attention import BATCH_SIZE, OnImages, grid, watch
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 
 Heads = Literal["mean", "max", "min"]
 
 
-class AttentionRollout(Config):
-    """Of heads taken together in one way."""
-
+class AttentionRollout(OnImages):
     heads: Heads = "mean"
     """What stands for a block's heads: their mean (the paper's), or the largest or smallest."""
-    num_images: PositiveInt = 256
-    """At most."""
 
 
 @measure("attention_rollout", unit="fraction", paper="Abnar and Zuidema 2020, arXiv 2005.00928")

@@ -1,6 +1,6 @@
 """Bezier curves between two models' parameters, and barriers on them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -59,11 +59,9 @@ def losses_along(
 ) -> Losses:
     """Loss and error [positions] of the points of a Bezier curve, on the subject's examples."""
     examples = subject.examples.first(config.num_images)
-
-    def points() -> Iterator[Parameters]:
-        return (bezier(controls, t) for t in positions)
-
-    return losses(subject.model, points, examples, config.batch_size)
+    return losses(
+        subject.model, lambda: (bezier(controls, t) for t in positions), examples, config.batch_size
+    )
 
 
 def barriers(positions: Sequence[float], path: Losses) -> Mapping[str, float]:

@@ -7,10 +7,6 @@ from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.landscape._paths import OnPath, barriers, check_path, losses_along
 
 
-class Barrier(OnPath):
-    """Where on the line the loss is computed, and on how many images."""
-
-
 @measure(
     "barrier",
     unit="nats",
@@ -19,7 +15,7 @@ class Barrier(OnPath):
     paper="Frankle et al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296",
     tiny={"points": 3},
 )
-def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
+def barrier(config: OnPath, first: EvalModel, second: EvalModel) -> Values:
     """Largest rise of the loss on the straight line between two models' weights.
 
     max over t of L((1 - t) A + t B) - (1 - t) L(A) - t L(B): 0 where the models are linearly

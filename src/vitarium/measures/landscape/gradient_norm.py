@@ -8,8 +8,6 @@ from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class GradientNorm(Config):
-    """On how many images."""
-
     num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: PositiveInt = 64

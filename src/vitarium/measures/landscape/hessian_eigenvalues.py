@@ -12,8 +12,6 @@ from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
 class HessianEigenvalues(Curvature):
-    """Which eigenvalues, how exactly, and on how many images."""
-
     count: PositiveInt = 1
     """So many of them; each more takes more products with the Hessian."""
     end: Literal["largest", "smallest", "magnitude"] = "largest"

@@ -13,8 +13,6 @@ from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
 class HessianTrace(Curvature):
-    """How the trace is estimated, and on how many images."""
-
     estimator: Literal["hutchinson", "hutch++"] = "hutchinson"
     """Hutch++ is the more exact where few directions are curved; it keeps `probes` / 3 vectors."""
     probes: PositiveInt = 12

@@ -12,8 +12,6 @@ from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curv
 
 
 class LossPath(ModeConnectivity):
-    """The path and its points; how a curve is trained, where there is one."""
-
     points: int = Field(default=21, ge=3)
     """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
     curve: Literal["line", "bezier"] = "line"

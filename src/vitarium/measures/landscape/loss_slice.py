@@ -14,8 +14,6 @@ from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class LossSlice(Config):
-    """The slice's directions and its grid, and on how many images."""
-
     dimensions: Literal[1, 2] = 1
     """A line, or a plane: of `points` squared points."""
     points: int = Field(default=11, ge=2)

@@ -8,12 +8,12 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import Parameters, gradients, mean_loss, parameters
-from vitarium.measures.base import EvalModel, Values, measure
+from vitarium.measures.base import Config, EvalModel, Values, measure
 from vitarium.measures.landscape._paths import OnPath, barriers, bezier, check_path, losses_along
 
 
-class ModeConnectivity(OnPath):
-    """The curve, how it is trained, and where on it the loss is computed."""
+class CurveTraining(Config):
+    """Base of the settings: the curve, and how it is trained."""
 
     bends: PositiveInt = 1
     """Trained control points of the Bezier curve between its ends."""
@@ -21,12 +21,15 @@ class ModeConnectivity(OnPath):
     """Training steps, one random point of the curve each."""
     lr: PositiveFloat = 1e-3
     """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
+    seed: NonNegativeInt = 0
+    """Of the order of the images and of the points."""
+
+
+class ModeConnectivity(CurveTraining, OnPath):
     train_images: PositiveInt = 4096
     """At most so many of the training split, not augmented."""
     train_batch_size: PositiveInt = 64
     """Images in a training step."""
-    seed: NonNegativeInt = 0
-    """Of the order of the images and of the points."""
 
 
 @measure(

@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from vitarium.evaluation.losses import Parameters, gradient, loss, parameters
+from vitarium.evaluation.losses import Parameters, gradient, losses, parameters
 from vitarium.measures.base import EvalModel, measure
 from vitarium.measures.landscape.gradient_norm import GradientNorm
 
@@ -38,7 +38,8 @@ def sharpness(config: Sharpness, subject: EvalModel) -> float:
     examples = subject.examples.first(config.num_images)
     before, slopes = gradient(subject.model, examples, config.batch_size)
     moved = ascended(parameters(subject.model), slopes, config)
-    return loss(subject.model, moved, examples, config.batch_size) - before
+    after = losses(subject.model, lambda: [moved], examples, config.batch_size).loss.item()
+    return after - before
 
 
 def ascended(

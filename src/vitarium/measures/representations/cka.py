@@ -11,8 +11,6 @@ from vitarium.measures.base import Representation, measure
 
 
 class Cka(Representation):
-    """Of a linear kernel, or of a Gaussian one."""
-
     kernel: Literal["linear", "rbf"] = "linear"
     """Which similarity of two images' features is compared."""
     bandwidth: PositiveFloat = 0.4

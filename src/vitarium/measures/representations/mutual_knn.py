@@ -9,8 +9,6 @@ from vitarium.measures.base import Representation, measure
 
 
 class MutualKnn(Representation):
-    """Of so many neighbors."""
-
     neighbors: PositiveInt = 10
     """Of each image inside its batch, by the cosine of their features."""
 

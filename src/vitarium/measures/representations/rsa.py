@@ -7,13 +7,10 @@ from torch import Tensor
 
 from vitarium.measures.base import NotApplicable, Representation, measure
 
-_DIGITS = 12
-"""Of a distance; what is behind them is rounding, which must not rank equal distances."""
+_DIGITS = 12  # of a distance; what is behind them is rounding, which must not rank equal distances
 
 
 class Rsa(Representation):
-    """By the distance of two images."""
-
     distance: Literal["correlation", "euclidean", "cosine"] = "correlation"
     """1 - Pearson correlation over features; Euclidean; or 1 - cosine of the angle."""
 

@@ -10,13 +10,13 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from vitarium.measures.robustness._perturbation import drawn, shifted
 
@@ -25,7 +25,36 @@ Strengths = Literal["auto", "cifar_c", "imagenet_c"]
 Noise = Literal["gaussian_noise", "shot_noise", "impulse_noise"]
 Blur = Literal["gaussian_blur", "defocus_blur", "motion_blur", "zoom_blur"]
 CorruptionName = Literal[Noise, Blur, "brightness", "contrast", "pixelate", "jpeg"]
+F = TypeVar("F", bound=Callable[..., Tensor])
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224
+Level = float | tuple[float, ...]
+"""The numbers, or the one number, that a function is called with."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A corruption and how strong its five severities are."""
+
+    function: Callable[..., Tensor]
+    cifar: Sequence[Level]
+    imagenet: Sequence[Level]
+    lengths: bool
+    """Whether the numbers are pixels, that grow with the image."""
+
+
+CORRUPTIONS: dict[str, Corruption] = {}
+
+
+def corruption(
+    cifar: Sequence[Level], imagenet: Sequence[Level], lengths: bool = False
+) -> Callable[[F], F]:
+    """Enter a function into `CORRUPTIONS`, by its name; see `Corruption`."""
+
+    def decorate(function: F) -> F:
+        CORRUPTIONS[function.__name__] = Corruption(function, cifar, imagenet, lengths)
+        return function
+
+    return decorate
 
 
 def corrupted(
@@ -36,9 +65,8 @@ def corrupted(
     strengths: Strengths = "auto",
 ) -> Tensor:
     """Pixels [b, c, h, w] in [0, 1], corrupted; see `strength` for what a severity is."""
-    corruption = CORRUPTIONS[name]
     level = strength(name, severity, min(pixels.shape[-2:]), strengths)
-    return corruption.function(pixels, *level, generators).clamp(0, 1)
+    return CORRUPTIONS[name].function(pixels, *level, generators).clamp(0, 1)
 
 
 def strength(
@@ -57,15 +85,18 @@ def strength(
         level, scale = corruption.cifar[severity - 1], max(1.0, size / CIFAR_SIZE)
     else:
         level, scale = corruption.imagenet[severity - 1], size / IMAGENET_SIZE
-    return tuple(scale * number for number in level) if corruption.lengths else level
+    numbers = level if isinstance(level, tuple) else (level,)
+    return tuple(scale * number for number in numbers) if corruption.lengths else numbers
 
 
+@corruption([0.04, 0.06, 0.08, 0.09, 0.1], [0.08, 0.12, 0.18, 0.26, 0.38])
 def gaussian_noise(pixels: Tensor, std: float, generators: Generators) -> Tensor:
     """Normal noise of that standard deviation, on pixels [b, c, h, w]."""
     noise = drawn(torch.randn, pixels.shape[1:], generators).to(pixels)
     return pixels + std * noise
 
 
+@corruption([500, 250, 100, 75, 50], [60, 25, 12, 5, 3])
 def shot_noise(pixels: Tensor, photons: float, generators: Generators) -> Tensor:
     """Poisson noise on pixels [b, c, h, w]; white is so many photons on average."""
     rates = (pixels * photons).cpu()
@@ -73,18 +104,25 @@ def shot_noise(pixels: Tensor, photons: float, generators: Generators) -> Tensor
     return torch.stack([torch.poisson(r, generator=g) for r, g in pairs]).to(pixels) / photons
 
 
+@corruption([0.01, 0.02, 0.03, 0.05, 0.07], [0.03, 0.06, 0.09, 0.17, 0.27])
 def impulse_noise(pixels: Tensor, share: float, generators: Generators) -> Tensor:
     """Salt and pepper on pixels [b, c, h, w]: a share becomes 0 or 1, with equal probability."""
     hit, side = drawn(torch.rand, (2, *pixels.shape[1:]), generators).to(pixels).unbind(1)
     return torch.where(hit < share, (side < 0.5).to(pixels), pixels)
 
 
+@corruption([0.4, 0.6, 0.7, 0.8, 1], [1, 2, 3, 4, 6], lengths=True)
 def gaussian_blur(pixels: Tensor, sigma: float, generators: Generators = ()) -> Tensor:
     """Gaussian blur of pixels [b, c, h, w]; the kernel ends at 4 sigma, as scikit-image's."""
     weights = _gaussian(sigma).to(pixels)
     return _filtered(_filtered(pixels, weights[:, None]), weights[None])
 
 
+@corruption(
+    [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
+    [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
+    lengths=True,
+)
 def defocus_blur(
     pixels: Tensor, radius: float, alias_blur: float, generators: Generators = ()
 ) -> Tensor:
@@ -93,10 +131,17 @@ def defocus_blur(
     reach = math.floor(radius) + len(soft) // 2
     offsets = torch.arange(-reach, reach + 1)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).to(soft)
-    kernel = F.conv2d(disk[None, None], (soft[:, None] * soft)[None, None], padding="same")[0, 0]
+    kernel = functional.conv2d(
+        disk[None, None], (soft[:, None] * soft)[None, None], padding="same"
+    )[0, 0]
     return _filtered(pixels, (kernel / kernel.sum()).to(pixels))
 
 
+@corruption(
+    [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
+    [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
+    lengths=True,
+)
 def motion_blur(pixels: Tensor, radius: float, sigma: float, generators: Generators) -> Tensor:
     """Half a Gaussian along 2 radius + 1 pixels [b, c, h, w], up to 45 degrees from horizontal."""
     angles = (drawn(torch.rand, (), generators) - 0.5) * (math.pi / 2)
@@ -111,18 +156,23 @@ def motion_blur(pixels: Tensor, radius: float, sigma: float, generators: Generat
     return total
 
 
+@corruption(
+    [(6, 0.01), (11, 0.01), (16, 0.01), (21, 0.01), (26, 0.01)],
+    [(11, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03)],
+)
 def zoom_blur(pixels: Tensor, count: float, step: float, generators: Generators = ()) -> Tensor:
     """Mean of pixels [b, c, h, w] and `count` enlargements: 1, 1 + step, 1 + 2 step, ..."""
     total = pixels.clone()
     for number in range(round(count)):
         zoom = 1 + step * number
         shrink = torch.tensor([[[1 / zoom, 0, 0], [0, 1 / zoom, 0]]]).to(pixels)
-        grid = F.affine_grid(shrink, [1, *pixels.shape[1:]], align_corners=False)
+        grid = functional.affine_grid(shrink, [1, *pixels.shape[1:]], align_corners=False)
         grid = grid.expand(len(pixels), -1, -1, -1)
-        total += F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        total += functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     return total / (round(count) + 1)
 
 
+@corruption([0.05, 0.1, 0.15, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4, 0.5])
 def brightness(pixels: Tensor, added: float, generators: Generators = ()) -> Tensor:
     """Adds to the value (HSV) of pixels [b, c, h, w]; hue and saturation stay."""
     value = pixels.amax(1, keepdim=True)
@@ -130,18 +180,21 @@ def brightness(pixels: Tensor, added: float, generators: Generators = ()) -> Ten
     return torch.where(value > 0, pixels * (brighter / value.clamp(min=1e-12)), brighter)
 
 
+@corruption([0.75, 0.5, 0.4, 0.3, 0.15], [0.4, 0.3, 0.2, 0.1, 0.05])
 def contrast(pixels: Tensor, share: float, generators: Generators = ()) -> Tensor:
     """Scales the differences of pixels [b, c, h, w] to their channel's mean by `share`."""
     mean = pixels.mean((-2, -1), keepdim=True)
     return mean + share * (pixels - mean)
 
 
+@corruption([0.95, 0.9, 0.85, 0.75, 0.65], [0.6, 0.5, 0.4, 0.3, 0.25])
 def pixelate(pixels: Tensor, share: float, generators: Generators = ()) -> Tensor:
     """Box-downsamples pixels [b, c, h, w] to a share of the size and back, as Pillow's BOX."""
     down, across = (_boxes(size, int(size * share)).to(pixels) for size in pixels.shape[-2:])
     return down @ pixels @ across.T
 
 
+@corruption([80, 65, 58, 50, 40], [25, 18, 15, 10, 7])
 def jpeg(pixels: Tensor, quality: float, generators: Generators = ()) -> Tensor:
     """JPEG compression of pixels [b, c, h, w], 8 bits, gray or color, by Pillow."""
     decoded = []
@@ -155,17 +208,6 @@ def jpeg(pixels: Tensor, quality: float, generators: Generators = ()) -> Tensor:
     return torch.stack(decoded).to(pixels) / 255
 
 
-@dataclass(frozen=True)
-class Corruption:
-    """A corruption and how strong its five severities are."""
-
-    function: Callable[..., Tensor]
-    cifar: Sequence[tuple[float, ...]]
-    imagenet: Sequence[tuple[float, ...]]
-    lengths: bool = False
-    """Whether the numbers are pixels, that grow with the image."""
-
-
 def _gaussian(sigma: float) -> Tensor:
     """Weights of a Gaussian to four sigmas, float64, summing to 1."""
     reach = int(4 * sigma + 0.5)
@@ -177,9 +219,9 @@ def _gaussian(sigma: float) -> Tensor:
 def _filtered(pixels: Tensor, kernel: Tensor) -> Tensor:
     """Every channel under a kernel [m, n] of odd sizes; borders are continued."""
     down, across = (size // 2 for size in kernel.shape)
-    padded = F.pad(pixels, (across, across, down, down), mode="replicate")
+    padded = functional.pad(pixels, (across, across, down, down), mode="replicate")
     channels = padded.flatten(0, 1).unsqueeze(1)
-    return F.conv2d(channels, kernel[None, None]).view_as(pixels)
+    return functional.conv2d(channels, kernel[None, None]).view_as(pixels)
 
 
 def _boxes(size: int, fewer: int) -> Tensor:
@@ -187,51 +229,6 @@ def _boxes(size: int, fewer: int) -> Tensor:
     fewer = max(1, fewer)
     # In whole numbers: of a pixel's middle on the edge of two boxes, rounding would decide.
     middles = (2 * torch.arange(size) + 1) * fewer
-    inside = F.one_hot((middles - 1) // (2 * size), fewer).double()
+    inside = functional.one_hot((middles - 1) // (2 * size), fewer).double()
     means = inside / inside.sum(0)
     return means.T[middles // (2 * size)]
-
-
-def _levels(*numbers: float) -> list[tuple[float, ...]]:
-    return [(number,) for number in numbers]
-
-
-CORRUPTIONS: dict[CorruptionName, Corruption] = {
-    "gaussian_noise": Corruption(
-        gaussian_noise, _levels(0.04, 0.06, 0.08, 0.09, 0.1), _levels(0.08, 0.12, 0.18, 0.26, 0.38)
-    ),
-    "shot_noise": Corruption(shot_noise, _levels(500, 250, 100, 75, 50), _levels(60, 25, 12, 5, 3)),
-    "impulse_noise": Corruption(
-        impulse_noise, _levels(0.01, 0.02, 0.03, 0.05, 0.07), _levels(0.03, 0.06, 0.09, 0.17, 0.27)
-    ),
-    "gaussian_blur": Corruption(
-        gaussian_blur, _levels(0.4, 0.6, 0.7, 0.8, 1), _levels(1, 2, 3, 4, 6), lengths=True
-    ),
-    "defocus_blur": Corruption(
-        defocus_blur,
-        [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
-        [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
-        lengths=True,
-    ),
-    "motion_blur": Corruption(
-        motion_blur,
-        [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
-        [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
-        lengths=True,
-    ),
-    "zoom_blur": Corruption(
-        zoom_blur,
-        [(6, 0.01), (11, 0.01), (16, 0.01), (21, 0.01), (26, 0.01)],
-        [(11, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03)],
-    ),
-    "brightness": Corruption(
-        brightness, _levels(0.05, 0.1, 0.15, 0.2, 0.3), _levels(0.1, 0.2, 0.3, 0.4, 0.5)
-    ),
-    "contrast": Corruption(
-        contrast, _levels(0.75, 0.5, 0.4, 0.3, 0.15), _levels(0.4, 0.3, 0.2, 0.1, 0.05)
-    ),
-    "pixelate": Corruption(
-        pixelate, _levels(0.95, 0.9, 0.85, 0.75, 0.65), _levels(0.6, 0.5, 0.4, 0.3, 0.25)
-    ),
-    "jpeg": Corruption(jpeg, _levels(80, 65, 58, 50, 40), _levels(25, 18, 15, 10, 7)),
-}

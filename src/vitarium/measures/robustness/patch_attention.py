@@ -16,8 +16,6 @@ from vitarium.measures.robustness.patch_corruption import PatchCorruption, patch
 
 
 class PatchAttention(PatchCorruption, PatchAttack):
-    """Which perturbation, and how attention is read."""
-
     perturbation: Literal["attack", "corruption"] = "attack"
     """As by the measures `patch_attack` and `patch_corruption`, with their settings."""
     attention: Literal["rollout", "last"] = "rollout"

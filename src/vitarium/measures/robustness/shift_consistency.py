@@ -8,8 +8,6 @@ from vitarium.measures.robustness import _perturbation as perturbation
 
 
 class ShiftConsistency(perturbation.Perturbing):
-    """How far, and how often images are shifted."""
-
     max_shift: NonNegativeInt | None = None
     """Pixels, drawn evenly between minus and plus that, down and across; None: an eighth of the
     image's shorter side."""

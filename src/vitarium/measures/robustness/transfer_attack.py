@@ -11,8 +11,6 @@ from vitarium.measures.robustness import _perturbation as perturbation
 
 
 class DownstreamTransferAttack(perturbation.Perturbing):
-    """How strong the attack is, and where in the parent it is made."""
-
     epsilon: float = Field(8 / 255, ge=0, le=1)
     """The largest change of a pixel, of 1."""
     steps: PositiveInt = 20

@@ -6,8 +6,6 @@ from vitarium.measures.base import Config, NotApplicable, Values, Weights, measu
 
 
 class DistanceFrom(Config):
-    """What is compared, and in which unit."""
-
     relative: bool = False
     """Divide by the norm of the weights that the distance is from."""
     scope: Scope = "trunk"

@@ -11,8 +11,6 @@ PAPER = "Unterthiner et al. 2020, Predicting neural network accuracy from weight
 
 
 class LayerStatistics(Config):
-    """Which percentiles there are beside mean and variance."""
-
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (0, 25, 50, 75, 100)
     """The paper's; published model zoos have been described by 1, 25, 50, 75, 99, too."""
 

@@ -8,8 +8,6 @@ from vitarium.measures.base import Config, Values, Weights, measure
 
 
 class WeightNorm(Config):
-    """Of all weights together, or of those whose name contains a text."""
-
     order: Literal[1, 2] = 2
     """1: sum of absolute values; 2: Euclidean."""
     names: str = ""

@@ -12,8 +12,6 @@ from vitarium.measures.weights._products import not_comparable, products
 
 
 class WeightPairs(Config):
-    """Which weights are compared, and how finely it is told."""
-
     scope: Scope = "trunk"
     """trunk: leave out the heads, whose shapes differ between tasks; all: with them."""
     parts: Literal["whole", "tensors"] = "whole"
@@ -21,15 +19,11 @@ class WeightPairs(Config):
 
 
 class WeightL2(WeightPairs):
-    """In which unit the distance is."""
-
     relative: bool = False
     """Divide by the mean of the two models' norms."""
 
 
 class WeightCosine(WeightPairs):
-    """Of what the angle is measured."""
-
     of: Literal["weights", "changes"] = "weights"
     """The weights themselves, or their difference to the parent, which both must have in common."""
 

@@ -10,13 +10,10 @@ from torch import Tensor
 from vitarium.measures.base import Values, Weights, measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
-_CHUNK_NUMBERS = 2_000_000
-"""Numbers that the search for xmin holds at a time."""
+_CHUNK_NUMBERS = 2_000_000  # numbers that the search for xmin holds at a time
 
 
 class PowerLawTail(Spectrum):
-    """Which eigenvalues are fitted."""
-
     smallest: NonNegativeFloat = 1e-5
     """Eigenvalues up to this count as zero and are left out, as WeightWatcher does."""
 

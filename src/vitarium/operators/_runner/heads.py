@@ -45,17 +45,13 @@ class Heads:
         for id in classes if choice in CHOICES else ():
             # they have nothing in common, though they may be of equal shape
             if classes[id] != classes[first_id]:
-                raise IncompatibleWeights(
-                    f"{first_id} and {id} tell different classes apart; {_KEEP}"
-                )
+                raise IncompatibleWeights(f"{first_id} and {id} have different classes; {_KEEP}")
         if choice == "ensemble":
             heads = []
             for ref in refs:
                 head = zoo.folder(ref.model).spec().origin.head
                 if head is None:
-                    raise InvalidInput(
-                        f"{ref.model}: how its head is built is not known: no ensemble of it"
-                    )
+                    raise InvalidInput(f"{ref.model}: no ensemble of a head of unknown settings")
                 heads.append(head.factors())
             self.changes["head"] = choose("head", "ensemble", heads=heads)
         elif zoo.folder(refs[0].model).spec().origin.architecture:

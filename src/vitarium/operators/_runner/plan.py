@@ -155,10 +155,8 @@ class MergePlan:
         architecture = self.spec.origin.architecture
         declare = architecture and architecture.plugin.facts.get("symmetries")
         if not declare:
-            name = architecture.name if architecture else "an unknown one"
-            raise IncompatibleWeights(
-                f"{self.models[0].name}: its architecture ({name}) declares no symmetries"
-            )
+            name = architecture.name if architecture else "its architecture"
+            raise IncompatibleWeights(f"{self.models[0].name}: {name} declares no symmetries")
         symmetries: Symmetries = declare(self.models[0].skeleton)
         return symmetries
 

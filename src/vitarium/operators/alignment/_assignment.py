@@ -9,8 +9,7 @@ from torch import Tensor
 
 from vitarium.architectures.symmetries.base import UnitTransforms
 
-_CLOSE = 1e-9
-"""Of a plan's marginals to 1/n, relative, where Sinkhorn's iterations end."""
+_CLOSE = 1e-9  # of a plan's marginals to 1/n, relative, where Sinkhorn's iterations end
 
 
 def best_transform(

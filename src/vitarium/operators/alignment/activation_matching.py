@@ -32,7 +32,6 @@ class ActivationMatching(PermutedUnits):
 @operator(
     "activation_matching",
     title="Activation matching",
-    config=ActivationMatching,
     paper="Li et al. 2015, arXiv 1511.07543; Ainsworth et al. 2023, arXiv 2209.04836, Sec. 3.1",
     split="train",
     aligns=True,

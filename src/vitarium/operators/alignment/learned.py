@@ -28,8 +28,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class LearnedMatching(Config):
-    """Which maps are trained, from where, and how."""
-
     maps: Literal["full", "permutations"] = "full"
     """All that the architecture declares (orthogonal maps of the residual stream, and maps inside
     the heads, after the norms were folded into their neighbors), or permutations of units alone.
@@ -59,7 +57,6 @@ class LearnedMatching(Config):
 @operator(
     "learned_matching",
     title="Learned matching",
-    config=LearnedMatching,
     paper="Theus et al. 2025, arXiv 2506.22712",
     aligns=True,
     split="train",

@@ -17,8 +17,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, in_float64, opera
 
 
 class Transport(Config):
-    """What units cost, and how softly they are moved."""
-
     by: Literal["weights", "activations"] = "weights"
     """Two units cost the squared distance of all their weights, or that of what they hold,
     standardized, over training images and tokens."""
@@ -39,7 +37,6 @@ class Transport(Config):
 @operator(
     "transport",
     title="Optimal transport",
-    config=Transport,
     paper="Imfeld et al. 2024, arXiv 2310.05719",
     aligns=True,
     split="train",

@@ -15,8 +15,6 @@ How = Literal["orthogonal", "permutation", "none"]
 
 
 class OrthogonalMatching(Search):
-    """What is mixed, what is permuted, and how long the best place is looked for."""
-
     stream: How = "orthogonal"
     """The residual stream: rotated, permuted, or left as it is."""
     channels: How = "orthogonal"
@@ -34,7 +32,6 @@ class OrthogonalMatching(Search):
 @operator(
     "orthogonal_matching",
     title="Orthogonal matching",
-    config=OrthogonalMatching,
     paper="Theus et al. 2025, arXiv 2506.22712; Ashkboos et al. 2024, arXiv 2401.15024",
     aligns=True,
     tiny={"restarts": 1},

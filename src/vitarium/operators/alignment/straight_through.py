@@ -17,8 +17,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class StraightThrough(Config):
-    """How the weights that are matched are trained."""
-
     steps: PositiveInt = 500
     """Training steps, each with a new matching, from the one before."""
     lr: PositiveFloat = 1e-2
@@ -39,7 +37,6 @@ class StraightThrough(Config):
 @operator(
     "straight_through",
     title="Straight-through matching",
-    config=StraightThrough,
     paper="Ainsworth et al. 2023, Git Re-Basin, arXiv 2209.04836, Algorithm 3",
     aligns=True,
     split="train",

@@ -12,7 +12,6 @@ class WeightMatching(Search, PermutedUnits):
 @operator(
     "weight_matching",
     title="Weight matching",
-    config=WeightMatching,
     paper="Ainsworth et al. 2023, Git Re-Basin, arXiv 2209.04836",
     aligns=True,
     tiny={"restarts": 1},

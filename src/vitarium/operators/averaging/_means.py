@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vitarium.operators.base import Ingredients, NamedTensors
 
-_MOST_THREADS = 8
-"""A disk, or the memory, is not faster for more."""
+_MOST_THREADS = 8  # A disk, or the memory, is not faster for more
 _AT_ONCE = 1 << 15
 """Numbers of a sum that are added to at once: in float64 they stay in the processor's cache, and
 torch uses one thread for so few, so that threads do not fight for the cores."""

@@ -55,10 +55,7 @@ def spherical_mean(
     def normalized(point: Tensor) -> Tensor:
         norm = (point @ cosines @ point).clamp(min=0).sqrt()
         if norm < 1e-8:
-            raise IncompatibleWeights(
-                f"{', '.join(names)}: their directions cancel out, so they have no mean on the "
-                "sphere"
-            )
+            raise IncompatibleWeights(f"{', '.join(names)}: their directions cancel out")
         return point / norm
 
     share_of_direction = share.where(norms > 0, 0)

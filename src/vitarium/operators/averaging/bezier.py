@@ -1,39 +1,27 @@
 """A model on a trained curve between two models, where the straight line rises."""
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
-from vitarium.core.config import Config
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.scoring import check_classifier, load
 from vitarium.measures.landscape._paths import bezier as point_of
-from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
+from vitarium.measures.landscape.mode_connectivity import CurveTraining, ModeConnectivity, curve
 from vitarium.operators.base import Ingredients, NamedTensors, checked, in_float64, operator
 
 
-class Bezier(Config):
-    """The place on the curve, and how the curve is trained."""
-
+class Bezier(CurveTraining):
     t: float = Field(default=0.5, ge=0, le=1)
     """Where on the curve: 0 gives the first model, 1 the second."""
-    bends: PositiveInt = 1
-    """Trained control points of the curve between its ends."""
-    steps: PositiveInt = 500
-    """Training steps, one random point of the curve each."""
-    lr: PositiveFloat = 1e-3
-    """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
     num_images: PositiveInt = 50_000
     """At most so many of the training split, not augmented."""
     batch_size: PositiveInt = 64
     """Images in a training step."""
-    seed: NonNegativeInt = 0
-    """Of the order of the images and of the points."""
 
 
 @operator(
     "bezier",
     title="Bezier curve",
-    config=Bezier,
     paper="Garipov et al. 2018, arXiv 1802.10026",
     ordered=True,
     models=(2, 2),
@@ -60,7 +48,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
         load(model, state)
         subjects.append(EvalModel(weights.name, model, examples))
     check_classifier(subjects[0].model, examples)
-    shared = config.model_dump(include={"bends", "steps", "lr", "seed"})
+    shared = config.model_dump(include=set(CurveTraining.model_fields))
     images = {"train_images": config.num_images, "train_batch_size": config.batch_size}
     trained = ModeConnectivity(**shared, **images)
     controls = [in_float64(control) for control in curve(subjects[0], subjects[1], trained)]

@@ -10,8 +10,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 class GreedySoup(Config):
-    """By what an ingredient is kept."""
-
     strict: bool = False
     """Keep an ingredient only where the accuracy rises; false: also where it stays (the paper)."""
     num_images: PositiveInt | None = None
@@ -23,7 +21,6 @@ class GreedySoup(Config):
 @operator(
     "greedy_soup",
     title="Greedy soup",
-    config=GreedySoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482, Algorithm 1",
     tiny={"num_images": 32, "batch_size": 16},

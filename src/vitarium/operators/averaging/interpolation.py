@@ -14,7 +14,7 @@ class Interpolation(Config):
     """0 gives the first model, 1 the second; what is beyond lies on the line's continuation."""
 
 
-@operator("interpolation", title="Interpolation", config=Interpolation, ordered=True, models=(2, 2))
+@operator("interpolation", title="Interpolation", ordered=True, models=(2, 2))
 def interpolation(config: Interpolation, ingredients: Ingredients) -> NamedTensors:
     """A point on the straight line through two models: (1 - t) first + t second.
 

@@ -19,8 +19,6 @@ from vitarium.zoo._scratch import scratch, temporary_folder
 
 
 class LearnedSoup(Config):
-    """What is learned, and how."""
-
     per: Literal["model", "layer", "tensor"] = "model"
     """A coefficient for each model, or for each layer or tensor of each."""
     temperature: bool = True
@@ -40,7 +38,6 @@ class LearnedSoup(Config):
 @operator(
     "learned_soup",
     title="Learned soup",
-    config=LearnedSoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482",
     tiny={"num_images": 32, "batch_size": 16, "epochs": 1},

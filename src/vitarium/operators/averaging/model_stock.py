@@ -33,17 +33,9 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
                 moved += 1
         # the squared length of their sum is that of all pairs' products, and of each with itself
         pairs = directions.square().sum().item() - moved
-        ratio = interpolation_ratio(pairs / (count * (count - 1)), count)
+        cosine = min(max(pairs / (count * (count - 1)), 0.0), 1.0)
+        ratio = count * cosine / (1 + (count - 1) * cosine)
         ratios.append(ratio)
         yield name, base + ratio * (learned / count)
     mean = sum(ratios) / len(ratios)
     ingredients.log.lines.append(f"mean interpolation ratio {mean:.3g} over {len(ratios)} tensors")
-
-
-def interpolation_ratio(cosine: float, count: int) -> float:
-    """How far to go from the base to the mean of `count` models with that mean cosine, in [0, 1].
-
-    It is 0 for cosines that are not positive.
-    """
-    cosine = min(max(cosine, 0.0), 1.0)
-    return count * cosine / (1 + (count - 1) * cosine)

@@ -24,7 +24,6 @@ class MultiSlerp(Weighted):
 @operator(
     "multi_slerp",
     title="Multi-SLERP",
-    config=MultiSlerp,
     paper="Buss and Fillmore 2001, ACM Trans. Graphics 20(2)",
 )
 def multi_slerp(config: MultiSlerp, ingredients: Ingredients) -> NamedTensors:

@@ -25,7 +25,6 @@ class Slerp(Config):
 @operator(
     "slerp",
     title="SLERP",
-    config=Slerp,
     ordered=True,
     models=(2, 2),
     paper="Shoemake 1985, SIGGRAPH 19(3)",

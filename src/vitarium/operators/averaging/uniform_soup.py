@@ -7,8 +7,5 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 @operator("uniform_soup", title="Uniform soup", paper="Wortsman et al. 2022, arXiv 2203.05482")
 def uniform_soup(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
-    """Mean of the models' weights, in float64.
-
-    Yields (name, tensor [*shape]).
-    """
+    """Mean of the models' weights, in float64."""
     return mean(ingredients)

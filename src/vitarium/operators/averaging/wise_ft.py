@@ -8,8 +8,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class WiseFt(Config):
-    """How far from the parent."""
-
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Share of the fine-tuned model: 0 gives the parent's weights, 1 its own."""
 
@@ -17,7 +15,6 @@ class WiseFt(Config):
 @operator(
     "wise_ft",
     title="WiSE-FT",
-    config=WiseFt,
     needs_base=True,
     models=(1, 1),
     paper="Wortsman et al. 2022, arXiv 2109.01903",

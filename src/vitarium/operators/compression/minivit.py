@@ -21,8 +21,6 @@ from vitarium.operators.compression._plain_models import plain_factors, swin_fac
 
 
 class Minivit(Config):
-    """The compressed model, and what its shared weights start from."""
-
     share: StageSharing = 2
     """Blocks to a set of weights: a number, "all" (of a stage), or a list: of the groups' sizes, or
     for a Swin with one entry for each stage, such a number, "all", or such a list."""
@@ -58,7 +56,6 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
 @operator(
     "minivit",
     title="MiniViT",
-    config=Minivit,
     models=(1, 1),
     architecture=compressed_architecture,
     paper="Zhang et al. 2022, arXiv 2204.07154",

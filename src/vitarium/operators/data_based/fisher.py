@@ -16,8 +16,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 class FisherMerging(Config):
-    """On how many images, and of which labels, the Fisher information is computed."""
-
     num_images: PositiveInt = 256
     """At most so many of each model's training images."""
     labels: Literal["expected", "sampled", "true"] = "expected"
@@ -41,7 +39,6 @@ class FisherMerging(Config):
 @operator(
     "fisher_merging",
     title="Fisher merging",
-    config=FisherMerging,
     split="train",
     paper="Matena & Raffel 2022, arXiv 2111.09832",
     tiny={"num_images": 32, "batch_size": 16},

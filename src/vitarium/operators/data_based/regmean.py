@@ -16,8 +16,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class RegMean(Config):
-    """How inputs of layers are collected, and how their products are made milder."""
-
     num_images: PositiveInt = 256
     """At most so many of each model's training images."""
     off_diagonal: float = Field(0.9, ge=0, le=1)
@@ -31,7 +29,6 @@ class RegMean(Config):
 @operator(
     "regmean",
     title="RegMean",
-    config=RegMean,
     split="train",
     paper="Jin et al. 2023, arXiv 2212.09849",
     tiny={"num_images": 32, "batch_size": 16},
@@ -51,7 +48,6 @@ def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
 @operator(
     "regmean_plus_plus",
     title="RegMean++",
-    config=RegMean,
     split="train",
     paper="Nguyen et al. 2025, arXiv 2508.03121",
     tiny={"num_images": 32, "batch_size": 16},

@@ -164,41 +164,31 @@ def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool
     return total / share.where(share != 0, 1) if mean else total
 
 
-class TaskVectorConfig(Weighted):
-    """Base of the settings: how what is left of the task vectors is put together."""
+class Scaled(Weighted):
+    """Base of the settings: how much of the merged task vector is added to the base."""
 
-    combination_type: CombinationType = "sum"
-    """The sum, the mean, or the mean of the entries that have the elected sign, as TIES does it."""
     scaling_factor: float = 1.0
-    """What the merged task vector is multiplied with; smaller for a sum."""
+    """What the merged task vector is multiplied with."""
 
-    def merge(self, ingredients: Ingredients, vectors: Vectors) -> NamedTensors:
-        """As `add_to_base`, by these settings: tensors [*shape]."""
+    def merge(
+        self, ingredients: Ingredients, vectors: Vectors, combination_type: CombinationType
+    ) -> NamedTensors:
+        """Tensor by tensor, the base plus a multiple of the combined task vectors [*shape].
+
+        Raises InvalidInput for weights that add up to 0, where a mean is asked for.
+        """
         weights = self.of(ingredients)
-        return add_to_base(vectors, weights, self.combination_type, self.scaling_factor)
-
-
-def add_to_base(
-    vectors: Vectors,
-    weights: Sequence[float],
-    combination_type: CombinationType,
-    scaling_factor: float,
-) -> NamedTensors:
-    """Tensor by tensor, the base plus `scaling_factor` times the combined task vectors [*shape].
-
-    Raises InvalidInput for weights that add up to 0, where a mean is asked for.
-    """
-    election = Election(vectors, weights)
-    if combination_type == "mean" and sum(weights) == 0:
-        raise InvalidInput("the models' weights add up to 0: there is no mean")
-    for name, base, deltas in vectors():
-        if combination_type == "ties":
-            merged = disjoint(deltas, weights, election.signs(deltas))
-        else:
-            merged = weighted_sum(deltas, weights)
-        if combination_type == "mean":
-            merged = merged / sum(weights)
-        yield name, base + scaling_factor * merged
+        election = Election(vectors, weights)
+        if combination_type == "mean" and sum(weights) == 0:
+            raise InvalidInput("the models' weights add up to 0: there is no mean")
+        for name, base, deltas in vectors():
+            if combination_type == "ties":
+                merged = disjoint(deltas, weights, election.signs(deltas))
+            else:
+                merged = weighted_sum(deltas, weights)
+            if combination_type == "mean":
+                merged = merged / sum(weights)
+            yield name, base + self.scaling_factor * merged
 
 
 def _counted(

@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vitarium.operators.base import Ingredients, NamedTensors, operator
-from vitarium.operators.task_vectors._task_vectors import CombinationType, TaskVectorConfig
+from vitarium.operators.task_vectors._task_vectors import CombinationType, Scaled
 
 
-class Breadcrumbs(TaskVectorConfig):
+class Breadcrumbs(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.14
@@ -27,16 +27,13 @@ class Breadcrumbs(TaskVectorConfig):
     @model_validator(mode="after")
     def _leaves_that_many(self) -> Self:
         if self.density + self.outliers > 1:
-            raise ValueError(
-                f"density {self.density:g} and outliers {self.outliers:g} are more than all"
-            )
+            raise ValueError(f"density {self.density:g} and outliers {self.outliers:g} exceed 1")
         return self
 
 
 @operator(
     "breadcrumbs",
     title="Model Breadcrumbs",
-    config=Breadcrumbs,
     needs_base=True,
     paper="Davari and Belilovsky 2024, arXiv 2312.06795",
     identity_on_copies={
@@ -67,4 +64,4 @@ def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
                 flat.copy_(left)
             yield name, base, deltas
 
-    yield from config.merge(ingredients, vectors)
+    yield from config.merge(ingredients, vectors, config.combination_type)

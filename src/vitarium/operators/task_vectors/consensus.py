@@ -38,7 +38,6 @@ class Consensus(Weighted):
 @operator(
     "consensus",
     title="Consensus TA",
-    config=Consensus,
     needs_base=True,
     paper="Wang et al. 2024, arXiv 2405.07813",
     identity_on_copies={"strictness": 0, "scaling_factor": 1 / 3},

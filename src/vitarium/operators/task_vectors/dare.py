@@ -8,13 +8,13 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._task_vectors import (
     CombinationType,
     Rescale,
-    TaskVectorConfig,
+    Scaled,
     randomly_dropped,
     trimmed,
 )
 
 
-class Dare(TaskVectorConfig):
+class Dare(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -39,7 +39,6 @@ class Dare(TaskVectorConfig):
 @operator(
     "dare",
     title="DARE",
-    config=Dare,
     needs_base=True,
     paper="Yu et al. 2024, arXiv 2311.03099",
     identity_on_copies={"drop_rate": 0},
@@ -57,4 +56,4 @@ def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
         lambda delta, drawn: (drawn >= config.drop_rate, 1 - config.drop_rate),
         config.rescale,
     )
-    yield from config.merge(ingredients, trimmed(vectors, config.density))
+    yield from config.merge(ingredients, trimmed(vectors, config.density), config.combination_type)

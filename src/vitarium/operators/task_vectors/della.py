@@ -10,12 +10,12 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._task_vectors import (
     CombinationType,
     Rescale,
-    TaskVectorConfig,
+    Scaled,
     randomly_dropped,
 )
 
 
-class Della(TaskVectorConfig):
+class Della(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.7
@@ -49,7 +49,6 @@ class Della(TaskVectorConfig):
 @operator(
     "della",
     title="DELLA",
-    config=Della,
     needs_base=True,
     paper="Deep et al. 2024, arXiv 2406.11617",
     identity_on_copies={"drop_rate": 0, "window": 0},
@@ -69,7 +68,7 @@ def della(config: Della, ingredients: Ingredients) -> NamedTensors:
         return drawn < share, share
 
     vectors = randomly_dropped(ingredients, config.seed, keep, config.rescale)
-    yield from config.merge(ingredients, vectors)
+    yield from config.merge(ingredients, vectors, config.combination_type)
 
 
 def kept_share(config: Della, delta: Tensor) -> Tensor:

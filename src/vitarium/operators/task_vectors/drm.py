@@ -6,14 +6,20 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
-from vitarium.operators.task_vectors._task_vectors import Election, disjoint, thresholds, trimmed
+from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.task_vectors._task_vectors import (
+    Election,
+    Scaled,
+    disjoint,
+    thresholds,
+    trimmed,
+)
 
 FUSED = ("qkv.weight", "in_proj_weight")
 """Names of matrices that are a query's, a key's and a value's, one on top of the other."""
 
 
-class Drm(Weighted):
+class Drm(Scaled):
     """Base + scaling_factor x what was merged in the shared basis."""
 
     weights: dict[str, PositiveFloat] = {}
@@ -31,14 +37,11 @@ class Drm(Weighted):
     """Singular values up to that share of the largest are dropped."""
     elect: bool = True
     """Average only entries that have the elected sign, as TIES does; False: the mean of all."""
-    scaling_factor: float = 1.0
-    """What the merged task vector is multiplied with."""
 
 
 @operator(
     "drm",
     title="DRM",
-    config=Drm,
     needs_base=True,
     paper="Chaichana et al. 2025, arXiv 2505.23117",
     identity_on_copies={"density": 1, "smallest": 0},

@@ -3,10 +3,10 @@
 from typing import Literal
 
 from vitarium.operators.base import Ingredients, NamedTensors, operator
-from vitarium.operators.task_vectors._task_vectors import TaskVectorConfig
+from vitarium.operators.task_vectors._task_vectors import Scaled
 
 
-class TaskArithmetic(TaskVectorConfig):
+class TaskArithmetic(Scaled):
     """Base + scaling_factor x sum of (weight x task vector)."""
 
     scaling_factor: float = 0.3
@@ -18,7 +18,6 @@ class TaskArithmetic(TaskVectorConfig):
 @operator(
     "task_arithmetic",
     title="Task arithmetic",
-    config=TaskArithmetic,
     needs_base=True,
     paper="Ilharco et al. 2023, arXiv 2212.04089",
     identity_on_copies={"scaling_factor": 1, "combination_type": "mean"},
@@ -30,4 +29,4 @@ def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> NamedTe
     of them give the model only where scaling_factor x k is 1, or with `combination_type="mean"` and
     `scaling_factor=1`. Raises InvalidInput for weights of models that there are not.
     """
-    yield from config.merge(ingredients, ingredients.deltas)
+    yield from config.merge(ingredients, ingredients.deltas, config.combination_type)

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
-from vitarium.operators.task_vectors._task_vectors import add_to_base, trimmed
+from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.task_vectors._task_vectors import Scaled, trimmed
 
 
-class Ties(Weighted):
+class Ties(Scaled):
     """Base + scaling_factor x disjoint mean of the trimmed task vectors."""
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
@@ -22,7 +22,6 @@ class Ties(Weighted):
 @operator(
     "ties",
     title="TIES",
-    config=Ties,
     needs_base=True,
     paper="Yadav et al. 2023, arXiv 2306.01708",
     identity_on_copies={"density": 1},
@@ -35,4 +34,4 @@ def ties(config: Ties, ingredients: Ingredients) -> NamedTensors:
     entries that cancel out exactly: mergekit elects +, the paper the sign that is more frequent.
     """
     vectors = trimmed(ingredients.deltas, config.density, config.trim)
-    yield from add_to_base(vectors, config.of(ingredients), "ties", config.scaling_factor)
+    yield from config.merge(ingredients, vectors, "ties")

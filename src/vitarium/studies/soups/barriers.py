@@ -17,8 +17,8 @@ from vitarium.core.progress import Progress
 from vitarium.core.registry import Section
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import Losses
-from vitarium.measures.landscape._paths import barriers
-from vitarium.measures.landscape.barrier import Barrier, path_losses
+from vitarium.measures.landscape._paths import OnPath, barriers
+from vitarium.measures.landscape.barrier import path_losses
 from vitarium.studies.soups.evaluator import Evaluator
 from vitarium.studies.soups.experiments import Experiments, Failure, label
 from vitarium.studies.soups.groups import SiblingGroups
@@ -184,7 +184,7 @@ class Barriers:
 def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
     """The losses between models that can be averaged."""
     config, groups, aligning = experiments.config, experiments.groups, experiments.methods["align"]
-    barrier = Barrier(points=config.points, num_images=config.barrier_images)
+    barrier = OnPath(points=config.points, num_images=config.barrier_images)
     results = Barriers(groups.stage, config.bootstrap)
     jobs: list[tuple[str, Pair, Section | None]] = []
     for kin in results.kin:
@@ -218,7 +218,7 @@ def _drawn_pairs(groups: SiblingGroups, kin: Kin, seed: int) -> list[Pair]:
     return [(groups.members[first], groups.members[second]) for first, second in pairs]
 
 
-def _losses(evaluator: Evaluator, pair: Pair, align: Section | None, config: Barrier) -> Losses:
+def _losses(evaluator: Evaluator, pair: Pair, align: Section | None, config: OnPath) -> Losses:
     """From the cache, if it is known. Raises NotApplicable, IncompatibleWeights, CorruptFile."""
     images = evaluator.sources.images(evaluator.examples(pair[0].model, evaluator.split))
     content = evaluator.sources.content
