@@ -27,12 +27,25 @@ class Settings(Config):
 
 
 def test_settings_are_as_the_function_is_annotated_unless_a_class_is_named(monkeypatch):
+    monkeypatch.setitem(registry._plugins, "objective", {})
+
     def annotated(config: Settings) -> None: ...
+
+    for named, expected in ((None, Settings), (NoConfig, NoConfig)):
+        registry.register("objective", "made_up", named)(annotated)
+        assert registry._plugins["objective"]["made_up"].config is expected
+
+
+def test_a_function_without_settings_is_refused(monkeypatch):
+    monkeypatch.setitem(registry._plugins, "objective", {})
 
     def plain(config): ...
 
-    cases = [(annotated, None, Settings), (annotated, NoConfig, NoConfig), (plain, None, NoConfig)]
-    for function, named, expected in cases:
-        monkeypatch.setitem(registry._plugins, "objective", {})
-        registry.register("objective", "made_up", named)(function)
-        assert registry._plugins["objective"]["made_up"].config is expected
+    def number(config: int) -> None: ...
+
+    def nothing() -> None: ...
+
+    for function in (plain, number, nothing):
+        with pytest.raises(TypeError, match=r"'made_up' of .*: annotate its first parameter"):
+            registry.register("objective", "made_up")(function)
+    assert registry._plugins["objective"] == {}

@@ -266,7 +266,7 @@ def test_every_data_set_is_in_one_of_the_contract_tests():
 def test_splits_that_share_images_are_named(monkeypatch):
     monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
 
-    @dataset("leaky", config=DataConfig)
+    @dataset("leaky")
     def leaky(config, folders):
         images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
         split = Split(images, torch.arange(40) % 2)

@@ -26,7 +26,7 @@ class Faulty(Supervised):
 batches = itertools.count(1)
 
 
-@objective("faulty", config=Faulty, **CLASSIFICATION)
+@objective("faulty", **CLASSIFICATION)
 def faulty(config, model, batch):
     """Supervised training that goes wrong."""
     tally = Path(config.tally)

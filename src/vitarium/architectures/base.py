@@ -62,7 +62,6 @@ class ActsAfterSteps(Protocol):
 def architecture(
     name: str,
     *,
-    config: type[ArchitectureConfig] | None = None,
     paper: str = "",
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     timm: Callable[[Any], tuple[str, dict[str, Any]]] | None = None,
@@ -78,8 +77,6 @@ def architecture(
     `pretrained_cfg["classifier"]` says. Equal configurations give equal state_dict keys and shapes.
 
     Args:
-        config: says the images that the model takes (`input_size`); its fields are factors. None:
-            as annotated.
         paper: authors, year and arXiv number, or an address.
         presets: models of this architecture by name, as settings of `config`; names for
             `create_model`.
@@ -95,32 +92,24 @@ def architecture(
 
 
 def head(
-    name: str,
-    *,
-    config: type[Config] | None = None,
-    paper: str = "",
-    tiny: Mapping[str, Any] | None = None,
+    name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[PutHead], PutHead]:
     """Register a head: a function `(config, model, num_outputs) -> None`.
 
     It replaces the module at the model's `head_prefix` by one from features [batch, num_features]
-    to outputs [batch, num_outputs], and sets `model.num_classes`. `config`, `paper` and `tiny` are
-    as of `architecture`; `vitarium.testing.check_head(name)` tests all of it.
+    to outputs [batch, num_outputs], and sets `model.num_classes`. `paper` and `tiny` are as of
+    `architecture`; `vitarium.testing.check_head(name)` tests all of it.
     """
-    return register("head", name, config, paper=paper, tiny=tiny)
+    return register("head", name, paper=paper, tiny=tiny)
 
 
 def initialization(
-    name: str,
-    *,
-    config: type[Config] | None = None,
-    paper: str = "",
-    tiny: Mapping[str, Any] | None = None,
+    name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[Initialize], Initialize]:
     """Register an initialization: a function `(config, module) -> None`.
 
     It draws a module's weights anew in place, from torch's global generator alone, which is seeded
-    before. `config`, `paper` and `tiny` are as of `architecture`;
+    before. `paper` and `tiny` are as of `architecture`;
     `vitarium.testing.check_initialization(name)` tests all of it.
     """
-    return register("initialization", name, config, paper=paper, tiny=tiny)
+    return register("initialization", name, paper=paper, tiny=tiny)

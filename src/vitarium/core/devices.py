@@ -38,9 +38,7 @@ _INITIALIZING = {
 class _Uninitialized(TorchFunctionMode):
     """Leaves out what would change the values of tensors that have none."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _INITIALIZING and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))

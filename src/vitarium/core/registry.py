@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic_core import CoreSchema, core_schema
 
-from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
+from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.errors import UnknownName
 
 KINDS: Mapping[str, str] = {
@@ -63,11 +63,14 @@ _plugins: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def register(kind: str, name: str, config: type[Config] | None, **facts: Any) -> Callable[[F], F]:
+def register(
+    kind: str, name: str, config: type[Config] | None = None, **facts: Any
+) -> Callable[[F], F]:
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
-    config: the class of its settings; None: that which its parameter `config` is annotated with.
-    Raises ValueError where another module has registered that name.
+    config: the class of its settings, which are generating factors; None: that with which its first
+    parameter is annotated. Raises TypeError where that is no Config, and ValueError where another
+    module has registered that name.
     """
 
     def decorate(function: F) -> F:
@@ -77,8 +80,11 @@ def register(kind: str, name: str, config: type[Config] | None, **facts: Any) ->
                 f"{kind} '{name}' of {function.__module__} is already registered "
                 f"by {earlier.function.__module__}: give one of them another name"
             )
-        of_settings = config or get_type_hints(function).get("config", NoConfig)
-        _plugins[kind][name] = Plugin(kind, name, function, of_settings, facts)
+        settings = config or next(iter(get_type_hints(function).values()), None)
+        if not (isinstance(settings, type) and issubclass(settings, Config)):
+            what = f"{kind} '{name}' of {function.__module__}"
+            raise TypeError(f"{what}: annotate its first parameter with a Config, or NoConfig")
+        _plugins[kind][name] = Plugin(kind, name, function, settings, facts)
         return function
 
     return decorate

@@ -135,7 +135,6 @@ MakeDataset = TypeVar("MakeDataset", bound=Callable[[Any, DataFolders], Dataset]
 def dataset(
     name: str,
     *,
-    config: type[DataConfig],
     fixed: bool = False,
     num_classes: int | None = None,
     num_train: int | None = None,
@@ -151,7 +150,6 @@ def dataset(
     images as the configuration says. Test images do not depend on the configuration.
 
     Args:
-        config: its fields are factors.
         fixed: the data set is the same on every machine, and its splits are tensors: it is read
             once per machine, then from the cache.
         num_classes, num_train: known without the files, so that a plan can be made; num_train

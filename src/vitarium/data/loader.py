@@ -172,7 +172,7 @@ class Batches:
             batch_sampler=chosen,
             num_workers=self.loader_workers,
             prefetch_factor=ready,
-            collate_fn=_as_loaded,
+            collate_fn=torch.as_tensor,  # it is one already
             pin_memory=self.device.type == "cuda",
             persistent_workers=stay,
             generator=torch.Generator(),  # so that the loader draws nothing from the global one
@@ -252,7 +252,3 @@ def _on(device: torch.device, pixels: Tensor) -> Tensor:
         _copies[pixels] = pixels.to(device)
     copy: Tensor = _copies[pixels]
     return copy
-
-
-def _as_loaded(batch: Any) -> Any:
-    return batch

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.config import Config, NoConfig
 from vitarium.core.registry import Section, register
 from vitarium.zoo import Zoo
 
@@ -68,7 +67,6 @@ def importer(
     name: str,
     *,
     detects: Callable[[Path], bool],
-    config: type[Config] = NoConfig,
     paper: str = "",
     tiny: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[ImportFunction], ImportFunction]:
@@ -77,17 +75,16 @@ def importer(
     It yields the models of a folder or file and reads no more of their weights than it needs to
     describe them. `import_zoo` does the rest: ids, order, lineage, resuming, and checking that
     weights fit the architecture. Files are untrusted input: read them with `formats.weights`. Raise
-    InvalidInput that names the file for what cannot be imported.
+    InvalidInput that names the file for what cannot be imported. Settings have defaults where
+    `detects` is to be enough.
 
     Args:
         detects: `source -> bool`, whether a folder or file has this format. Called on whatever the
             user names, also on what is not there, so it is cheap and raises nothing.
-        config: settings of the format; all of them have defaults where `detects` is to be enough.
         paper: of the zoo that has the format.
         tiny: settings for the contract test, `vitarium.testing.check_importer(name)`.
     """
-    facts = {"detects": detects, "paper": paper, "tiny": tiny}
-    return register("importer", name, config, **facts)
+    return register("importer", name, detects=detects, paper=paper, tiny=tiny)
 
 
 def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
@@ -99,7 +96,6 @@ def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | N
 def exporter(
     name: str,
     *,
-    config: type[Config] = NoConfig,
     refuses: Refuses = lambda config, zoo, checkpoint: None,
     needs: Sequence[str] = (),
     extra: str = "",
@@ -125,5 +121,5 @@ def exporter(
     if needs and not extra:
         what = f"exporter '{name}' needs {', '.join(needs)}"
         raise ValueError(f"{what}: say with extra= what has them")
-    facts = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
-    return register("exporter", name, config, **facts, paper=paper, tiny=tiny)
+    facts: dict[str, Any] = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
+    return register("exporter", name, **facts, paper=paper, tiny=tiny)

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from vitarium.core.config import Config, NoConfig
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import register
 from vitarium.evaluation.inputs import Weights
@@ -115,15 +114,11 @@ AnyMethod = TypeVar("AnyMethod", bound=Callable[[Any, ModelSet, int | None], For
 
 
 def lineage(
-    name: str,
-    *,
-    config: type[Config] = NoConfig,
-    paper: str | None = None,
-    tiny: Mapping[str, Any] = MappingProxyType({}),
+    name: str, *, paper: str | None = None, tiny: Mapping[str, Any] = MappingProxyType({})
 ) -> Callable[[AnyMethod], AnyMethod]:
     """Register a method of lineage recovery, a function `(config, model_set, trees) -> Forest`.
 
-        @lineage("mother", config=MoTHer, paper="Horwitz et al. 2025, arXiv 2405.18432")
+        @lineage("mother", paper="Horwitz et al. 2025, arXiv 2405.18432")
         def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest: ...
 
     It is given K models with the same tensors (heads left out), their inner products and moments,
@@ -145,8 +140,8 @@ def lineage(
         paper: authors, year, title or arXiv id; None: it is from no paper.
         tiny: settings for the contract tests, where the defaults do not fit a dozen small models.
     """
-    facts = {"tiny": dict(tiny)} | ({} if paper is None else {"paper": paper})
-    return register("lineage", name, config, **facts)
+    facts: dict[str, Any] = {"tiny": dict(tiny)} | ({} if paper is None else {"paper": paper})
+    return register("lineage", name, **facts)
 
 
 def canonical_order(method: Method[Settings]) -> Method[Settings]:

@@ -107,7 +107,7 @@ def measure(
 
     def decorate(function: F) -> F:
         hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}
-        config, *inputs = hints.values() or (NoConfig,)
+        _, *inputs = hints.values() or (None,)
         if tuple(inputs) not in _KINDS:
             raise TypeError(f"measure '{name}': parameters {hints} are those of no kind of measure")
         of, needs = _KINDS[tuple(inputs)]
@@ -122,7 +122,7 @@ def measure(
         facts.update(of=of, needs=needs, title=title or name.replace("_", " "))
         facts["held_out"] = needs == "predictions" if held_out is None else held_out
         called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
-        register("measure", config=config, **facts)(called)
+        register("measure", **facts)(called)
         return function
 
     return decorate

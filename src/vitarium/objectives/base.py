@@ -5,7 +5,6 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from vitarium.core.config import Config, NoConfig
 from vitarium.core.registry import register
 from vitarium.data.batch import Batch
 
@@ -42,7 +41,6 @@ LossFunction = TypeVar("LossFunction", bound=Callable[[Any, nn.Module, Batch], L
 def objective(
     name: str,
     *,
-    config: type[Config] = NoConfig,
     views: int,
     outputs: Callable[[Any, int], int],
     evaluate: Evaluate,
@@ -59,7 +57,6 @@ def objective(
     it. Every parameter of the model gets a gradient.
 
     Args:
-        config: its fields are factors.
         views: augmented views of each image in a batch; images are [views * batch, c, h, w].
         outputs: `(config, num_classes)` -> width of the model's outputs.
         needs_head: False where a model without head can be trained, too.

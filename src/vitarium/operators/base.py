@@ -59,7 +59,7 @@ def operator(
 
     Args:
         title: what the method is called in tables and figures, e.g. "TIES".
-        config: its settings, generating factors of the merged model; None: as annotated.
+        config: its settings; None: the class that its first parameter is annotated with.
         paper: authors, year, and where to find it.
         models: the fewest and the most models that it takes; (2, None): two or more.
         ordered: the order of the models counts; otherwise they come sorted.

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from vitarium.core.config import Config, NoConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import register
@@ -68,7 +67,6 @@ def study(
     name: str,
     *,
     title: str,
-    config: type[Config] = NoConfig,
     of: Literal["zoo", "weights"] = "zoo",
     exports: Mapping[str, Callable[[Any, Path], None]] = MappingProxyType({}),
     paper: str = "",
@@ -101,5 +99,5 @@ def study(
     """
     if not title:
         raise TypeError(f"study '{name}': give it a title")
-    facts = {"title": title, "of": of, "exports": exports, "paper": paper, "tiny": tiny}
-    return register("study", name, config, **facts)
+    facts: dict[str, Any] = {"title": title, "of": of, "exports": exports, "paper": paper}
+    return register("study", name, **facts, tiny=tiny)

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vitarium.core.config import Config, NoConfig
 from vitarium.core.registry import register
 
 MakeOptimizer = TypeVar("MakeOptimizer", bound=Callable[[Any, Iterable[Tensor]], Optimizer])
@@ -14,19 +13,14 @@ Schedule = TypeVar("Schedule", bound=Callable[[Any, int, int, int], float])
 
 
 def optimizer(
-    name: str,
-    *,
-    config: type[Config],
-    elementwise: bool = False,
-    paper: str = "",
-    tiny: Mapping[str, Any] | None = None,
+    name: str, *, elementwise: bool = False, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[MakeOptimizer], MakeOptimizer]:
     """Register an optimizer: a function `(config, parameters) -> torch.optim.Optimizer`.
 
-    All that it needs to go on is in its state_dict, as tensors.
+    All that it needs to go on is in its state_dict, as tensors. `config.lr` is the rate that
+    schedules scale.
 
     Args:
-        config: its fields are factors; `lr` is the rate that schedules scale.
         elementwise: each weight's update depends on that weight's own gradients and state alone.
             Only then are models trained in stacks, where all weights of a model are one row.
         paper: authors, year and arXiv number, or an address.
@@ -34,26 +28,17 @@ def optimizer(
 
     `vitarium.testing.check_optimizer(name)` tests all of it.
     """
-    facts = {"elementwise": elementwise, "paper": paper, "tiny": tiny}
-    return register("optimizer", name, config, **facts)
+    return register("optimizer", name, elementwise=elementwise, paper=paper, tiny=tiny)
 
 
 def schedule(
-    name: str,
-    *,
-    config: type[Config] = NoConfig,
-    paper: str = "",
-    tiny: Mapping[str, Any] | None = None,
+    name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[Schedule], Schedule]:
     """Register a schedule: a function `(config, step, steps, steps_per_epoch) -> float`.
 
     It returns the factor of the optimizer's rate at `step` (from 0) of `steps`, and depends on
     nothing else: so there is no state to save, and none to restore.
 
-    Args:
-        config: its fields are factors.
-        paper, tiny: as of `optimizer`.
-
-    `vitarium.testing.check_schedule(name)` tests all of it.
+    `paper` and `tiny` are as of `optimizer`; `vitarium.testing.check_schedule(name)` tests it.
     """
-    return register("schedule", name, config, paper=paper, tiny=tiny)
+    return register("schedule", name, paper=paper, tiny=tiny)

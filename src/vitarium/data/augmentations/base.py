@@ -13,7 +13,6 @@ from pydantic import AfterValidator, PositiveFloat
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from vitarium.core.config import Config, NoConfig
 from vitarium.core.registry import register
 from vitarium.data.augmentations._crops import Frame
 
@@ -55,11 +54,7 @@ MakeAugmentation = TypeVar(
 
 
 def augmentation(
-    name: str,
-    *,
-    config: type[Config] = NoConfig,
-    paper: str = "",
-    tiny: Mapping[str, Any] | None = None,
+    name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[MakeAugmentation], MakeAugmentation]:
     """Register an augmentation: a function `(config, input_size, num_classes) -> Augmentation`.
 
@@ -67,14 +62,13 @@ def augmentation(
     batch of any size, and beside any other models that are trained together.
 
     Args:
-        config: its fields are factors.
         paper: authors, year and arXiv number, or an address.
         tiny: settings for the contract tests, beside the defaults: all that it can do switched on.
 
     It raises InvalidInput where the settings do not fit the input size.
     `vitarium.testing.check_augmentation(name)` tests all of it.
     """
-    return register("augmentation", name, config, paper=paper, tiny=tiny)
+    return register("augmentation", name, paper=paper, tiny=tiny)
 
 
 class Numbers:

@@ -49,7 +49,6 @@ _SIGMA = (0.1, 2.0)
 
 @augmentation(
     "simclr",
-    config=SimclrViews,
     paper="Chen et al. 2020, arXiv 2002.05709, App. A",
     tiny={"color_jitter_probability": 1.0, "grayscale": 0.5, "blur_kernel": 3},
 )

@@ -47,7 +47,6 @@ class Standard(Config):
 
 @augmentation(
     "standard",
-    config=Standard,
     tiny={
         "crop": "random_resized",
         "horizontal_flip": 0.5,

@@ -8,7 +8,6 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 @dataset(
     "cifar10",
-    config=DataConfig,
     fixed=True,
     num_classes=10,
     num_train=50000,

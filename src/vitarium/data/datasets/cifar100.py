@@ -8,7 +8,6 @@ MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 @dataset(
     "cifar100",
-    config=DataConfig,
     fixed=True,
     num_classes=100,
     num_train=50000,

@@ -9,9 +9,7 @@ from vitarium.data.splits import with_splits, with_test_split
 MEAN, STD = (0.305,), (0.376,)
 
 
-@dataset(
-    "digits", config=DataConfig, fixed=True, num_classes=10, num_train=1438, mean=MEAN, std=STD
-)
+@dataset("digits", fixed=True, num_classes=10, num_train=1438, mean=MEAN, std=STD)
 def digits(config: DataConfig, folders: DataFolders) -> Dataset:
     """Handwritten digits, 8 × 8 gray, 43 writers; inside scikit-learn, no download."""
     from sklearn.datasets import load_digits

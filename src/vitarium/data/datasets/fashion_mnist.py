@@ -14,7 +14,6 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 @dataset(
     "fashion_mnist",
-    config=DataConfig,
     fixed=True,
     num_classes=10,
     num_train=60000,

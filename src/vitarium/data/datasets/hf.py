@@ -31,7 +31,7 @@ class HuggingFace(OwnDataConfig):
         return self
 
 
-@dataset("hf", config=HuggingFace)
+@dataset("hf")
 def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
     """A data set of the Hugging Face hub, or local parquet files (needs vitarium[hf])."""
     parts = _parts(config, folders)

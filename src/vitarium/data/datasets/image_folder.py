@@ -22,7 +22,7 @@ class ImageFolder(OwnDataConfig):
     """Below one of the data folders, or an absolute path."""
 
 
-@dataset("image_folder", config=ImageFolder)
+@dataset("image_folder")
 def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
     """Image files in train/, val/ and test/, one folder per class; decoded when they are needed."""
     root = folders.find(config.folder)

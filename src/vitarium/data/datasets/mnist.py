@@ -8,7 +8,6 @@ MEAN, STD = (0.1307,), (0.3081,)
 
 @dataset(
     "mnist",
-    config=DataConfig,
     fixed=True,
     num_classes=10,
     num_train=60000,

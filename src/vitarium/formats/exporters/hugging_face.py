@@ -35,7 +35,7 @@ def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | 
     return fault and f"{fault}; --exporter safetensors and --exporter onnx take it"
 
 
-@exporter("hugging_face", config=Preprocessed, refuses=refuses)
+@exporter("hugging_face", refuses=refuses)
 def hugging_face(config: Preprocessed, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A folder per model for transformers: ViTForImageClassification.from_pretrained(...).
 

@@ -32,7 +32,6 @@ class OnnxFile(Config):
 
 @exporter(
     "onnx",
-    config=OnnxFile,
     refuses=refuses_unbuilt,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="vitarium[onnx]",

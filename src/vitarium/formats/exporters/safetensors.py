@@ -15,7 +15,7 @@ from vitarium.formats.base import Checkpoints, checkpoint_name, exporter
 from vitarium.zoo import Zoo
 
 
-@exporter("safetensors", config=NoConfig)
+@exporter("safetensors")
 def safetensors_files(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A safetensors file per model, with its factors in the header, and models.csv; any model.
 

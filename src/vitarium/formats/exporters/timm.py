@@ -45,7 +45,7 @@ def refuses(config: TimmFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | No
     return None
 
 
-@exporter("timm", config=TimmFolder, refuses=refuses)
+@exporter("timm", refuses=refuses)
 def timm_folder(config: TimmFolder, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A folder per model that timm.create_model("local-dir:...", pretrained=True) loads."""
     for checkpoint in models:

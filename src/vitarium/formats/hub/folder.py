@@ -30,7 +30,7 @@ class HubFolder(CardSettings):
     """Hard links instead of copies: no space is taken. The zoo's files are never written again."""
 
 
-@exporter("hub", config=HubFolder, needs=("huggingface_hub",), extra="vitarium[hub]")
+@exporter("hub", needs=("huggingface_hub",), extra="vitarium[hub]")
 def hub_folder(config: HubFolder, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
     ids = {checkpoint.model for checkpoint in models}

@@ -62,7 +62,7 @@ def is_checkpoint_table(source: Path) -> bool:
         return False
 
 
-@importer("checkpoint_table", config=CheckpointTable, detects=is_checkpoint_table)
+@importer("checkpoint_table", detects=is_checkpoint_table)
 def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignModel]:
     """Files of weights (.safetensors, .pth, .pt, .bin) and a CSV table of what they are."""
     table = table_of(source, config.table)

@@ -29,7 +29,7 @@ def is_cnn_zoo(source: Path) -> bool:
     return not is_vit_zoo(source) and any(True for _ in _folders(source))
 
 
-@importer("cnn_zoo", config=CnnZoo, detects=is_cnn_zoo, paper="Schürholt et al. 2022")
+@importer("cnn_zoo", detects=is_cnn_zoo, paper="Schürholt et al. 2022")
 def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
     """Folders of Ray Tune's trials, as the zoos of small CNNs are: tensors, factors, metrics."""
     for folder in _folders(source):

@@ -30,7 +30,7 @@ def detects(source: Path) -> bool:
     return any(_kind(folder) in KINDS for folder in _folders(source))
 
 
-@importer("hugging_face", config=HuggingFaceFolder, detects=detects)
+@importer("hugging_face", detects=detects)
 def hugging_face(config: HuggingFaceFolder, source: Path) -> Iterator[ForeignModel]:
     """Hugging Face's ViT and DINOv2: a model's folder (config.json, weights), or one of such.
 

@@ -45,7 +45,7 @@ def is_vit_zoo(source: Path) -> bool:
     return any(True for _ in _folders(source))
 
 
-@importer("vit_zoo", config=Trials, detects=is_vit_zoo, paper="Falk et al. 2025, arXiv 2504.10231")
+@importer("vit_zoo", detects=is_vit_zoo, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: Trials, source: Path) -> Iterator[ForeignModel]:
     """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL."""
     read = (read_trial(folder, source, config) for folder in _folders(source))

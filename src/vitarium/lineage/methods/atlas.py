@@ -44,7 +44,6 @@ class Atlas(Config):
 
 @lineage(
     "atlas",
-    config=Atlas,
     paper="Horwitz et al. 2025, We Should Chart an Atlas of All the World's Models, "
     "arXiv 2503.10633",
 )

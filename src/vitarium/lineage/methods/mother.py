@@ -44,7 +44,6 @@ class MoTHer(Config):
 
 @lineage(
     "mother",
-    config=MoTHer,
     paper="Horwitz et al. 2025, Unsupervised Model Tree Heritage Recovery, arXiv 2405.18432",
 )
 @canonical_order

@@ -23,7 +23,7 @@ class NearestRoot(Config):
     the squared distances to the others are least."""
 
 
-@lineage("nearest_root", config=NearestRoot)
+@lineage("nearest_root")
 @canonical_order
 def nearest_root(config: NearestRoot, model_set: ModelSet, trees: int | None) -> Forest:
     """Every model is a child of the root that is nearest to it by l2 distance.

@@ -16,7 +16,7 @@ class Supervised(Config):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-@objective("supervised", config=Supervised, **CLASSIFICATION)
+@objective("supervised", **CLASSIFICATION)
 def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
     """Soft-target cross-entropy of outputs [batch, num_classes] with targets of that shape.
 

@@ -47,7 +47,6 @@ def evaluate(
 
 @objective(
     "simclr",
-    config=Simclr,
     views=2,
     needs_head=False,
     outputs=lambda config, num_classes: config.out_dim,

@@ -17,12 +17,7 @@ class HardDistillation(Distillation):
     """Weight of the teacher's term."""
 
 
-@objective(
-    "hard_distillation",
-    config=HardDistillation,
-    paper="Touvron et al. 2021, arXiv 2012.12877",
-    **DISTILLATION,
-)
+@objective("hard_distillation", paper="Touvron et al. 2021, arXiv 2012.12877", **DISTILLATION)
 def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) -> Loss:
     """Cross-entropy with the classes and with the class that a teacher predicts.
 

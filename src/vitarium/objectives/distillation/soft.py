@@ -24,12 +24,7 @@ class SoftDistillation(Distillation):
     temperature: PositiveFloat = 1.0
 
 
-@objective(
-    "soft_distillation",
-    config=SoftDistillation,
-    paper="Hinton et al. 2015, arXiv 1503.02531",
-    **DISTILLATION,
-)
+@objective("soft_distillation", paper="Hinton et al. 2015, arXiv 1503.02531", **DISTILLATION)
 def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) -> Loss:
     """Cross-entropy with the classes, and divergence from a teacher's probabilities.
 

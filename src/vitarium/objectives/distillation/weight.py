@@ -99,7 +99,6 @@ def block_outputs(
 
 @objective(
     "weight_distillation",
-    config=WeightDistillation,
     **(DISTILLATION | {"teacher_outputs": block_outputs}),
     records_blocks=True,
     paper="Zhang et al. 2022, arXiv 2204.07154",

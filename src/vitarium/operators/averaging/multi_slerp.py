@@ -22,9 +22,7 @@ class MultiSlerp(Weighted):
 
 
 @operator(
-    "multi_slerp",
-    title="Multi-SLERP",
-    paper="Buss and Fillmore 2001, ACM Trans. Graphics 20(2)",
+    "multi_slerp", title="Multi-SLERP", paper="Buss and Fillmore 2001, ACM Trans. Graphics 20(2)"
 )
 def multi_slerp(config: MultiSlerp, ingredients: Ingredients) -> NamedTensors:
     """Mean of the models on the sphere: of their directions, and of their norms.

@@ -23,11 +23,7 @@ class Slerp(Config):
 
 
 @operator(
-    "slerp",
-    title="SLERP",
-    ordered=True,
-    models=(2, 2),
-    paper="Shoemake 1985, SIGGRAPH 19(3)",
+    "slerp", title="SLERP", ordered=True, models=(2, 2), paper="Shoemake 1985, SIGGRAPH 19(3)"
 )
 def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
     """Point on the great circle from one model to another.

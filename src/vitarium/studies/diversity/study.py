@@ -32,12 +32,7 @@ class Diversity(Resampled):
     """How models are placed on a map: pca, tsne, and umap (needs vitarium[umap])."""
 
 
-@study(
-    "diversity",
-    title="Diversity",
-    config=Diversity,
-    tiny={"n_resamples": 20, "embeddings": ["pca"]},
-)
+@study("diversity", title="Diversity", tiny={"n_resamples": 20, "embeddings": ["pca"]})
 def diversity(config: Diversity, population: Population) -> Tables:
     """How different the models are - accuracy, predictions, features, weights - and why.
 

@@ -62,7 +62,6 @@ def as_graphml(lineage: LineageTables, path: Path) -> None:
 @study(
     "lineage",
     title="Lineage",
-    config=Lineage,
     of="weights",
     exports={"json": as_json, "graphml": as_graphml},
     tiny={"compare": []},

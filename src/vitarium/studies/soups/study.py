@@ -24,7 +24,6 @@ texts = Texts("soups", "page")
 @study(
     "soups",
     title="Soups",
-    config=Soups,
     tiny={"methods": ["uniform_soup", "epoch_average"], "last": [2], "points": 3}
     | {"n_resamples": 20, "barrier_images": 32},
 )

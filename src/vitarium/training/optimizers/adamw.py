@@ -20,9 +20,7 @@ class AdamW(Config):
     eps: PositiveFloat = 1e-8
 
 
-@optimizer(
-    "adamw", config=AdamW, elementwise=True, paper="Loshchilov & Hutter 2019, arXiv 1711.05101"
-)
+@optimizer("adamw", elementwise=True, paper="Loshchilov & Hutter 2019, arXiv 1711.05101")
 def adamw(config: AdamW, parameters: Iterable[Tensor]) -> Optimizer:
     # fused: one pass over all weights, on CPUs as on GPUs
     return torch.optim.AdamW(parameters, **dict(config), fused=True)

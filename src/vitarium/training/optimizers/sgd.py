@@ -27,6 +27,6 @@ class Sgd(Config):
         return self
 
 
-@optimizer("sgd", config=Sgd, elementwise=True, tiny={"momentum": 0.9})
+@optimizer("sgd", elementwise=True, tiny={"momentum": 0.9})
 def sgd(config: Sgd, parameters: Iterable[Tensor]) -> Optimizer:
     return torch.optim.SGD(parameters, **dict(config), fused=True)

@@ -14,7 +14,6 @@ class Cosine(Warmup):
 
 @schedule(
     "cosine",
-    config=Cosine,
     paper="Loshchilov & Hutter 2017, arXiv 1608.03983",
     tiny={"warmup_epochs": 0.5, "final": 0.1},
 )

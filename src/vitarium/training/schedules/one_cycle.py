@@ -18,7 +18,7 @@ class OneCycle(Config):
     final_div_factor: PositiveFloat = 1e4
 
 
-@schedule("one_cycle", config=OneCycle, paper="Smith & Topin 2018, arXiv 1708.07120")
+@schedule("one_cycle", paper="Smith & Topin 2018, arXiv 1708.07120")
 def one_cycle(config: OneCycle, step: int, steps: int, steps_per_epoch: int) -> float:
     """The one-cycle policy, as torch's OneCycleLR with the optimizer's rate as `max_lr`."""
     start = 1 / config.div_factor

@@ -41,7 +41,7 @@ class _Family:
     """Pairs of names; the first cannot be earlier than the second."""
 
 
-@lineage("descent", config=Descent)
+@lineage("descent")
 def descent(config: Descent, model_set: ModelSet, trees: int | None) -> Forest:
     """Squared distances add up along a line of descent; with roots, mixtures and copies.
 
