@@ -24,11 +24,11 @@ def test_every_architecture_keeps_to_the_contract(name):
 
 
 def test_a_broken_rule_is_named(monkeypatch):
-    def build(config, num_outputs):
+    def build(config: Vit, num_outputs):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, num_outputs + 1))
 
     monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
-    architecture("wide", config=Vit, tiny={"img_size": 16})(build)
+    architecture("wide", tiny={"img_size": 16})(build)
     with pytest.raises(
         AssertionError, match=r"architecture 'wide': outputs are \(2, 6\), not \(2, 5\)"
     ):
@@ -37,7 +37,7 @@ def test_a_broken_rule_is_named(monkeypatch):
 
 def test_a_misspelled_fact_is_refused():
     with pytest.raises(TypeError, match="symetries"):
-        architecture("any", config=Vit, symetries=None)
+        architecture("any", symetries=None)
 
 
 def test_vit_small_has_the_published_number_of_parameters():
@@ -149,10 +149,10 @@ def test_create_model_names_the_nearest_model():
 
 
 def test_create_model_takes_presets(monkeypatch):
-    def build(config, num_outputs):
+    def build(config: Vit, num_outputs):
         return torch.nn.Linear(config.embed_dim, num_outputs)
 
     monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
-    architecture("plain", config=Vit, presets={"plain_small": {"embed_dim": 6}})(build)
+    architecture("plain", presets={"plain_small": {"embed_dim": 6}})(build)
     assert create_model("plain_small", num_classes=2).in_features == 6
     assert create_model("plain_small", num_classes=2, embed_dim=9).in_features == 9

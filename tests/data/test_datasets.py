@@ -267,7 +267,7 @@ def test_splits_that_share_images_are_named(monkeypatch):
     monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
 
     @dataset("leaky")
-    def leaky(config, folders):
+    def leaky(config: DataConfig, folders):
         images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
         split = Split(images, torch.arange(40) % 2)
         return with_splits("leaky", "ab", config, train=split, test=split, mean=(0.5,), std=(0.5,))

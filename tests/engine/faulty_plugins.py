@@ -27,7 +27,7 @@ batches = itertools.count(1)
 
 
 @objective("faulty", **CLASSIFICATION)
-def faulty(config, model, batch):
+def faulty(config: Faulty, model, batch):
     """Supervised training that goes wrong."""
     tally = Path(config.tally)
     so_far = len(tally.read_text()) if tally.exists() else 0

@@ -193,9 +193,16 @@ class Campaign:
     def faulty(self, path, name):
         """Files that the part of `verify` names which reads this one, and which is quicker."""
         if not name.startswith("models/"):
-            part = {"blueprints": "_blueprints", "records": "_records", "index": "_index"}
-            find = getattr(verifying, part.get(name.split("/")[0], "_mark"))
-            return [fault.path for fault in find(self.zoo.path)]
+            zoo = self.zoo.path
+            match name.split("/")[0]:
+                case "blueprints":
+                    return [fault.path for fault in verifying._blueprints(zoo)]
+                case "records":
+                    return [file.relative_to(zoo).as_posix() for file in records.damaged(zoo)]
+                case "index":
+                    return ["index"] if _index_tables.disagreements(zoo) else []
+                case _:
+                    return [fault.path for fault in verifying._mark(zoo)]
         model = self.zoo.folder(name.split("/")[1])
         reader = verifying._Model(self.zoo.path, model, True, self.shapes)
         read = {

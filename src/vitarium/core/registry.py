@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic_core import CoreSchema, core_schema
 
-from vitarium.core.config import Config, InvalidConfig, Problem
+from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
 from vitarium.core.errors import UnknownName
 
 KINDS: Mapping[str, str] = {
@@ -69,8 +69,8 @@ def register(
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
     config: the class of its settings, which are generating factors; None: that with which its first
-    parameter is annotated. Raises TypeError where that is no Config, and ValueError where another
-    module has registered that name.
+    parameter is annotated; none where it is not. Raises TypeError where that is no Config, and
+    ValueError where another module has registered that name.
     """
 
     def decorate(function: F) -> F:
@@ -80,10 +80,10 @@ def register(
                 f"{kind} '{name}' of {function.__module__} is already registered "
                 f"by {earlier.function.__module__}: give one of them another name"
             )
-        settings = config or next(iter(get_type_hints(function).values()), None)
+        first = next(iter(inspect.signature(function).parameters), "")
+        settings = config or get_type_hints(function).get(first, NoConfig)
         if not (isinstance(settings, type) and issubclass(settings, Config)):
-            what = f"{kind} '{name}' of {function.__module__}"
-            raise TypeError(f"{what}: annotate its first parameter with a Config, or NoConfig")
+            raise TypeError(f"{kind} '{name}': its first parameter is annotated with no Config")
         _plugins[kind][name] = Plugin(kind, name, function, settings, facts)
         return function
 
