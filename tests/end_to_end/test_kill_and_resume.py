@@ -101,7 +101,7 @@ def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(tmp_path
         process = grow(blueprint, broken)
         # not before something new is on disk, so that every run is killed in mid-training
         while not process.has_ended() and finished_epochs(broken) <= seen:
-            time.sleep(0.01)
+            time.sleep(0.03)
         time.sleep(moments.uniform(0, 0.8))
         if process.has_ended():
             break
