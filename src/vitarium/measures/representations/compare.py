@@ -99,5 +99,6 @@ def _tensors(images: Iterable[Any] | Tensor) -> Iterator[Tensor]:
             raise InvalidInput(f"a batch of images [n, c, h, w] was expected, not {shape}")
         first = tensor.shape[1:] if first is None else first
         if tensor.shape[1:] != first:
-            raise InvalidInput(f"images of {list(first)} and {list(tensor.shape[1:])} in one batch")
+            sizes = f"{list(first)} and {list(tensor.shape[1:])}"
+            raise InvalidInput(f"images of {sizes} in one batch, which has to have one size")
         yield tensor

@@ -55,7 +55,8 @@ def spherical_mean(
     def normalized(point: Tensor) -> Tensor:
         norm = (point @ cosines @ point).clamp(min=0).sqrt()
         if norm < 1e-8:
-            raise IncompatibleWeights(f"{', '.join(names)}: their directions cancel out")
+            models = ", ".join(names)
+            raise IncompatibleWeights(f"{models}: their directions cancel out; there is no mean")
         return point / norm
 
     share_of_direction = share.where(norms > 0, 0)
