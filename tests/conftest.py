@@ -341,7 +341,7 @@ def _models(build_once: Callable[..., Path], examples: Any) -> list[torch.nn.Mod
     folder = build_once("trained", build)
     models = [_untrained(seed) for seed in (1, 2)]
     for seed, model in enumerate(models, 1):
-        model.load_state_dict(torch.load(folder / f"{seed}.pt"))
+        model.load_state_dict(torch.load(folder / f"{seed}.pt", weights_only=True))
         model.eval().requires_grad_(False)
     return models
 
