@@ -248,8 +248,8 @@ def kept_zoo(build_once: Callable[..., Path], tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models: random weights that change a little every epoch."""
     from vitarium import Zoo
 
-    kept = build_once("kept", _write_with_weights)
-    return Zoo.open(shutil.copytree(kept / "zoo", tmp_path / "zoo"))
+    folder = build_once("kept", _write_with_weights)
+    return Zoo.open(shutil.copytree(folder / "zoo", tmp_path / "zoo"))
 
 
 def _write_with_weights(path: Path) -> None:

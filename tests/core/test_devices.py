@@ -11,10 +11,10 @@ from vitarium.core.devices import meta_device
 def test_a_model_without_memory_has_the_tensors_of_the_model(name: str) -> None:
     """Names, shapes, dtypes, in order; buffers too."""
     with meta_device():
-        found = timm.create_model(name, pretrained=False)
+        uninitialized = timm.create_model(name, pretrained=False)
     expected = timm.create_model(name, pretrained=False)
     for kind in ("named_parameters", "named_buffers"):
-        tensors, others = (list(getattr(model, kind)()) for model in (found, expected))
+        tensors, others = (list(getattr(model, kind)()) for model in (uninitialized, expected))
         assert [(n, t.shape, t.dtype) for n, t in tensors] == [
             (n, t.shape, t.dtype) for n, t in others
         ]

@@ -59,9 +59,9 @@ def write_epochs(zoo, id, values):
 
 def test_models_are_the_rows_of_the_zoo(zoo):
     asked = "SELECT id, stage, optimizer.lr, last_epoch, test_accuracy, seconds FROM models"
-    found = zoo.query(asked).set_index("id")
-    expected = zoo.models().set_index("id")[list(found.columns)]
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    rows = zoo.query(asked).set_index("id")
+    expected = zoo.models().set_index("id")[list(rows.columns)]
+    pd.testing.assert_frame_equal(rows, expected, check_dtype=False)
 
 
 def test_every_column_of_the_zoos_table_can_be_asked_for(zoo):
@@ -69,20 +69,20 @@ def test_every_column_of_the_zoos_table_can_be_asked_for(zoo):
 
 
 def test_epochs_are_the_lines_of_the_models_files(zoo):
-    found = zoo.query("SELECT * FROM epochs ORDER BY model, epoch")
+    rows = zoo.query("SELECT * FROM epochs ORDER BY model, epoch")
     expected = pd.concat([zoo.epochs(id).assign(model=id) for id in zoo.ids()], ignore_index=True)
-    pd.testing.assert_frame_equal(found, expected[list(found.columns)], check_dtype=False)
+    pd.testing.assert_frame_equal(rows, expected[list(rows.columns)], check_dtype=False)
 
 
 def test_records_are_measured_numbers_with_their_settings(zoo):
     id = zoo.ids()[0]
     records = [Record(e, "weight_norm", {"p": 2, "a": [e]}, e / 8, "1") for e in (0, 1)]
     files.write_lines(zoo.folder(id).path / "records.jsonl", [asdict(one) for one in records])
-    found = zoo.query("SELECT *, settings->>'$.p' AS p FROM records ORDER BY epoch")
-    assert list(found["model"]) == [id, id]
-    assert [json.loads(text) for text in found["settings"]] == [r.settings for r in records]
-    assert list(found["value"]) == [0, 0.125]
-    assert list(found["p"]) == ["2", "2"]
+    rows = zoo.query("SELECT *, settings->>'$.p' AS p FROM records ORDER BY epoch")
+    assert list(rows["model"]) == [id, id]
+    assert [json.loads(text) for text in rows["settings"]] == [r.settings for r in records]
+    assert list(rows["value"]) == [0, 0.125]
+    assert list(rows["p"]) == ["2", "2"]
 
 
 def test_a_grouping_is_that_of_pandas(zoo):
@@ -105,8 +105,8 @@ def test_a_factor_that_is_text_in_one_model_and_a_list_in_another_is_text(tiny, 
     zoo = Zoo.create(tmp_path / "mixed")
     for spec in plan(Blueprint.read(tiny)).of_stage("pretrain"):
         zoo.folder(spec.id).begin(spec, About(10, (), {}))
-    found = zoo.query("SELECT checkpoints FROM models WHERE stage = 'pretrain' ORDER BY ALL")
-    assert list(found["checkpoints"]) == ["[0, 2]", "all"]
+    rows = zoo.query("SELECT checkpoints FROM models WHERE stage = 'pretrain' ORDER BY ALL")
+    assert list(rows["checkpoints"]) == ["[0, 2]", "all"]
     assert sorted(map(str, zoo.models()["checkpoints"])) == ["[0, 2]", "all"]
 
 
@@ -170,14 +170,14 @@ def test_a_metric_of_any_kind_breaks_nothing(zoo, extra):
     ],
 )
 def test_a_name_with_dots_needs_no_quotes(shared, database, asked):
-    found = database.rows(asked)[1]
-    assert sorted(found) == sorted((lr,) for lr in shared.models()["optimizer.lr"])
+    rows = database.rows(asked)[1]
+    assert sorted(rows) == sorted((lr,) for lr in shared.models()["optimizer.lr"])
 
 
 def test_text_with_dots_stays_text(database):
     asked = "SELECT 'optimizer.lr', $$optimizer.lr$$, 'it''s optimizer.lr' FROM models LIMIT 1"
-    found = database.rows(asked)[1]
-    assert found == [("optimizer.lr", "optimizer.lr", "it's optimizer.lr")]
+    rows = database.rows(asked)[1]
+    assert rows == [("optimizer.lr", "optimizer.lr", "it's optimizer.lr")]
 
 
 FILES = [
@@ -283,8 +283,8 @@ def test_a_mistake_is_told_with_what_was_meant(database, sql, message):
 
 
 def test_a_pivot_is_a_question(zoo):
-    found = zoo.query("PIVOT models ON stage USING count(*) GROUP BY optimizer ORDER BY optimizer")
-    assert found[["finetune", "pretrain"]].values.tolist() == [[0, 2], [4, 0]]
+    rows = zoo.query("PIVOT models ON stage USING count(*) GROUP BY optimizer ORDER BY optimizer")
+    assert rows[["finetune", "pretrain"]].values.tolist() == [[0, 2], [4, 0]]
 
 
 # Limits
@@ -433,16 +433,16 @@ def test_what_the_reader_of_an_answer_raises_is_a_line(zoo, refuse):
 
 
 def test_a_listing_has_the_factors_that_differ_and_scores_before_and_after(zoo):
-    found = listing(zoo.path)
-    assert (found.matching, found.total) == (6, 6)
-    assert set(found.rows[0]) == {
+    page = listing(zoo.path)
+    assert (page.matching, page.total) == (6, 6)
+    assert set(page.rows[0]) == {
         *("model", "stage", "parent", "lr", "seed", "epochs", "before", "after", "status")
     }
-    for row in found.rows:
+    for row in page.rows:
         epochs = zoo.epochs(row["model"])["test_accuracy"]
         assert (row["before"], row["after"]) == (epochs.iloc[0], epochs.iloc[-1])
         assert row["epochs"] == len(epochs) - 1
-    assert [row["stage"] for row in found.rows] == ["pretrain"] * 2 + ["finetune"] * 4
+    assert [row["stage"] for row in page.rows] == ["pretrain"] * 2 + ["finetune"] * 4
 
 
 @pytest.mark.parametrize(
@@ -458,9 +458,9 @@ def test_a_listing_has_the_factors_that_differ_and_scores_before_and_after(zoo):
 )
 def test_a_condition_knows_headings_and_columns(shared, where, same):
     expected = shared.models().query(same)
-    found = listing(shared.path, where=where)
-    assert {row["model"] for row in found.rows} == set(expected["id"])
-    assert (found.matching, found.total) == (len(expected), 6)
+    page = listing(shared.path, where=where)
+    assert {row["model"] for row in page.rows} == set(expected["id"])
+    assert (page.matching, page.total) == (len(expected), 6)
 
 
 def test_a_condition_may_ask_about_other_models(zoo):
@@ -472,9 +472,9 @@ def test_a_condition_may_ask_about_other_models(zoo):
 
 def test_models_are_sorted_and_limited(zoo):
     models = zoo.models().sort_values("test_accuracy", ascending=False)
-    found = listing(zoo.path, sort=["-after"], limit=4)
-    assert [row["model"] for row in found.rows] == list(models["id"][:4])
-    assert found.matching == 6
+    page = listing(zoo.path, sort=["-after"], limit=4)
+    assert [row["model"] for row in page.rows] == list(models["id"][:4])
+    assert page.matching == 6
     rows = listing(zoo.path, sort=["Stage", " -optimizer.lr"]).rows
     assert [row["stage"] for row in rows] == sorted(models["stage"])
     assert [row["lr"] for row in rows[:4]] == [0.01, 0.01, 0.001, 0.001]

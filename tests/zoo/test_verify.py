@@ -100,10 +100,10 @@ def assert_found(zoo, file, position, change, whole):
     damaged = bytearray(before)
     damaged[position] ^= change
     file.write_bytes(damaged)
-    found = verify(zoo.path)
+    faults = verify(zoo.path)
     where = file.relative_to(zoo.path).as_posix()
-    assert any(where.startswith(fault.path) for fault in found), where
-    assert all(fault.fault and fault.lost for fault in found)
+    assert any(where.startswith(fault.path) for fault in faults), where
+    assert all(fault.fault and fault.lost for fault in faults)
     model = file.relative_to(zoo.path).parts[1] if where.startswith("models/") else None
     if model:
         assert_nothing_wrong(zoo, model, whole)
@@ -122,8 +122,8 @@ def assert_nothing_wrong(zoo, model, whole):
             checkpoint = zoo.checkpoint(model, epoch)
             for name in [name for _, e, name in tensors if e == epoch]:
                 with suppress(CorruptFile):
-                    found = checkpoint[name].reshape(-1).view(torch.uint8).tolist()
-                    assert found == whole[model, epoch, name]
+                    stored = checkpoint[name].reshape(-1).view(torch.uint8).tolist()
+                    assert stored == whole[model, epoch, name]
 
 
 @pytest.mark.parametrize("files_of", [one_of_each_kind, ALL])

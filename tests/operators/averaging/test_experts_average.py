@@ -36,8 +36,8 @@ def test_a_trained_model_becomes_a_plain_one_with_the_same_outputs(zoo):
     assert architecture.config.depth == 2
     images = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
-        ours, theirs = (zoo.load(one).eval()(images) for one in (plain_id, id))
-    assert torch.allclose(ours, theirs, atol=1e-6)
+        ours, expected = (zoo.load(one).eval()(images) for one in (plain_id, id))
+    assert torch.allclose(ours, expected, atol=1e-6)
     tensors, experts = zoo.state_dict(plain_id), zoo.state_dict(id)
     assert not any("experts" in name for name in tensors)
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())

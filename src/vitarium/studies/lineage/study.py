@@ -98,8 +98,8 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     )
     forests = evaluated_forests(recovered)
     first = next(iter(forests.values()))
-    asked = {"given_trees": trees is not None, "wants_truth": config.truth is not False}
-    lines = sentences(recovered, forests, **asked)
+    options = {"given_trees": trees is not None, "wants_truth": config.truth is not False}
+    lines = sentences(recovered, forests, **options)
     has_truth = recovered.truth is not None
     truth = texts("lead_truth") if has_truth else ""
     forest = recovered.forest
