@@ -42,6 +42,7 @@ def serve() -> None:
     """An engine: forks a process that waits, writes both numbers, and waits to be killed."""
     from vitarium.engine.pools._fork_server import ForkServer
 
-    process = ForkServer([], os.environ).fork("engine.fork_targets:wait")
+    server = ForkServer([], os.environ)  # whoever drops it ends it
+    process = server.fork("engine.fork_targets:wait")
     print(process.pid, flush=True)
     wait()
