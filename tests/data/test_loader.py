@@ -1,5 +1,6 @@
 """Batches depend on seed, epoch, step and image alone."""
 
+import gc
 from dataclasses import replace
 from multiprocessing import active_children
 
@@ -84,6 +85,19 @@ def test_loader_workers_stay_from_one_epoch_to_the_next():
     list(made.train(2))
     assert len(first) == 1
     assert workers() == first
+
+
+def test_loader_workers_end_with_their_batches():
+    before = active_children()
+    made = batches(decoded=False, loader_workers=1)
+    list(made.train(1))
+    assert len(active_children()) == len(before) + 1
+    gc.disable()  # which comes when it likes, and after which torch waits for its workers in vain
+    try:
+        del made
+        assert active_children() == before
+    finally:
+        gc.enable()
 
 
 def test_an_epoch_that_was_left_early_does_not_reach_the_next():

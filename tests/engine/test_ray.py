@@ -160,7 +160,7 @@ def command(tiny, tmp_path, write_blueprint, monkeypatch):
 def test_the_command_line_joins_a_cluster_or_starts_one(
     cluster, tmp_path, grown_zoo, command, joins
 ):
-    process = command(*(["--address", cluster] if joins else ["--workers", "1"]))
+    process = command("--workers", "1", *(["--address", cluster] if joins else []))
     assert process.wait() == 0, process.messages
     assert "[2/2]" in process.messages
     # a line per model, and the sum: Ray is silent

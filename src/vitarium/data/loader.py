@@ -6,6 +6,7 @@ augmented as whole batches on the device; others are decoded and framed by worke
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -122,7 +123,9 @@ class Batches:
     def framed(self, epoch: int, order: Tensor) -> Iterator[Tensor]:
         """Framed batches of images to decode: float [views * batch_size, c, h, w] in [0, 1]."""
         which = [(epoch, step, chosen) for step, chosen in enumerate(order.numpy())]
-        source = _Decoded(self.dataset.train, self._cut_framed)
+        apart = copy(self)
+        apart._idle = []  # no cycle with its loaders: torch waits 5 s for workers of garbage
+        source = _Decoded(self.dataset.train, apart._cut_framed)
         if not self.loader_workers:
             yield from map(self._unpacked, map(source.__getitems__, which))
             return
@@ -250,5 +253,4 @@ def _on(device: torch.device, pixels: Tensor) -> Tensor:
         return pixels
     if pixels not in _copies:
         _copies[pixels] = pixels.to(device)
-    copy: Tensor = _copies[pixels]
-    return copy
+    return _copies[pixels]
