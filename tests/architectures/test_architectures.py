@@ -9,6 +9,7 @@ from vitarium.architectures.base import architecture
 from vitarium.architectures.vit.vit import Vit
 from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import UnknownName
 from vitarium.core.registry import section
 from vitarium.testing import check_architecture
@@ -41,7 +42,7 @@ def test_a_misspelled_fact_is_refused():
 
 
 def test_vit_small_has_the_published_number_of_parameters():
-    with torch.device("meta"):
+    with meta_device():
         assert count(create_model("vit_small_patch16_224")) == 22_050_664
         assert count(create_model("vit_small_patch16_224", num_classes=100)) == 21_704_164
 
@@ -51,7 +52,7 @@ def test_vit_small_has_the_published_number_of_parameters():
     [(192, 3, 5_717_416), (384, 6, 22_050_664), (768, 12, 86_567_656)],
 )
 def test_vit_has_the_published_numbers_of_parameters(width, heads, parameters):
-    with torch.device("meta"):
+    with meta_device():
         assert count(create_model("vit", embed_dim=width, num_heads=heads)) == parameters
 
 

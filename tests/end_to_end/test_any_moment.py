@@ -57,7 +57,8 @@ def moments(tmp_path, monkeypatch, request):
 
 
 def grown(zoo, tiny):
-    grow(Blueprint.read(tiny), zoo, workers=0, progress=False)
+    plain = {"precision": "fp32", "compiled": False, "stacked": 1}
+    grow(Blueprint.read(tiny), zoo, workers=0, progress=False, **plain)
 
 
 def weights(zoo):

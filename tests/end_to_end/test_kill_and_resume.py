@@ -87,7 +87,10 @@ def workers_of(zoo: Path) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("most", [2, pytest.param(12, marks=pytest.mark.evidence)])
+def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(
+    tmp_path, monkeypatch, most
+):
     blueprint = tmp_path / "killed.yaml"
     blueprint.write_text(json.dumps(BLUEPRINT))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -97,7 +100,7 @@ def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(tmp_path
 
     moments = random.Random()
     kills, seen = 0, 0
-    while kills < 4:
+    while kills < most:
         process = grow(blueprint, broken)
         # not before something new is on disk, so that every run is killed in mid-training
         while not process.has_ended() and finished_epochs(broken) <= seen:

@@ -324,7 +324,7 @@ def sequences(count, steps):
 
 @pytest.mark.slow
 class TestSomeSequences(Store.TestCase):
-    settings = sequences(60, 4)
+    settings = sequences(30, 4)
 
 
 @pytest.mark.evidence

@@ -8,6 +8,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from vitarium import create_model
+from vitarium.core.devices import meta_device
 
 WIDTHS = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
 ONLY_SHARING = {
@@ -20,7 +21,7 @@ ONLY_SHARING = {
 
 
 def count(name="mini_deit", **settings):
-    with torch.device("meta"):
+    with meta_device():
         return sum(p.numel() for p in create_model(name, **settings).parameters())
 
 

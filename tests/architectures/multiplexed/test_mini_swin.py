@@ -9,6 +9,7 @@ from torch import nn
 from reference.recorded import layer_vectors
 from vitarium import Blueprint, create_model, plan
 from vitarium.architectures.features import transformer_blocks
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose, section
 from vitarium.data.loader import stacked_batches
@@ -72,7 +73,7 @@ def test_presets_have_the_published_numbers_of_parameters(
     preset, total, own_norms, head_mixing, parts
 ):
     """In all, of each part, and before the convolution and the head mixing were added."""
-    with torch.device("meta"):
+    with meta_device():
         model = create_model(preset)
     assert count(model) == total
     found = {
@@ -101,7 +102,7 @@ def test_presets_have_the_published_numbers_of_parameters(
     ],
 )
 def test_each_switch_saves_what_its_part_has(preset, settings, parameters):
-    with torch.device("meta"):
+    with meta_device():
         assert count(create_model(preset, **settings)) == parameters
 
 
@@ -112,7 +113,7 @@ def test_the_defaults_are_the_smallest_preset():
 
 def test_each_further_set_of_weights_costs_what_its_matrices_and_its_table_have():
     width, heads = 384, 12
-    with torch.device("meta"):
+    with meta_device():
         sizes = [count(create_model(TINY, share=["all", "all", s, "all"])) for s in (6, 2)]
     each = 12 * width**2 + 9 * width + 169 * heads
     assert sizes[1] - sizes[0] == 2 * each
@@ -137,7 +138,7 @@ def test_it_starts_as_the_authors_have_it():
 
 
 def test_at_another_resolution_the_tables_alone_have_another_size():
-    with torch.device("meta"):
+    with meta_device():
         sizes = ({}, {"img_size": 384, "window_size": 12})
         small, large = (create_model(TINY, **size).state_dict() for size in sizes)
     assert set(small) == set(large)

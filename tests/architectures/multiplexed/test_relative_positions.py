@@ -13,6 +13,7 @@ from vitarium.architectures.multiplexed._relative_positions import (
     RelativePositions,
 )
 from vitarium.core.config import InvalidConfig
+from vitarium.core.devices import meta_device
 
 METHODS = ("product", "euclidean", "quantised", "cross")
 SUBSETS = [("q",), ("k",), ("v",), ("q", "k"), ("q", "v"), ("k", "v"), ("q", "k", "v")]
@@ -203,7 +204,7 @@ def test_copies_share_the_buckets():
 
 
 def test_models_can_be_made_without_memory_and_get_it_later():
-    with torch.device("meta"):
+    with meta_device():
         made = RelativePositions(
             RelativePositionConfig(), num_heads=HEADS, head_dim=HEAD_DIM, grid=GRID
         )

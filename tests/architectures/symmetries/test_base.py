@@ -13,6 +13,7 @@ from vitarium.architectures.symmetries._folding import folded
 from vitarium.architectures.symmetries.base import composed, moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core import registry
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import section
 
@@ -202,12 +203,12 @@ def _timm(name, **settings):
 
     if "block_fn" in settings:
         settings["block_fn"] = ParallelThingsBlock
-    with torch.device("meta"):
+    with meta_device():
         return timm.create_model(name, depth=1, **settings)
 
 
 def _with_head(head):
-    with torch.device("meta"):
+    with meta_device():
         model = create_model(
             "vit", num_classes=3, img_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=2
         )

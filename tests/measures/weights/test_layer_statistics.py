@@ -6,13 +6,14 @@ import torch
 
 from vitarium import create_model
 from vitarium.core.config import InvalidConfig
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 
 
 def test_a_vit_s_has_1064_numbers():
-    with torch.device("meta"):
+    with meta_device():
         shapes = create_model("vit_small_patch16_224", num_classes=100).state_dict()
     weights = {name: torch.zeros(tensor.shape) for name, tensor in shapes.items()}
     values = choose("measure", "layer_statistics")(Weights("a@1", weights))

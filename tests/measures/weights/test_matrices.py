@@ -5,6 +5,7 @@ import timm
 import torch
 
 from vitarium import create_model
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scope import in_scope
@@ -95,7 +96,7 @@ def test_a_bad_matrix_is_named(model):
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
 def test_the_trunk_is_all_but_the_heads(name):
-    with torch.device("meta"):
+    with meta_device():
         model = timm.create_model(name, num_classes=3)
     weights = Weights("a@1", model.state_dict(), skeleton=lambda: model)
     heads = {n for n in weights if n.startswith(("head.", "head_dist."))}

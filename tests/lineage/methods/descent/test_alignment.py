@@ -11,6 +11,7 @@ from torch import nn
 from vitarium import create_model
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.core.devices import meta_device
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._clusters import families_by_angle
 from vitarium.lineage.base import ModelSet
@@ -20,7 +21,7 @@ VIT = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 24, "depth": 
 
 
 def built() -> nn.Module:
-    with torch.device("meta"):
+    with meta_device():
         return create_model("vit", num_classes=10, **VIT)
 
 
