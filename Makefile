@@ -9,8 +9,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: $(VENV)/demo-ready
 	$(BIN)/vitarium demo
 
-# slow files come first (tests/conftest.py), so that no worker is left alone with one at the end
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# one worker more than cores, for some tests wait for processes of theirs; slow files come first
+# (tests/conftest.py), so that no worker is left alone with one at the end
+PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses \
+	$(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count()) + 1)')
 
 test: $(VENV)/test-ready
 	$(PYTEST) -m "(slow or not slow) and not evidence" --durations=10
