@@ -1,5 +1,6 @@
 """Blueprints and models that are small enough to train in a test, and a published zoo in small."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -22,6 +23,8 @@ from hypothesis import settings
 from torch.nn import functional as F
 
 torch.set_num_threads(1)
+# until all tests are collected: what is imported stays, and looking through it takes a third of that
+gc.disable()
 settings.register_profile("the same every time", derandomize=True, deadline=None)
 settings.load_profile("the same every time")
 
@@ -40,6 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: at the end there are short ones to share out."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else libraries complain about what they take for leaks
 
 
 @pytest.fixture(autouse=True, scope="session")

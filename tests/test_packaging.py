@@ -21,13 +21,20 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OF_OTHERS = {"pydantic_core": "pydantic"}
 """Module -> the distribution that is declared and brings it."""
-IMPORT_ALL = """
-import importlib, json, pkgutil, vitarium
+IN_THE_WHEEL = """
+import contextlib, importlib, io, json, pkgutil, sys, vitarium
+from vitarium import cli
+
+sys.modules["altair"] = None  # as it is where `study` is not installed
+sys.argv = ["vitarium", "plugins", "--json"]
+with contextlib.redirect_stdout(io.StringIO()) as plugins, contextlib.suppress(SystemExit):
+    cli.main()
+del sys.modules["altair"]
 walked = pkgutil.walk_packages(vitarium.__path__, "vitarium.")
 names = [module.name for module in walked if not module.name.endswith("__main__")]
 for name in names:
     importlib.import_module(name)
-print(json.dumps([vitarium.__file__, len(names)]))
+print(json.dumps([vitarium.__file__, len(names), json.loads(plugins.getvalue())]))
 """
 
 
@@ -88,30 +95,16 @@ def test_what_is_missing_is_named_with_its_extra(extra, monkeypatch):
         require(extra, "this")
 
 
-def without_altair(*arguments):
+def test_without_its_extra_a_study_is_refused_in_a_line(written_zoo):
     """The command line as it is where `study` is not installed."""
     code = (
         "import sys; sys.modules['altair'] = None; sys.argv[0] = 'vitarium'; "
         "from vitarium.cli import main; main()"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_without_its_extra_a_study_is_refused_in_a_line(written_zoo):
-    done = without_altair("study", "diversity", written_zoo.path)
+    command = [sys.executable, "-c", code, "study", "diversity", str(written_zoo.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == "error: a study needs altair: pip install 'vitarium[study]'\n"
     assert done.returncode == 2
-
-
-def test_without_an_extra_all_other_plugins_are_listed():
-    done = without_altair("plugins", "--json")
-    assert done.returncode == 0, done.stderr
-    assert {row["kind"] for row in json.loads(done.stdout)} == set(registry.KINDS) - {"study"}
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +145,20 @@ def test_the_installed_command_runs(installed, written_zoo):
     assert len(rows) == len(written_zoo.ids())
 
 
-def test_every_module_of_the_wheel_can_be_imported(installed):
-    file, count = json.loads(run([installed / "python", "-I", "-c", IMPORT_ALL]))
+@pytest.fixture(scope="module")
+def in_the_wheel(installed):
+    return json.loads(run([installed / "python", "-I", "-c", IN_THE_WHEEL]))
+
+
+def test_every_module_of_the_wheel_can_be_imported(installed, in_the_wheel):
+    file, count, _ = in_the_wheel
     assert Path(file).is_relative_to(installed.parent)
     assert count > 300
+
+
+def test_without_an_extra_all_other_plugins_are_listed(in_the_wheel):
+    *_, plugins = in_the_wheel
+    assert {row["kind"] for row in plugins} == set(registry.KINDS) - {"study"}
 
 
 def test_the_wheel_has_all_that_is_no_module(installed):

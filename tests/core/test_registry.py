@@ -4,6 +4,7 @@ import pytest
 
 from vitarium.core import registry
 from vitarium.core.config import Config, NoConfig
+from vitarium.core.errors import VitariumError
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
@@ -53,3 +54,34 @@ def test_settings_of_another_type_are_refused(monkeypatch):
     with pytest.raises(TypeError, match="'made_up': its first parameter"):
         registry.register("objective", "made_up")(number)
     assert registry._plugins["objective"] == {}
+
+
+@pytest.mark.parametrize(
+    "name", [3, "", "two words", "a/b", test_without_an_annotation_there_are_no_settings]
+)
+def test_what_is_no_name_is_refused_with_the_way_to_write_it(name):
+    with pytest.raises(TypeError, match=r'is no name of a plug-in; write @schedule\("name"\)'):
+        registry.register("schedule", name)
+
+
+def test_two_functions_do_not_share_a_name_and_one_may_be_reloaded(monkeypatch):
+    monkeypatch.setitem(registry._plugins, "objective", {})
+
+    def first(config) -> None: ...
+
+    def second(config) -> None: ...
+
+    registry.register("objective", "made_up")(first)
+    registry.register("objective", "made_up")(first)
+    with pytest.raises(ValueError, match=r"'made_up' of .*second is already registered by"):
+        registry.register("objective", "made_up")(second)
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch):
+    monkeypatch.setenv("VITARIUM_PLUGINS", "no_such_plugin")
+    registry._load_outside.cache_clear()
+    with pytest.raises(VitariumError, match="VITARIUM_PLUGINS: no_such_plugin: No module named"):
+        registry.plugins("objective")
+    monkeypatch.undo()
+    registry._load_outside.cache_clear()
+    assert registry.plugins("objective")

@@ -1,11 +1,18 @@
 """What test_fork_server.py runs in forked processes. It notes every time that it is imported."""
 
+import errno
 import json
 import os
 import sys
 import time
 from pathlib import Path
 
+if "NO_PROCESSES" in os.environ:
+
+    def refuse():
+        raise BlockingIOError(errno.EAGAIN, "as many processes as there may be")
+
+    os.fork = refuse
 if "IMPORTS" in os.environ:
     with Path(os.environ["IMPORTS"]).open("a") as tally:
         tally.write("x")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vitarium.core.errors import VitariumError
 from vitarium.engine.pools._fork_server import ForkServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
@@ -101,6 +102,27 @@ def test_a_server_that_was_killed_is_replaced(server):
         waiting.wait()
     os.kill(waiting.pid, signal.SIGKILL)
     assert report(server)["parent"] != parent
+
+
+def test_where_no_process_can_be_started_it_is_said_and_the_server_stays():
+    server = ForkServer(["engine.fork_targets"], {**os.environ, "NO_PROCESSES": "1"})
+    for _ in range(2):
+        with pytest.raises(VitariumError, match=r"started: Resource temporarily .* `ulimit -u`"):
+            fork(server, "wait")
+    assert server._process.poll() is None
+
+
+def test_a_server_that_cannot_import_is_one_error():
+    with pytest.raises(VitariumError, match="no worker process can be started"):
+        ForkServer(["no_such_module"], os.environ).fork("engine.fork_targets:wait")
+
+
+def test_modules_of_the_folder_where_we_are_are_not_pythons(tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise SystemExit('not the queue')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*filter(None, sys.path), tmp_path / "no text"])
+    server = ForkServer(["queue", "engine.fork_targets"], os.environ)
+    assert report(server, "a")["arguments"] == ["a"]
 
 
 def test_a_server_ends_with_the_process_that_it_serves(tmp_path):

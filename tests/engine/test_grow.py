@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import sys
 
 import pytest
 
@@ -9,6 +11,7 @@ from vitarium import Blueprint, Zoo, grow
 from vitarium.core.errors import InvalidInput, NotAZoo, ZooInUse
 from vitarium.engine.events import Ended, EpochEnded, Halved, Notice, Retried, Started
 from vitarium.engine.pools import local
+from vitarium.engine.pools._fork_server import ForkServer
 from vitarium.zoo import ModelFolder, lock
 
 
@@ -149,6 +152,28 @@ def test_a_model_whose_workers_die_twice_has_failed_and_the_rest_goes_on(faulty,
 def test_workers_give_the_bits_of_this_process(tiny, tmp_path, grown_zoo):
     there = grown(tiny, tmp_path / "there", workers=2).zoo
     assert checkpoints(grown_zoo) == checkpoints(there)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_where_the_fork_server_and_a_worker_are_killed_growing_goes_on(
+    faulty, tmp_path, monkeypatch
+):
+    server = ForkServer(["vitarium.engine.worker"], os.environ)
+    monkeypatch.setattr(local, "_fork_server", lambda threads, process: server)
+    retried, killed = [], []
+
+    def listen(event):
+        if isinstance(event, Started) and not killed:
+            killed.append(server._process.pid)
+            server._process.kill()
+            server._process.wait()
+        elif isinstance(event, Retried):
+            retried.append(event.cause)
+
+    growth = grown(faulty(fault="killed", at=4), tmp_path / "zoo", workers=1, listener=listen)
+    assert retried == ["it ended after the fork server of all workers was killed"]
+    assert growth.complete
+    assert server._process.pid != killed[0]
 
 
 @pytest.mark.slow

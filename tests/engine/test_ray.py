@@ -21,17 +21,10 @@ NOWHERE = "127.0.0.1:1"
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A cluster that this process is on; its address."""
+    """A cluster that this process has started, and is on; its address."""
     ray = pytest.importorskip("ray")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    with ray_connection.connected(None, 2):
+        yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture
@@ -75,25 +68,13 @@ def whole(zoo: Zoo) -> bool:
     ]
 
 
-def test_ray_gives_the_bits_of_the_local_engine(cluster, tiny, tmp_path, grown_zoo):
-    events = []
-    growth = with_ray(tiny, tmp_path / "ray", listener=events.append)
-    assert growth.complete
-    assert len(growth.grown) == 6
-    assert sum(isinstance(event, Started) for event in events) == 6
-    assert checkpoints(growth.zoo) == checkpoints(grown_zoo)
-    assert whole(growth.zoo)
-    for id in grown_zoo.ids():
-        assert growth.zoo.folder(id).about() == grown_zoo.folder(id).about()
-
-
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_model_whose_worker_is_lost_goes_on_with_the_same_bits(
     cluster, faulty, tmp_path, request, shared
 ):
-    """And so do its children. Where workers have no folder of the zoo, all is shipped."""
+    """They are those of the local engine. Where workers have no folder of the zoo, all is shipped."""
     shipped = None if shared else request.getfixturevalue("without_shared_folder")
-    values = faulty(fault="killed", at=4, children=not shared)
+    values = faulty(fault="killed", at=4, children=True)
     (faulty_one,) = (
         spec.id
         for spec in plan(Blueprint.read(values)).models
@@ -102,23 +83,29 @@ def test_a_model_whose_worker_is_lost_goes_on_with_the_same_bits(
     (tmp_path / "tally").write_text("x")  # so that nothing goes wrong at first
     undisturbed = local(values, tmp_path / "local")
     (tmp_path / "tally").unlink()
-    causes, there, epochs = [], [], []
+    causes, there, epochs, started = [], [], [], []
 
     def listen(event):
-        if isinstance(event, Retried):
+        if isinstance(event, Started):
+            started.append(event.model)
+        elif isinstance(event, Retried):
             causes.append(event.cause)
             there.extend(Zoo.open(tmp_path / "ray").folder(event.model).epochs())
             epochs.clear()
         elif isinstance(event, EpochEnded) and event.model == faulty_one:
             epochs.append(event.epoch)
 
-    growth = with_ray(values, tmp_path / "ray", listener=listen, workers=1)
+    growth = with_ray(values, tmp_path / "ray", listener=listen, workers=2 if shared else 1)
     assert growth.complete
+    assert len(growth.grown) == 9
+    assert sorted(started) == sorted([*growth.grown, faulty_one])
     (cause,) = causes
     assert "its Ray worker was lost" in cause
     assert epochs == list(range(len(there), 3))
     assert checkpoints(growth.zoo) == checkpoints(undisturbed)
     assert growth.zoo.models()["test_accuracy"].equals(undisturbed.models()["test_accuracy"])
+    for id in growth.grown:
+        assert growth.zoo.folder(id).about() == undisturbed.folder(id).about()
     assert whole(growth.zoo)
     if not shared:
         assert len([path for path in shipped if "epoch-" in path]) == 3 * 3 + 6 * 2
@@ -148,7 +135,7 @@ def command(tiny, tmp_path, write_blueprint, monkeypatch):
     return lambda *options: ForkedCommand(*grow, *options, messages=tmp_path / "messages")
 
 
-@pytest.mark.parametrize("joins", [True, False])
+@pytest.mark.parametrize("joins", [True, pytest.param(False, marks=pytest.mark.evidence)])
 def test_the_command_line_joins_a_cluster_or_starts_one(
     cluster, tmp_path, grown_zoo, command, joins
 ):

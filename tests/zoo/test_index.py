@@ -201,7 +201,12 @@ def is_full(folder):
     (folder / "tables.parquet" / "x").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("damage", [is_a_file, leads_nowhere, is_full])
+def is_a_pipe(folder):
+    (folder / "tables.parquet").unlink()
+    os.mkfifo(folder / "tables.parquet")
+
+
+@pytest.mark.parametrize("damage", [is_a_file, leads_nowhere, is_full, is_a_pipe])
 def test_whatever_lies_where_the_index_should_it_is_made_anew(zoo, damage):
     expected = content(zoo)
     damage(zoo / "index")
@@ -362,17 +367,6 @@ def test_who_reads_while_another_writes_finds_one_of_both_states(zoo):
         writer.join()
     assert set(counts) <= {(6, 6, 6), (3, 3, 3)}
     assert counts
-
-
-def test_the_index_of_earlier_versions_is_removed(zoo):
-    (zoo / "index").mkdir()
-    olds = ["index.json", "index/checksums.json", "index/models.parquet", "index/epochs.parquet"]
-    for old in olds:
-        (zoo / old).write_text("{}")
-    with warnings.catch_warnings(action="error"):
-        index.rows(zoo)
-    assert not (zoo / "index.json").exists()
-    assert [path.name for path in (zoo / "index").iterdir()] == ["tables.parquet"]
 
 
 @pytest.mark.parametrize(

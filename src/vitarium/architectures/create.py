@@ -31,5 +31,4 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.
         plugin, settings = architectures["timm"], {"model": name}
     else:
         raise UnknownName("model", name, [*architectures, *presets, *timm.list_models()])
-    model: nn.Module = plugin.function(plugin.config.read({**settings, **overrides}), num_classes)
-    return model
+    return plugin.function(plugin.config.read({**settings, **overrides}), num_classes)

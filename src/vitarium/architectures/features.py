@@ -10,8 +10,7 @@ _STACKS = ("blocks", "layers", "stages")  # what timm's models call their blocks
 def features(model: nn.Module, images: Tensor) -> Tensor:
     """Pooled features of images [batch, c, h, w] -> [batch, num_features], without the head."""
     tokens = model.forward_features(images)  # type: ignore[operator]
-    pooled: Tensor = model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
-    return pooled
+    return model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:

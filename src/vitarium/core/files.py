@@ -258,6 +258,7 @@ def plain_path(path: Path, *, hold: bool = False) -> Iterator[Path]:
         yield path
         return
     with reading(path):
+        check_regular(path)
         handle = os.open(path, os.O_RDONLY)
     try:
         yield _DESCRIPTORS / str(handle)

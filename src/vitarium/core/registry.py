@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic_core import CoreSchema, core_schema
 
 from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
-from vitarium.core.errors import UnknownName
+from vitarium.core.errors import UnknownName, VitariumError
 
 KINDS: Mapping[str, str] = {
     "architecture": "vitarium.architectures",
@@ -73,12 +74,16 @@ def register(
     ValueError where another module has registered that name.
     """
 
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        raise TypeError(f'{name!r} is no name of a plug-in; write @{kind}("name")')
+
     def decorate(function: F) -> F:
+        source = (function.__module__, function.__qualname__)
         earlier = _plugins[kind].get(name)
-        if earlier and earlier.function.__module__ != function.__module__:
+        if earlier and source != (earlier.function.__module__, earlier.function.__qualname__):
             raise ValueError(
-                f"{kind} '{name}' of {function.__module__} is already registered "
-                f"by {earlier.function.__module__}: give one of them another name"
+                f"{kind} '{name}' of {'.'.join(source)} is already registered by "
+                f"{earlier.function.__module__}: give one of them another name"
             )
         first = next(iter(inspect.signature(function).parameters), "")
         settings = config or get_type_hints(function).get(first, NoConfig)
@@ -122,7 +127,10 @@ def _load_outside() -> None:
     for entry in entry_points(group="vitarium"):
         entry.load()
     for module in filter(None, os.environ.get("VITARIUM_PLUGINS", "").split(",")):
-        importlib.import_module(module.strip())
+        try:
+            importlib.import_module(module.strip())
+        except ImportError as error:
+            raise VitariumError(f"VITARIUM_PLUGINS: {module}: {error}; see PYTHONPATH") from error
 
 
 @dataclass(frozen=True)

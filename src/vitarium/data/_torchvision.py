@@ -48,8 +48,7 @@ def load_torchvision(
                 "torchvision's files into one of these folders, or name theirs with --data-dir "
                 f"or VITARIUM_DATA.{' ' + also if also else ''}"
             ) from None
-    classes = parts[0].classes
-    return with_splits(name, classes, config, *map(_split, parts), mean=mean, std=std)
+    return with_splits(name, parts[0].classes, config, *map(_split, parts), mean=mean, std=std)
 
 
 def _read(source: Callable[..., Any], folder: Path) -> tuple[Any, Any] | None:

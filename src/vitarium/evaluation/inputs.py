@@ -88,8 +88,7 @@ class Weights(Mapping[str, Tensor]):
         """Of a tensor; that of a checkpoint is not read for it."""
         if not isinstance(self._tensors, Checkpoint):
             return self[name].dtype
-        stored: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
-        return stored
+        return getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
 
     @property
     def nbytes(self) -> int:

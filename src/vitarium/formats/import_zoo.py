@@ -142,8 +142,7 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
         ready = [model for model in waiting.values() if model.parent not in waiting]
         if not ready:
             raise InvalidInput(f"these models descend from one another: {', '.join(waiting)}")
-        for model in ready:
-            ordered.append(waiting.pop(model.name))
+        ordered.extend(waiting.pop(model.name) for model in ready)
     return ordered
 
 

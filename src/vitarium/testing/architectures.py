@@ -64,13 +64,12 @@ def check_head(name: str, **settings: Any) -> None:
     Width of the outputs, gradients, the same weights from the same seed, an unchanged backbone.
     """
     rule = Contract("head", name, settings)
-    section = rule.section
     models = []
     for _ in range(2):
         with seeds.seeded(0):
             model = create_model("vit", num_classes=3, **TINY_VIT)
             backbone = {n: w.clone() for n, w in model.named_parameters() if not is_head(model, n)}
-            section(model, _OUTPUTS)
+            rule.section(model, _OUTPUTS)
         models.append(model.eval())
     model, same_seed = models
     weights = dict(model.named_parameters())
@@ -93,14 +92,13 @@ def check_initialization(name: str, **settings: Any) -> None:
     In place, finite, and the same weights from the same seed of torch's global generator.
     """
     rule = Contract("initialization", name, settings)
-    section = rule.section
     models = []
     for _ in range(2):
         with seeds.seeded(0):
             model = create_model("vit", num_classes=3, **TINY_VIT)
         before = dict(model.named_parameters())
         with seeds.seeded(1):
-            section(model)
+            rule.section(model)
         after = dict(model.named_parameters())
         holds = before.keys() == after.keys() and all(after[n] is w for n, w in before.items())
         rule(holds, "weights have to be drawn in place: the parameters are others")

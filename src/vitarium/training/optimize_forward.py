@@ -64,8 +64,7 @@ class _ReadsClassTokenAlone(VisionTransformer):
 def _class_token(self: Any, tokens: Tensor) -> Tensor:
     """A block's output for the first token: [batch, n, width] -> [batch, 1, width]"""
     token = tokens[:, :1] + self.ls1(_attended(self.attn, self.norm1(tokens)))
-    output: Tensor = token + self.ls2(self.mlp(self.norm2(token)))
-    return output
+    return token + self.ls2(self.mlp(self.norm2(token)))
 
 
 def _attended(attn: Any, tokens: Tensor) -> Tensor:
@@ -83,5 +82,4 @@ def _attended(attn: Any, tokens: Tensor) -> Tensor:
         attended = F.scaled_dot_product_attention(query, key, value)
     else:
         attended = ((query * attn.scale) @ key.transpose(-2, -1)).softmax(dim=-1) @ value
-    output: Tensor = attn.proj(attn.norm(attended.transpose(1, 2).reshape(batch, 1, attn.attn_dim)))
-    return output
+    return attn.proj(attn.norm(attended.transpose(1, 2).reshape(batch, 1, attn.attn_dim)))

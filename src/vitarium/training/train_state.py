@@ -114,8 +114,7 @@ class TrainState:
         steps, recipe = self.batches.steps, self.recipe
         step = (epoch - 1) * steps + number
         share: float = recipe.schedule(step, recipe.epochs * steps, steps)
-        rate: float = share * recipe.optimizer.config.lr
-        return rate
+        return share * recipe.optimizer.config.lr
 
     def training_mode(self) -> None:
         self.model.train()

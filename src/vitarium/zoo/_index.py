@@ -47,7 +47,6 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 
 _KINDS = {"VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN"}
 _MARK, _ZEROS = b'"checksum": "', b"0" * 16
-_OLD_FILES = ("checksums.json", "models.parquet", "epochs.parquet", "records.parquet")
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,6 @@ def _entry(id: str, text: str) -> Entry:
 
 def _write(zoo: Path, content: bytes) -> bool:
     """Whether it could be; someone else's zoo on a read-only disk is listed all the same."""
-    files.discard(zoo / "index.json")  # the index of earlier versions, and below
     for home in _homes(zoo):
         with suppress(OSError):
             try:
@@ -248,7 +246,5 @@ def _write(zoo: Path, content: bytes) -> bool:
             except UnusablePath:  # something else is there
                 files.discard(home / "index")
                 files.write(path_of(home), content, root=home)
-            for name in _OLD_FILES:
-                files.discard(home / "index" / name)
             return True
     return False

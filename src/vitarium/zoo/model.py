@@ -61,8 +61,7 @@ class Model:
 
     @property
     def stage(self) -> str:
-        stage: str = self._folder.factors()["stage"]
-        return stage
+        return self._folder.factors()["stage"]
 
     @property
     def status(self) -> str:

@@ -97,8 +97,7 @@ class Database:
         A list of numbers takes five times as much there, all at once; and while it is made, neither
         the clock nor Ctrl-C is heard.
         """
-        statement = self._one_question(sql).query
-        make = f"CREATE OR REPLACE TEMP TABLE nested_answer AS\n{statement}"
+        make = f"CREATE OR REPLACE TEMP TABLE nested_answer AS\n{self._one_question(sql).query}"
         self._ask(limit, lambda: self._duckdb.execute(make))
         for batch in self._arrow(limit, "FROM nested_answer", _NESTED_ROWS)[1]:
             if batch.nbytes > limits.NESTED_BYTES:

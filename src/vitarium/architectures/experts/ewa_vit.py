@@ -51,8 +51,7 @@ class Experts(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         if not self.training:
             mean = {n: torch.stack(list(same)).mean(0) for n, same in self._by_parameter().items()}
-            outputs: Tensor = functional_call(self.experts[0], mean, (tokens,))
-            return outputs
+            return functional_call(self.experts[0], mean, (tokens,))
         rows = tokens.flatten(0, -2)
         order = torch.randperm(len(rows), device=rows.device)
         parts = order.tensor_split(len(self.experts))

@@ -33,8 +33,7 @@ class Borrowed(nn.Module):
         return self._lender[0]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.lender(inputs)
-        return outputs
+        return self.lender(inputs)
 
 
 class SharedAttention(nn.Module):
@@ -225,8 +224,7 @@ class MultiplexedBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens))))
         tokens = self.local(tokens)
-        output: Tensor = tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
-        return output
+        return tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
 
 
 # Parts draw from torch's global generator, so their order is part of a model's bits.

@@ -55,8 +55,7 @@ def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
 def dinov2(config: Dinov2, num_outputs: int) -> nn.Module:
     gated = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if config.swiglu else {}
     kind = ClassAndPatches if config.patch_mean else VisionTransformer
-    model: nn.Module = kind(**config.arguments() | gated, num_classes=num_outputs)
-    return model
+    return kind(**config.arguments() | gated, num_classes=num_outputs)
 
 
 class ClassAndPatches(VisionTransformer):

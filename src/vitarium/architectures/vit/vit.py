@@ -66,5 +66,4 @@ def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def vit(config: Vit, num_outputs: int) -> nn.Module:
-    model: nn.Module = VisionTransformer(**config.arguments(), num_classes=num_outputs)
-    return model
+    return VisionTransformer(**config.arguments(), num_classes=num_outputs)

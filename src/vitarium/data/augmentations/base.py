@@ -94,5 +94,4 @@ def channels(images: Tensor, count: int) -> Tensor:
         return images
     if count == 3:
         return images.expand(*images.shape[:-3], 3, *images.shape[-2:])
-    gray: Tensor = rgb_to_grayscale(images, 1)
-    return gray
+    return rgb_to_grayscale(images, 1)

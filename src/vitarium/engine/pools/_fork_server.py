@@ -5,6 +5,8 @@ forked processes share both. A server runs no threads and never touches a device
 are sound. Only Linux promises that libraries survive a fork.
 """
 
+import errno
+import gc
 import json
 import os
 import signal
@@ -18,6 +20,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from threading import Lock
 from typing import Any
+
+from vitarium.core.errors import VitariumError
 
 _PROGRAM = "from vitarium.engine.pools._fork_server import main; main()"
 _NUMBER = struct.Struct("i")
@@ -67,22 +71,24 @@ class ForkServer:
 
         `sys.argv[1:]` are the arguments and then the numbers of the files that it shares with this
         process. Environment, import path and working directory are this process's; output and
-        errors are the server's. Raises EOFError and OSError where no server runs.
+        errors are the server's. Raises VitariumError where no process can be started.
         """
         order = {
             "target": target,
             "arguments": [target, *arguments],
             "environment": dict(os.environ),
-            "path": sys.path,
+            "path": [entry for entry in sys.path if isinstance(entry, str)],  # no Path counts
         }
         folder = os.open(".", os.O_RDONLY)
         try:
             with self._lock:
-                try:
-                    return self._fork(order, [folder, *files])
-                except (EOFError, OSError):  # the server was killed, as for want of memory
-                    self._control = None
-                    return self._fork(order, [folder, *files])
+                if self._control:
+                    with suppress(EOFError, OSError):  # it was killed, as for want of memory
+                        return self._fork(order, [folder, *files])
+                self._control = None
+                return self._fork(order, [folder, *files])
+        except (EOFError, OSError) as error:
+            raise VitariumError(f"no worker process can be started: {error!r}") from error
         finally:
             os.close(folder)
 
@@ -95,6 +101,9 @@ class ForkServer:
             with socket.socket(fileno=os.dup(control.fileno())) as channel:
                 socket.send_fds(channel, [b"."], [writer, *files])
             (pid,) = _NUMBER.unpack(control.recv_bytes())
+            if pid < 0:
+                why = f"{os.strerror(-pid)}; see `ulimit -u`"
+                raise VitariumError(f"no worker process can be started: {why}")
         except BaseException:
             status.close()
             raise
@@ -105,9 +114,10 @@ class ForkServer:
     def _start(self) -> Connection:
         engine_end, server_end = socket.socketpair()
         with server_end:
-            handle, path = server_end.fileno(), os.pathsep.join(filter(None, sys.path))
+            path = os.pathsep.join(entry for entry in sys.path if entry and isinstance(entry, str))
+            handle = server_end.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(handle), *self._modules],
+                [sys.executable, "-P", "-c", _PROGRAM, str(handle), *self._modules],
                 pass_fds=[handle],
                 stdin=subprocess.DEVNULL,
                 env={**self._environment, "PYTHONPATH": path},
@@ -119,8 +129,10 @@ class ForkServer:
 def main() -> None:
     """What a server runs, until the process that it serves is gone; its forks run their targets."""
     control = Connection(int(sys.argv[1]))
+    gc.disable()  # it would look again and again through all that is imported
     for module in sys.argv[2:]:
         import_module(module)
+    gc.enable()
     statuses: dict[int, Connection] = {}
 
     def reap(*_: object) -> None:
@@ -135,11 +147,15 @@ def main() -> None:
             order = json.loads(control.recv_bytes())
             with socket.socket(fileno=os.dup(control.fileno())) as channel:
                 _, (status, *files), *_ = socket.recv_fds(channel, 1, 1 + order["files"])
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError):
             os._exit(0)
         # a process may end before its number is known here
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        if (pid := os.fork()) == 0:
+        try:
+            pid = os.fork()
+        except OSError as error:  # there are as many processes as there may be
+            pid = -(error.errno or errno.EAGAIN)
+        if pid == 0:
             break
         statuses[pid] = Connection(status, readable=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])

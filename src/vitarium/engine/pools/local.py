@@ -84,8 +84,7 @@ class _Process(Worker):
 
     def receive(self) -> Message:
         with suppress(EOFError, OSError):
-            message: Message = self.connection.recv()
-            return message
+            return self.connection.recv()
         try:
             code = self.process.wait()
         except EOFError:
@@ -99,7 +98,7 @@ class _Process(Worker):
         return Fault("died", f"its process was killed by {name}{hint}")
 
     def stop(self) -> None:
-        with suppress(EOFError):
+        with suppress(EOFError, OSError):  # its fork server was killed
             self.process.kill()
             self.process.wait()
         self.connection.close()
@@ -135,10 +134,19 @@ class LocalPool(Pool[_Process]):
 def _start_worker(handle: int, threads: int) -> "ForkedProcess | subprocess.Popen[bytes]":
     """A process that runs `worker.main` on its end of a socket, with that many threads."""
     if sys.platform == "linux":
-        return _fork_server(threads).fork(f"{_WORKER}:main", [str(threads)], files=[handle])
-    path = os.pathsep.join(filter(None, sys.path))
+        return _fork_server(threads, os.getpid()).fork(
+            f"{_WORKER}:main", [str(threads)], files=[handle]
+        )
+    path = os.pathsep.join(entry for entry in sys.path if entry and isinstance(entry, str))
     return subprocess.Popen(
-        [sys.executable, "-c", f"from {_WORKER} import main; main()", str(threads), str(handle)],
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            f"from {_WORKER} import main; main()",
+            str(threads),
+            str(handle),
+        ],
         pass_fds=[handle],
         stdin=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
@@ -147,7 +155,7 @@ def _start_worker(handle: int, threads: int) -> "ForkedProcess | subprocess.Pope
 
 
 @cache
-def _fork_server(threads: int) -> ForkServer:
+def _fork_server(threads: int, process: int) -> ForkServer:
     return ForkServer([_WORKER], {**os.environ, "OMP_NUM_THREADS": str(threads)})
 
 

@@ -84,15 +84,13 @@ class RemoteCalibration(Calibration):
         self._actor: Any = None
 
     def speed(self, recipe: Recipe, num_outputs: int, mode: TrainMode = PLAIN) -> Speed:
-        speed: Speed = self._ask("speed", recipe.factors(), num_outputs, mode)
-        return speed
+        return self._ask("speed", recipe.factors(), num_outputs, mode)
 
     def knows(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> bool:
         return _key("speed", recipe.factors(), num_outputs, mode) in self._answers
 
     def precisions(self) -> list[Precision]:
-        precisions: list[Precision] = self._ask("precisions")
-        return precisions
+        return self._ask("precisions")
 
     def __exit__(self, *fault: object) -> None:
         if self._actor is not None:

@@ -155,8 +155,7 @@ class AutoTuner:
             return self.request.compiled
         # what one worker's share of all models of this kind takes to train
         images = (num_train(spec.recipe) or 0) * sum(model.recipe.epochs for model in models)
-        per_image = self._speed(spec, mode).per_image
-        seconds = images * per_image / max(self.machine.workers, 1)
+        seconds = images * self._speed(spec, mode).per_image / max(self.machine.workers, 1)
         if seconds < _MIN_PLAN_SECONDS:
             return False
         compiled = replace(mode, compiled=True)

@@ -18,8 +18,7 @@ def num_outputs(recipe: Recipe) -> int | None:
         except (DataNotFound, InvalidData):
             return None
     objective = recipe.objective
-    width: int = objective.plugin.facts["outputs"](objective.config, classes)
-    return width
+    return objective.plugin.facts["outputs"](objective.config, classes)
 
 
 def parameters(recipe: Recipe, num_outputs: int) -> int:

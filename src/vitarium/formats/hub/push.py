@@ -16,7 +16,7 @@ from vitarium.formats.weights import check_place, root_of
 from vitarium.zoo import Zoo
 from vitarium.zoo._scratch import temporary_folder
 
-_LEFT_OUT = (".*", "*/.*", "index/*", "index.json")
+_LEFT_OUT = (".*", "*/.*", "index/*")
 """Hidden files (locks, what uploads are resumed from), and the zoo's cache."""
 
 

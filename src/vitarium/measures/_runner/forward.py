@@ -58,8 +58,7 @@ class Forward:
             predictions = Predictions(logits, examples.labels, examples.dataset.classes)
             return predictions, 3 * logits.nbytes
 
-        predictions: Predictions = self._remember((ref, split), predict)
-        return predictions
+        return self._remember((ref, split), predict)
 
     def similarity(self, section: Section, first: CheckpointRef, second: CheckpointRef) -> Values:
         """Of blocks, by "" the last ones. Raises NotApplicable, CorruptFile."""

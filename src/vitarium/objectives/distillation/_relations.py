@@ -61,8 +61,7 @@ def _rows(qkv: Tensor, heads: int) -> Tensor:
     """
     parts = at_least_float32(qkv).unflatten(-1, (3, heads, -1))
     rows = parts.permute(0, 3, 2, 1, 4).flatten(2, 3)
-    scaled: Tensor = rows * rows.shape[-1] ** -0.25
-    return scaled
+    return rows * rows.shape[-1] ** -0.25
 
 
 def _loss_and_gradient(rows: Tensor, teacher_rows: Tensor) -> tuple[Tensor, Tensor]:

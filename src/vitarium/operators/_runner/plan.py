@@ -157,8 +157,7 @@ class MergePlan:
         if not declare:
             name = architecture.name if architecture else "its architecture"
             raise IncompatibleWeights(f"{self.models[0].name}: {name} declares no symmetries")
-        symmetries: Symmetries = declare(self.models[0].skeleton)
-        return symmetries
+        return declare(self.models[0].skeleton)
 
     def _allowed(self, examples: EvalData) -> EvalData:
         split = self.facts["split"]

@@ -74,8 +74,7 @@ def spherical_mean(
         point = normalized(length.cos() * point + torch.sinc(length / torch.pi) * step)
         if step.abs().max() < 1e-14:
             break
-    combination: list[float] = (point * inverse * (share @ norms)).tolist()
-    return combination
+    return (point * inverse * (share @ norms)).tolist()
 
 
 def _products(tensors: Tensor) -> Tensor:

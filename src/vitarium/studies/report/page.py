@@ -66,5 +66,4 @@ def _library() -> str:
     import vl_convert
 
     # without a snippet it sets window.vegaEmbed, which its type stub does not know
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return bundle
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]

@@ -26,8 +26,7 @@ class Texts(Formatter):
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        content: dict[str, Any] = tomllib.loads(self.path.read_text(encoding="utf-8"))[self.part]
-        return content
+        return tomllib.loads(self.path.read_text(encoding="utf-8"))[self.part]
 
     def __call__(self, key: str, **values: Any) -> str:
         """Raises KeyError for a text or a value that is missing."""

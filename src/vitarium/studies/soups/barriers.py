@@ -54,8 +54,7 @@ class InterpolationPath:
     def rise(self) -> Numbers:
         """Loss above the straight line between the losses of the ends, [positions]."""
         loss, t = self.losses.loss.numpy(), np.asarray(self.t)
-        rise: Numbers = loss - (1 - t) * loss[0] - t * loss[-1]
-        return rise
+        return loss - (1 - t) * loss[0] - t * loss[-1]
 
     @cached_property
     def barrier(self) -> float:
@@ -221,8 +220,7 @@ def _drawn_pairs(groups: SiblingGroups, kin: Kin, seed: int) -> list[Pair]:
 def _losses(evaluator: Evaluator, pair: Pair, align: Section | None, config: OnPath) -> Losses:
     """From the cache, if it is known. Raises NotApplicable, IncompatibleWeights, CorruptFile."""
     images = evaluator.sources.images(evaluator.examples(pair[0].model, evaluator.split))
-    content = evaluator.sources.content
-    ends = [text for end in pair for text in (str(end), content(end))]
+    ends = [text for end in pair for text in (str(end), evaluator.sources.content(end))]
     settings = [str(config.points), str(config.num_images)]
     settings.append(repr(align.factors()) if align else BEFORE)
     key = ("paths", *ends, images, *settings)

@@ -37,8 +37,7 @@ class Explained:
 
 def squared_differences(values: Numbers) -> Numbers:
     """[models] -> [models, models]"""
-    differences: Numbers = (values[:, None] - values[None, :]) ** 2
-    return differences
+    return (values[:, None] - values[None, :]) ** 2
 
 
 def complete(squared: Numbers) -> Indices:
@@ -115,8 +114,7 @@ def _adjusted(squared: Numbers, groups: list[Indices], counts: Numbers) -> Numbe
     valid = (freedom > 0) & (total > 0)
     ratio = np.full(len(counts), math.nan)
     ratio[valid] = within[valid] / freedom[valid] / total[valid]
-    share: Numbers = 1 - ratio
-    return share
+    return 1 - ratio
 
 
 def _permutation(

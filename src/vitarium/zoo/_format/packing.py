@@ -152,8 +152,7 @@ def _bits(name: str, tensor: "Tensor") -> Bits:
     if not tensor.numel():
         return np.empty(0, width)
     flat = tensor.detach().cpu().reshape(-1)
-    bits: Bits = flat.contiguous().view(torch.uint8).numpy().view(width)
-    return bits
+    return flat.contiguous().view(torch.uint8).numpy().view(width)
 
 
 @cache
