@@ -341,14 +341,14 @@ def draw(zoos: dict[str, Zoo], file: Path) -> None:
     rows = [(row, share) for share, rows in SHARES.items() for row in rows]
     for panel, (name, zoo) in zip(panels[0], zoos.items(), strict=True):
         teacher, stages = scores(zoo, "teacher"), set(zoo.models()["stage"])
-        for how, colour, aside in (("scratch", "#9a6700", -0.14), ("teacher", "#1f6feb", 0.14)):
-            panel.plot([], [], "o", color=colour, label=f"from {'the ' * (how != 'scratch')}{how}")
+        for how, color, aside in (("scratch", "#9a6700", -0.14), ("teacher", "#1f6feb", 0.14)):
+            panel.plot([], [], "o", color=color, label=f"from {'the ' * (how != 'scratch')}{how}")
             for place, (row, share) in enumerate(rows):
                 own = f"{stage(row, share)}-{how}"
                 if own in stages:
                     gained, where = scores(zoo, own) - teacher, place + aside
-                    panel.plot([where] * len(gained), gained, "o", color=colour, alpha=0.45, ms=4)
-                    panel.hlines(gained.mean(), where - 0.12, where + 0.12, color=colour, lw=2.5)
+                    panel.plot([where] * len(gained), gained, "o", color=color, alpha=0.45, ms=4)
+                    panel.hlines(gained.mean(), where - 0.12, where + 0.12, color=color, lw=2.5)
         panel.axhline(0, color="#57606a", lw=0.8)
         panel.set_xticks(
             range(len(rows)),

@@ -132,7 +132,7 @@ def show(rows: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def vit(seed: int, depth: int, norm: type[nn.Module] | None = None) -> nn.Module:
-    """As it is initialised; but its biases and norms, which start as zeros and ones, are drawn."""
+    """As it is initialized; but its biases and norms, which start as zeros and ones, are drawn."""
     torch.manual_seed(seed)
     model: nn.Module = VisionTransformer(
         embed_dim=384, num_heads=6, depth=depth, num_classes=100, norm_layer=norm

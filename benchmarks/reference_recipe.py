@@ -141,7 +141,7 @@ def _pixels(image: Tensor) -> np.ndarray:
 
 
 def training_transform(spec: ModelSpec, source: Source) -> v2.Transform:
-    """A PIL image -> a normalised tensor of the model's input size, augmented as its recipe says.
+    """A PIL image -> a normalized tensor of the model's input size, augmented as its recipe says.
 
     Mixup and cutmix, which work on batches, are not in it.
     """
@@ -158,7 +158,7 @@ def training_transform(spec: ModelSpec, source: Source) -> v2.Transform:
 
 
 def scoring_transform(spec: ModelSpec, source: Source) -> v2.Transform:
-    """A PIL image -> a normalised tensor of the model's input size, nothing drawn."""
+    """A PIL image -> a normalized tensor of the model's input size, nothing drawn."""
     config, (channels, height, width) = spec.recipe.augmentation.config, _input_size(spec)
     shorter = config.resize or min(height, width)
     mode = v2.InterpolationMode(getattr(config, "interpolation", "bilinear"))
@@ -212,7 +212,7 @@ def _to_input(channels: int, source: Source) -> Iterator[v2.Transform]:
 
 
 def _erased(config: Any) -> float | str:
-    """What v2.RandomErasing fills with: it has no colour per rectangle, noise comes nearest."""
+    """What v2.RandomErasing fills with: it has no color per rectangle, noise comes nearest."""
     return 0.0 if config.random_erasing_mode == "const" else "random"
 
 
@@ -326,7 +326,7 @@ class Training:
 
     def _knn(self, bank: tuple[Tensor, Tensor], split: str) -> float:
         queries, labels = self._features(split)
-        found = knn_classify(*bank, queries, k=self.recipe.objective.config.neighbours)
+        found = knn_classify(*bank, queries, k=self.recipe.objective.config.neighbors)
         return (found == labels).float().mean().item()
 
     def _moved(self, tensor: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Trees of models that never were trained: random walks in weight space, in safetensors files.
 
-Every root is a ViT as it is initialised, by a seed of its own, and one long step, its pre-training.
+Every root is a ViT as it is initialized, by a seed of its own, and one long step, its pre-training.
 A child is its parent and a step in a random direction; the steps of siblings have a direction in
 common, as fine-tunings of one model have. As in training, some rows and columns of a tree's tensors
 move more than others, so that independent steps are not quite at right angles, and every step moves
@@ -112,7 +112,7 @@ def structure(models: int, trees: int, seed: int) -> list[int]:
 
 
 def _initial(seed: int, large: bool) -> Vectors:
-    """A ViT's tensors as it is initialised; what would be equal in all roots is a little off."""
+    """A ViT's tensors as it is initialized; what would be equal in all roots is a little off."""
     import torch
 
     torch.manual_seed(seed)

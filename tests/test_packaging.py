@@ -164,5 +164,5 @@ def test_without_an_extra_all_other_plugins_are_listed(in_the_wheel):
 def test_the_wheel_has_all_that_is_no_module(installed):
     (package,) = installed.parent.glob("lib/python*/site-packages/vitarium")
     for file in (ROOT / "src" / "vitarium").rglob("*"):
-        if file.suffix in {".yaml", ".html", ".css", ".js", ".typed"}:
+        if file.suffix in {".yaml", ".toml", ".html", ".css", ".js", ".typed"}:
             assert (package / file.relative_to(ROOT / "src" / "vitarium")).is_file(), file

@@ -1,4 +1,4 @@
-"""Initialisations: what they reach, and the variance that they give."""
+"""Initializations: what they reach, and the variance that they give."""
 
 import math
 
@@ -18,7 +18,7 @@ def vit() -> VisionTransformer:
         )
 
 
-def initialised(**settings) -> VisionTransformer:
+def initialized(**settings) -> VisionTransformer:
     model = vit()
     with seeds.seeded(1):
         section("initialization", settings)(model)
@@ -38,19 +38,19 @@ FAN_IN, FAN_OUT = 128, 512  # of the first MLP matrix
     ],
 )
 def test_weights_have_the_published_deviation(name, deviation):
-    weight = initialised(name=name).blocks[0].mlp.fc1.weight
+    weight = initialized(name=name).blocks[0].mlp.fc1.weight
     assert weight.std().item() == pytest.approx(deviation, rel=0.02)
     assert abs(weight.mean().item()) < 0.01 * deviation
 
 
 def test_trunc_normal_is_cut_at_two_deviations():
-    weight = initialised(name="trunc_normal", std=0.1).blocks[0].mlp.fc1.weight
+    weight = initialized(name="trunc_normal", std=0.1).blocks[0].mlp.fc1.weight
     assert weight.abs().max() <= 0.2
     assert weight.std().item() == pytest.approx(0.1 * 0.8796, rel=0.02)  # of the cut normal
 
 
 def test_kaiming_reaches_the_patch_embedding_and_every_bias():
-    before, after = vit(), initialised(name="kaiming_normal", bias=0.01)
+    before, after = vit(), initialized(name="kaiming_normal", bias=0.01)
     fan_in = 3 * 8 * 8
     found = after.patch_embed.proj.weight.std().item()
     assert found == pytest.approx(math.sqrt(2 / fan_in), rel=0.05)
@@ -69,14 +69,14 @@ def test_kaiming_reaches_the_patch_embedding_and_every_bias():
 
 
 def test_biases_stay_when_none_is_given():
-    before, after = vit(), initialised(name="xavier_normal")
+    before, after = vit(), initialized(name="xavier_normal")
     for name, parameter in after.named_parameters():
         if name.endswith("bias"):
             assert torch.equal(parameter, before.get_parameter(name))
 
 
 def test_default_changes_nothing():
-    before, after = vit(), initialised(name="default")
+    before, after = vit(), initialized(name="default")
     assert all(torch.equal(p, before.get_parameter(n)) for n, p in after.named_parameters())
 
 

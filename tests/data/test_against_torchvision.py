@@ -168,8 +168,8 @@ def test_erased_areas_shapes_and_how_often():
 
 def test_erased_colours_are_normal():
     made = erased(torch.zeros(DRAWS, 3, 8, 8), uniform(DRAWS, ERASING_NUMBERS), 1.0, "rand")
-    colours = made.flatten(2).sum(2) / (made != 0).flatten(2).sum(2).clamp(min=1)
-    assert same_distribution(colours.flatten(), np.random.default_rng(5).normal(size=3 * DRAWS))
+    colors = made.flatten(2).sum(2) / (made != 0).flatten(2).sum(2).clamp(min=1)
+    assert same_distribution(colors.flatten(), np.random.default_rng(5).normal(size=3 * DRAWS))
 
 
 @pytest.mark.parametrize("settings", [{"mixup": 0.8, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}])

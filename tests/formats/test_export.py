@@ -229,7 +229,7 @@ def test_the_normalisation_that_is_known_without_the_data_is_theirs(name):
 
 
 def test_gray_input_of_colour_data_has_the_mean_normalisation():
-    colour = section("dataset", {"name": "image_folder", "folder": "x", "mean": [0.1, 0.2, 0.6]})
-    mean, std = normalization(colour, 1)
+    color = section("dataset", {"name": "image_folder", "folder": "x", "mean": [0.1, 0.2, 0.6]})
+    mean, std = normalization(color, 1)
     assert mean == pytest.approx((0.3,))
     assert len(std) == 1

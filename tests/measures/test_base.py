@@ -53,6 +53,8 @@ def test_a_missing_unit_is_refused():
     ("function", "facts", "message"),
     [
         (of_weights, {"unit": ""}, "give it a unit"),
+        (of_weights, {"unit": 3}, "give it a unit"),
+        (of_pairs, {"as_distance": "one_minu"}, "as_distance is one of"),
         (of_three, {}, "no kind of measure"),
         (without_types, {}, "no kind of measure"),
         (of_weights, {"symmetric": False}, "facts of pairs"),

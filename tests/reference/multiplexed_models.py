@@ -113,9 +113,9 @@ def by_formula(model, image):
 
 
 def _normed(tokens, state, name):
-    centred = tokens - tokens.mean(1, keepdim=True)
-    spread = centred.square().mean(1, keepdim=True) + 1e-6
-    return centred / spread.sqrt() * state[name + ".weight"] + state[name + ".bias"]
+    centered = tokens - tokens.mean(1, keepdim=True)
+    spread = centered.square().mean(1, keepdim=True) + 1e-6
+    return centered / spread.sqrt() * state[name + ".weight"] + state[name + ".bias"]
 
 
 def _mixed(maps, weight):

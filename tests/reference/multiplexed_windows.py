@@ -102,9 +102,9 @@ def block_by_formula(model, stage, block, maps, window, shift):
         return inputs @ state[name + ".weight"].T + state[name + ".bias"]
 
     def normed(inputs, name):
-        centred = inputs - inputs.mean(-1, keepdim=True)
-        spread = centred.square().mean(-1, keepdim=True) + model.config.norm_eps
-        return centred / spread.sqrt() * state[name + ".weight"] + state[name + ".bias"]
+        centered = inputs - inputs.mean(-1, keepdim=True)
+        spread = centered.square().mean(-1, keepdim=True) + model.config.norm_eps
+        return centered / spread.sqrt() * state[name + ".weight"] + state[name + ".bias"]
 
     def mixed(pairs, name):
         weight, bias = state[name + ".weight"], state[name + ".bias"]
@@ -119,7 +119,7 @@ def block_by_formula(model, stage, block, maps, window, shift):
     count = rows * columns
     bias = torch.zeros(heads, count, count, dtype=maps.dtype)
     same_window = torch.zeros(count, count, dtype=torch.bool)
-    neighbours = torch.zeros(count, count, dtype=torch.bool)
+    neighbors = torch.zeros(count, count, dtype=torch.bool)
     for i in range(count):
         for j in range(count):
             # where they stand after the shift, and whether it took them round the edge
@@ -130,10 +130,10 @@ def block_by_formula(model, stage, block, maps, window, shift):
                 continue
             same_window[i, j] = True
             round_the_edge = [(p // columns < shift, p % columns < shift) for p in (i, j)]
-            neighbours[i, j] = round_the_edge[0] == round_the_edge[1]
+            neighbors[i, j] = round_the_edge[0] == round_the_edge[1]
             bias[:, i, j] = table[(r - s + window - 1) * (2 * window - 1) + c - d + window - 1]
     logits = query @ key.transpose(1, 2) / math.sqrt(dim // heads) + bias
-    logits = mixed(logits, own + "attn.before").masked_fill(~neighbours, -math.inf)
+    logits = mixed(logits, own + "attn.before").masked_fill(~neighbors, -math.inf)
     chances = mixed(logits.softmax(-1), own + "attn.after") * same_window
     found = (chances @ value).transpose(0, 1).reshape(count, dim)
     maps = maps + linear(found, ours + "attn.proj").reshape(maps.shape)

@@ -48,5 +48,7 @@ def test_a_misspelled_or_missing_fact_is_refused():
         study("x", title="X", tinny={})
     with pytest.raises(TypeError, match="title"):
         study("x")
+    with pytest.raises(TypeError, match="of is zoo or weights, not 'zo'"):
+        study("x", title="X", of="zo")
     with pytest.raises(TypeError, match="give it a title"):
         study("x", title="")

@@ -1,4 +1,4 @@
-"""Optimisers are torch's, with the settings of the blueprint."""
+"""Optimizers are torch's, with the settings of the blueprint."""
 
 import pytest
 import torch

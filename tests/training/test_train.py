@@ -182,7 +182,7 @@ def test_a_diverged_model_is_not_tried_again(tiny, tmp_path):
     assert weights(run(chosen, tmp_path)) == before
 
 
-def test_contrastive_models_are_scored_by_nearest_neighbours(tiny, tmp_path):
+def test_contrastive_models_are_scored_by_nearest_neighbors(tiny, tmp_path):
     changes = {
         "objective": {"name": "simclr", "out_dim": 6},
         "head": {"name": "mlp", "hidden_dim": 8},

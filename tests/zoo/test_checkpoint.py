@@ -127,7 +127,7 @@ def test_every_bit_pattern_of_every_dtype_survives(tmp_path_factory, data, dtype
     noise = np.random.default_rng(seed).integers(0, 256, (2, count * width), dtype=np.uint8)
     if dtype == "BOOL":
         noise &= 1
-    # neighbours, so that differences are found worth it
+    # neighbors, so that differences are found worth it
     near = noise[0].copy()
     near[::width] = noise[1][::width]
     tensors = [{"x": torch.from_numpy(b.copy()).view(torch_dtype)} for b in (noise[0], near)]
@@ -151,11 +151,11 @@ def test_codes_are_undone(width):
         assert (coding.added(other, difference, is_float) == values).all()
 
 
-def test_neighbouring_floats_are_neighbouring_integers():
+def test_neighboring_floats_are_neighboring_integers():
     one = np.array([-1.0, -0.0, 0.0, 1e-45, 1.0, 3.4e38], np.float32)
     up = np.nextafter(one, np.float32(np.inf))
     step = coding.difference(up.view(np.uint32), one.view(np.uint32), True)
-    assert step.tolist() == [2, 4, 2, 2, 2, 2]  # -0.0 and 0.0 are neighbours too
+    assert step.tolist() == [2, 4, 2, 2, 2, 2]  # -0.0 and 0.0 are neighbors too
 
 
 def reference(path, models):
@@ -253,7 +253,7 @@ def test_what_is_fetched_ahead_reads_the_same(folder, names):
         assert same(dict(checkpoint), expected)
 
 
-def test_neighbours_are_fetched_as_one(folder, monkeypatch):
+def test_neighbors_are_fetched_as_one(folder, monkeypatch):
     folder.write_plain(0, {f"w{k}": torch.zeros(3000 * k) for k in range(1, 5)})
     container, asked = folder_open(folder, 0)._file, []
 

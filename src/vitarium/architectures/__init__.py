@@ -1,1 +1,1 @@
-"""Architectures, one file each, with heads and initialisations that fit all of them."""
+"""Architectures, one file each, with heads and initializations that fit all of them."""

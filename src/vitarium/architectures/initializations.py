@@ -1,4 +1,4 @@
-"""Initialisations: what the weights of linear and convolution layers start from."""
+"""Initializations: what the weights of linear and convolution layers start from."""
 
 from collections.abc import Callable
 from functools import partial

@@ -59,4 +59,4 @@ def plugins(
             for setting, field in plugin.config.model_fields.items()
         ]
         title = f"{plugin.name}: {plugin.summary}" + (f" ({paper})" if paper else "")
-        print_rows(settings, title=title, as_json=json)
+        print_rows(settings or ([] if json else [{"setting": "none"}]), title=title, as_json=json)

@@ -19,7 +19,7 @@ class Config(BaseModel):
     """Base of every configuration: its fields are generating factors of the models made with it.
 
     Frozen, and an unknown field is an error. A field's default never changes once released, since
-    a model's id leaves defaults out: a new field's default is the behaviour there was before it.
+    a model's id leaves defaults out: a new field's default is the behavior there was before it.
     """
 
     model_config = ConfigDict(

@@ -10,7 +10,7 @@ from torch import Tensor
 class Batch:
     """Images ready for a model, with what is to be learned of them.
 
-    images: float [batch, c, h, w], normalised. With two views (see `views` of an objective)
+    images: float [batch, c, h, w], normalized. With two views (see `views` of an objective)
         [2 * batch, c, h, w]: all first views, then all second views in the same order.
     labels: int64 [batch], the images' own classes.
     targets: float [batch, num_classes], rows sum to 1: the classes after mixup and cutmix.

@@ -44,7 +44,7 @@ def _known(section: Section, fact: str) -> Any:
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """As images are: colours become the mean of them, gray becomes each of the colours."""
+    """As images are: colors become the mean of them, gray becomes each of the colors."""
     if len(values) == channels:
         return tuple(values)
     return (sum(values) / len(values),) * channels

@@ -65,7 +65,7 @@ class Batches:
             torch.tensor(values, device=device).view(-1, 1, 1)
             for values in (dataset.mean, dataset.std)
         )
-        if input_size[0] == 1 and len(mean) == 3:  # gray input of a colour data set
+        if input_size[0] == 1 and len(mean) == 3:  # gray input of a color data set
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
         self._mean, self._std = mean, std
         self._idle: list[DataLoader[Any]] = []

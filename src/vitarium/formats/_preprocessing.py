@@ -23,7 +23,7 @@ class Preprocessed(Config):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """An image is resized, its middle is cropped, and it is normalised."""
+    """An image is resized, its middle is cropped, and it is normalized."""
 
     input_size: tuple[int, int, int]  # channels, height and width of what the model sees
     resize: int  # the shorter side of the whole image, in pixels, before the crop
@@ -33,7 +33,7 @@ class Preprocessing:
 
 
 def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
-    """As for scoring. Raises InvalidInput where the normalisation is neither known nor set."""
+    """As for scoring. Raises InvalidInput where the normalization is neither known nor set."""
     architecture = spec.origin.architecture
     assert architecture
     size: tuple[int, int, int] = architecture.config.input_size
@@ -51,7 +51,7 @@ def _normalization(
         for values in (config.mean, config.std):
             if len(values) != channels:
                 what = f"model {spec.id} takes images of {channels} channels"
-                raise InvalidInput(f"{what}, but the normalisation has {len(values)}")
+                raise InvalidInput(f"{what}, but the normalization has {len(values)}")
         return config.mean, config.std
     if isinstance(spec.origin, Recipe):
         if mean_and_std := normalization(spec.origin.data, channels):
@@ -59,6 +59,6 @@ def _normalization(
     elif (mean := factors.get("data.mean")) and (std := factors.get("data.std")):
         return tuple(mean), tuple(std)
     raise InvalidInput(
-        f"model {spec.id}: nothing is known of how its images were normalised; say it with "
+        f"model {spec.id}: nothing is known of how its images were normalized; say it with "
         "the settings mean and std, e.g. --set mean=[0.5,0.5,0.5] --set std=[0.5,0.5,0.5]"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from torch import Tensor
 
@@ -102,8 +102,10 @@ def measure(
     Raises TypeError, at import, for a fact that is misspelled, missing, or that contradicts others.
     """
     facts = dict(locals())  # its arguments
-    if not unit:
+    if not (isinstance(unit, str) and unit):
         raise TypeError(f"measure '{name}': give it a unit")
+    if as_distance not in (None, *get_args(AsDistance)):
+        raise TypeError(f"measure '{name}': as_distance is one of {get_args(AsDistance)}, or None")
 
     def decorate(function: F) -> F:
         hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}

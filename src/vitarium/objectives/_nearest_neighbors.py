@@ -1,4 +1,4 @@
-"""Accuracy by nearest neighbours: how good features are, without training a head."""
+"""Accuracy by nearest neighbors: how good features are, without training a head."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ def knn_classify(
 ) -> Tensor:
     """Classes by votes of the k nearest features of a bank.
 
-    A neighbour of cosine similarity s has exp(s / temperature) votes (Wu et al. 2018, arXiv
+    A neighbor of cosine similarity s has exp(s / temperature) votes (Wu et al. 2018, arXiv
     1805.01978, Sec. 3.4). bank [n, width], bank_labels [n], queries [m, width] -> classes [m]
     """
-    with torch.autocast(bank.device.type, enabled=False):  # bfloat16 would reorder neighbours
+    with torch.autocast(bank.device.type, enabled=False):  # bfloat16 would reorder neighbors
         bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
         similarity, neighbors = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
     weight = (similarity / temperature).exp()

@@ -99,5 +99,7 @@ def study(
     """
     if not title:
         raise TypeError(f"study '{name}': give it a title")
+    if of not in ("zoo", "weights"):
+        raise TypeError(f"study '{name}': of is zoo or weights, not {of!r}")
     facts: dict[str, Any] = {"title": title, "of": of, "exports": exports, "paper": paper}
     return register("study", name, **facts, tiny=tiny)

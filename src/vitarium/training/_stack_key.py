@@ -23,7 +23,7 @@ OWN_FACTORS = (
 def stack_key(spec: ModelSpec) -> str | None:
     """Models with the same key can be trained in one stack; None: this one only by itself.
 
-    An optimiser has to work on each weight by itself (a plug-in says so by `elementwise=True`),
+    An optimizer has to work on each weight by itself (a plug-in says so by `elementwise=True`),
     a training that draws random numbers inside of the model would draw others in a stack, and a
     stack calls no part of a model after its steps.
     """

@@ -25,7 +25,7 @@ class TrainOptions:
     data_dir: looked into first for data sets.
     deterministic: the same bits for the same spec, on the same device, software and threads.
     precision: fp32; tf32 (CUDA: float32 with matrix products of 10-bit mantissas); bf16 (autocast:
-        weights and optimiser in float32, most of the computation in bfloat16).
+        weights and optimizer in float32, most of the computation in bfloat16).
     compiled: let torch.compile make one program of the model.
     stacked: train by the stacked computation, even one model; for several it is always so.
 

@@ -11,7 +11,7 @@ MODEL, OPTIMIZER = "model/", "optimizer/"
 
 
 def take_progress(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Weights as `model/<name>`, optimiser state as `optimizer/<parameter's number>/<name>`.
+    """Weights as `model/<name>`, optimizer state as `optimizer/<parameter's number>/<name>`.
 
     Tensors [*shape] by name. The settings come from the recipe, the learning rate from the step.
     """

@@ -1,7 +1,7 @@
 """Stacked training: models of one architecture trained together, as one computation.
 
 All weights of k models lie in one matrix, a row per model. Forward and backward run once for all
-of them, by torch.func's vmap over the rows; each model's optimiser steps on its own row. Where
+of them, by torch.func's vmap over the rows; each model's optimizer steps on its own row. Where
 models differ in the kind of head, each has a place for every kind and uses its own.
 
     flat [k, weights]  ->  views [k, *shape], by name  ->  vmap(objective)  ->  losses [k]

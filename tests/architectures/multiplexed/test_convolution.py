@@ -37,14 +37,14 @@ def by_hand(module, patches, row, column, channel):
 
 @pytest.mark.parametrize("prefix", [0, 2])
 @pytest.mark.parametrize("local_norm", ["branch", "stream"])
-def test_it_is_the_sum_over_the_neighbours_of_the_normalised_patches(local_norm, prefix):
+def test_it_is_the_sum_over_the_neighbors_of_the_normalised_patches(local_norm, prefix):
     rows, columns = 3, 4
     module = made(local_norm=local_norm, grid=(rows, columns), prefix_tokens=prefix)
     tokens = torch.randn(2, prefix + rows * columns, 3, dtype=torch.float64)
-    normalised = layer_norm(tokens, (3,), module.norm.weight, module.norm.bias, 1e-6)
-    expected = (normalised if local_norm == "stream" else tokens).clone()
+    normalized = layer_norm(tokens, (3,), module.norm.weight, module.norm.bias, 1e-6)
+    expected = (normalized if local_norm == "stream" else tokens).clone()
     for image in range(2):
-        patches = normalised[image, prefix:].reshape(rows, columns, 3)
+        patches = normalized[image, prefix:].reshape(rows, columns, 3)
         for place in range(rows * columns):
             for channel in range(3):
                 row, column = divmod(place, columns)

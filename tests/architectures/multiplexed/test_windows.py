@@ -104,7 +104,7 @@ def test_the_mask_is_used_in_shifted_passes_alone(windows):
     assert (block(maps) - before).abs().max() > 0.01
 
 
-def test_shifting_lets_patches_of_neighbouring_windows_meet(windows):
+def test_shifting_lets_patches_of_neighboring_windows_meet(windows):
     model = windows.made(convolution=0)
     maps = torch.randn(1, 16, 16, 8, dtype=torch.float64)
     other = maps.clone()

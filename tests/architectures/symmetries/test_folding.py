@@ -1,4 +1,4 @@
-"""Folding: norms' factors go into their neighbours and come back, and the function stays."""
+"""Folding: norms' factors go into their neighbors and come back, and the function stays."""
 
 import pytest
 import torch
@@ -32,14 +32,14 @@ def outputs(model, weights):
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
-@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("name", MODELS)
-def test_folding_keeps_the_function(name, centre, dtype, close):
+def test_folding_keeps_the_function(name, center, dtype, close):
     model = build(name).to(dtype)
     weights = {n: t.clone() for n, t in model.state_dict().items()}
     before = outputs(model, weights)
     symmetries = vit_symmetries(model)
-    whole = folded(symmetries, weights, centre=centre)
+    whole = folded(symmetries, weights, center=center)
     for norm in symmetries.norms:
         assert (whole[norm.weight] == 1).all()
         assert (whole[norm.bias] == 0).all()
@@ -65,7 +65,7 @@ def test_unfolding_keeps_the_function_with_the_norms_of_another_model(name, dtyp
 def test_unfolding_undoes_folding(name):
     model = build(name).double()
     symmetries, weights = vit_symmetries(model), model.state_dict()
-    found = unfolded(symmetries, folded(symmetries, weights, centre=False), like=weights)
+    found = unfolded(symmetries, folded(symmetries, weights, center=False), like=weights)
     for n, tensor in weights.items():
         torch.testing.assert_close(found[n], tensor, rtol=1e-12, atol=1e-12)
 
@@ -83,7 +83,7 @@ def test_the_mean_of_models_that_share_norms_is_the_mean_of_the_folded_ones(name
     torch.testing.assert_close(mean, of_folded, rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_centred_has_mean_zero_over_the_stream():
+def test_what_is_centered_has_mean_zero_over_the_stream():
     model = build("dinov2")
     symmetries = vit_symmetries(model)
     whole = folded(symmetries, model.state_dict())

@@ -144,9 +144,9 @@ def test_erased_rectangles_are_filled_as_asked_and_the_rest_is_left_alone(mode):
         filled = (image != 7).all(0)
         rows, columns = filled.any(1), filled.any(0)
         assert torch.equal(filled, rows.unsqueeze(1) & columns.unsqueeze(0))
-        colours = image[:, filled]
-        assert (len(colours[0].unique()) > 1) == (mode == "pixel")
-        assert (colours == 0).all() == (mode == "const")
+        colors = image[:, filled]
+        assert (len(colors[0].unique()) > 1) == (mode == "pixel")
+        assert (colors == 0).all() == (mode == "const")
 
 
 def test_simclr_draws_different_views():

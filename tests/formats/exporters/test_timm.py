@@ -16,7 +16,7 @@ VIT = {"name": "vit", "img_size": 16, "patch_size": 4, "in_chans": 1, "embed_dim
 TIMM = {"name": "timm", "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
 ARCHITECTURES = {
     "vit": VIT,
-    "colour": {**VIT, "in_chans": 3},
+    "color": {**VIT, "in_chans": 3},
     "without class token": {**VIT, "class_token": False, "global_pool": "avg"},
     "average": {**VIT, "global_pool": "avg"},
     "registers": {**VIT, "reg_tokens": 2},
@@ -135,7 +135,7 @@ def test_an_unknown_normalisation_has_to_be_said(zoo, tmp_path):
     again = Zoo.open(tmp_path / "again")
     with pytest.raises(InvalidInput, match=r"nothing is known .* --set mean="):
         export(again, "timm", out=tmp_path / "out")
-    with pytest.raises(InvalidInput, match="images of 1 channels, but the normalisation has 2"):
+    with pytest.raises(InvalidInput, match="images of 1 channels, but the normalization has 2"):
         export(again, "timm", out=tmp_path / "out", mean=[0.1, 0.2], std=[1.0, 1.0])
     folder, *_ = export(again, "timm", out=tmp_path / "out", mean=[0.25], std=[0.5])
     assert loaded(folder).pretrained_cfg["mean"] == [0.25]

@@ -354,7 +354,7 @@ def test_tensors_of_strange_shapes_are_errors(published, tmp_path, name, shape, 
 
 
 def contents(folder):
-    """Everything of a published zoo but the optimisers: configurations, lines, tensors."""
+    """Everything of a published zoo but the optimizers: configurations, lines, tensors."""
     read = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))

@@ -58,11 +58,11 @@ def largest_by_brute_force(model_set: ModelSet) -> np.ndarray:
     def value(first, second):
         if first is second:
             return 0
-        normalised = [
+        normalized = [
             (a - low) / (high - low)
             for a, low, high in zip(absolute(first, second), least, max_difference, strict=True)
         ]
-        return max(layer.max() for layer in normalised)
+        return max(layer.max() for layer in normalized)
 
     return table(model_set, value)
 

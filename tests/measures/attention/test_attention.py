@@ -161,7 +161,7 @@ def test_attention_to_all_alike_has_closed_forms():
     assert choose("measure", "attention_entropy", normalized=True)(subject)[""] == pytest.approx(1)
     for heads in ("mean", "max", "min"):
         values = choose("measure", "attention_rollout", heads=heads)(subject)
-        assert values == pytest.approx({"": 1, "centre": 0.25})
+        assert values == pytest.approx({"": 1, "center": 0.25})
 
 
 def test_entropy_is_of_all_tokens_by_head():
@@ -195,13 +195,13 @@ def test_rollout_is_the_product_of_the_blocks_attention(settings, heads):
     assert torch.allclose(found.flatten(1), expected, atol=1e-5)
 
 
-def test_the_centre_of_a_map_is_the_middle_half_of_both_sides():
+def test_the_center_of_a_map_is_the_middle_half_of_both_sides():
     """Of three columns, a quarter of each outer one and the whole inner one... of their width."""
     model, some = vit(), images()
     maps = rollout(model, some)
     weights = torch.tensor([[0.25, 1, 0.25]]).double() * torch.tensor([[0.5], [0.5]]).double()
     values = choose("measure", "attention_rollout")(as_subject(model, some))
-    assert values["centre"] == pytest.approx(float((maps * weights).sum((1, 2)).mean()))
+    assert values["center"] == pytest.approx(float((maps * weights).sum((1, 2)).mean()))
     entropy = torch.distributions.Categorical(probs=maps.flatten(1)).entropy().mean()
     assert values[""] == pytest.approx(float(entropy) / math.log(6))
 

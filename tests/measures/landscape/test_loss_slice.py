@@ -1,4 +1,4 @@
-"""Slices of the loss landscape along filter-normalised directions."""
+"""Slices of the loss landscape along filter-normalized directions."""
 
 import pytest
 import torch

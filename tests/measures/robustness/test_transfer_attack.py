@@ -106,7 +106,7 @@ def test_the_most_vulnerable_layer_is_where_a_short_attack_lowers_the_cosine_mos
 
 
 def test_the_parents_normalisation_is_its_own(descended):
-    """A parent that was trained on other data sees the same pixels, normalised as those were."""
+    """A parent that was trained on other data sees the same pixels, normalized as those were."""
     parent = descended.parent()
     doubled = SimpleNamespace(
         input_size=parent.examples.input_size, normalized=lambda pixels: 2 * pixels - 1

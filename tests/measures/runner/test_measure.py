@@ -126,7 +126,7 @@ def test_bad_names_and_settings_are_refused(zoo):
         measure(zoo, "agreement", pairs="sam-stage")
 
 
-# Behaviour
+# Behavior
 
 
 def test_accuracy_is_that_of_the_training_metrics(zoo):

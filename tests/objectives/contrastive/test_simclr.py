@@ -88,7 +88,7 @@ def test_knn_is_scikit_learns():
 F_CENTRES = 1.5 * torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 
 
-def test_mixed_precision_does_not_reorder_neighbours():
+def test_mixed_precision_does_not_reorder_neighbors():
     generator = torch.Generator().manual_seed(0)
     bank = torch.randn(500, 16, generator=generator)
     queries = torch.randn(1000, 16, generator=generator)
@@ -98,7 +98,7 @@ def test_mixed_precision_does_not_reorder_neighbours():
     assert torch.equal(mixed, knn_classify(bank, labels, queries, k=20))
 
 
-def test_more_neighbours_than_there_are_is_all_of_them():
+def test_more_neighbors_than_there_are_is_all_of_them():
     bank = torch.eye(3)
     assert torch.equal(knn_classify(bank, torch.arange(3), bank, k=20), torch.arange(3))
 
@@ -123,7 +123,7 @@ def test_scoring_votes_with_the_first_training_images_over_the_whole_split():
         for part in torch.arange(20)[:limit].split(3):
             yield Batch(images[part], labels[part], labels[part])
 
-    objective = section("objective", {"name": "simclr", "bank": 3, "neighbours": 1})
+    objective = section("objective", {"name": "simclr", "bank": 3, "neighbors": 1})
     evaluate = objective.plugin.facts["evaluate"]
     found = evaluate(objective.config, Headless(), score, ["val", "test"])["test"]
     assert asked == [("train", 3), ("val", None), ("test", None)]
@@ -133,7 +133,7 @@ def test_scoring_votes_with_the_first_training_images_over_the_whole_split():
     assert found["knn_accuracy"] == pytest.approx(0.6)  # three of five classes are in the bank
 
 
-@pytest.mark.parametrize("setting", ["temperature", "out_dim", "neighbours", "bank"])
+@pytest.mark.parametrize("setting", ["temperature", "out_dim", "neighbors", "bank"])
 def test_settings_have_to_be_positive(setting):
     with pytest.raises(InvalidConfig, match=f"{setting}: 0 is not greater than 0"):
         section("objective", {"name": "simclr", setting: 0})

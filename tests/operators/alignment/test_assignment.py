@@ -50,8 +50,8 @@ def test_a_rotation_keeps_lengths_and_the_mean(seed):
 def test_no_rotation_that_keeps_the_mean_scores_higher(seed):
     """Its value is the sum of the singular values on what has mean zero, von Neumann's bound."""
     scores = table(seed, 7, 7)
-    centre = np.eye(7) - 1 / 7
-    bound = np.linalg.svd(centre @ scores.numpy() @ centre, compute_uv=False).sum()
+    center = np.eye(7) - 1 / 7
+    bound = np.linalg.svd(center @ scores.numpy() @ center, compute_uv=False).sum()
     mean = scores.sum().item() / 7  # of the direction that stays
     assert solve_procrustes(scores)[1] == pytest.approx(bound + mean)
 

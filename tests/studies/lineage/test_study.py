@@ -215,7 +215,7 @@ def test_the_page_is_drawn_in_a_browser(studied, forests, screenshot):
     page = studied(forests.recovered(wrong=["r0c1g0", "r2c3"], mixture=True)).page
     image = np.asarray(screenshot(page)).astype(int)
     assert (image[200, 5] > 240).all()
-    for colour, least in ((PALETTE[0], 2000), (PALETTE[1], 200), (PALETTE[3], 60)):
-        wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    for color, least in ((PALETTE[0], 2000), (PALETTE[1], 200), (PALETTE[3], 60)):
+        wanted = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
         near = (np.abs(image - wanted) < 12).all(2)
         assert near.sum() > least

@@ -1,4 +1,4 @@
-"""The picture of a recovered forest: a row per model, every edge once, in colours that say what."""
+"""The picture of a recovered forest: a row per model, every edge once, in colors that say what."""
 
 import pytest
 
@@ -44,8 +44,8 @@ def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
         if "color" in layer["encoding"]
     ]
     (scale,) = [one for n, one in enumerate(scales) if one not in scales[:n]]
-    colours = dict(zip(scale["domain"], scale["range"], strict=True))
-    assert colours == {
+    colors = dict(zip(scale["domain"], scale["range"], strict=True))
+    assert colors == {
         Status.RIGHT: PALETTE[0],
         Status.WRONG: PALETTE[1],
         Status.MISSED: PALETTE[3],
@@ -111,6 +111,6 @@ def test_it_is_drawn_on_paper(found, tmp_path):
     png, svg = tree(evaluated_forests(found), found.info).write(tmp_path)
     assert png.stat().st_size > 10_000
     text = svg.read_text()
-    for colour in (PALETTE[0], PALETTE[1], PALETTE[3]):
-        assert colour in text
+    for color in (PALETTE[0], PALETTE[1], PALETTE[3]):
+        assert color in text
     assert "r0c1g0" in text

@@ -14,7 +14,7 @@ from vitarium.studies.diversity import figures as model_figures
 from vitarium.studies.diversity import tables
 from vitarium.studies.report import matrices
 from vitarium.studies.report.figures import Figure, data
-from vitarium.studies.statistics.analysis import analyse
+from vitarium.studies.statistics.analysis import analyze
 from vitarium.studies.statistics.bootstrap import Bootstrap
 
 
@@ -29,7 +29,7 @@ def test_no_figure_is_written_outside_of_its_folder(tmp_path):
 
 
 def drawn(stage) -> dict[str, Figure | None]:
-    analysis = analyse(stage, Bootstrap(n_resamples=20))
+    analysis = analyze(stage, Bootstrap(n_resamples=20))
     return {
         "curves": model_figures.curves(stage, "lr"),
         "gap": model_figures.against_accuracy(stage, "generalization_gap", "lr"),
@@ -70,11 +70,11 @@ def test_the_image_of_a_matrix_has_its_values_as_colours():
         Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA")
     )
     step = image.shape[0] // 2
-    colours = image[step // 2 :: step, step // 2 :: step]
-    assert colours[0, 0, 3] == 0
+    colors = image[step // 2 :: step, step // 2 :: step]
+    assert colors[0, 0, 3] == 0
     for (row, column), value in (((0, 1), 0.0), ((1, 0), 1.0), ((1, 1), 0.5)):
         expected = np.array(colormaps["viridis"](value)) * 255
-        assert np.abs(colours[row, column] - expected).max() <= 3
+        assert np.abs(colors[row, column] - expected).max() <= 3
 
 
 def test_models_can_be_coloured_by_each_factor_and_by_accuracy(stage):

@@ -101,6 +101,6 @@ def test_the_page_is_drawn_in_a_browser(studied, screenshot, dark):
     image = np.asarray(screenshot(studied.page, dark=dark)).astype(int)
     assert (image[200, 5] < 60).all() if dark else (image[200, 5] > 240).all()
     # the figures' blue and viridis' yellow are drawn by the scripts alone
-    for colour, least in (((59, 111, 182), 2000), ((253, 231, 37), 1000)):
-        near = (np.abs(image - colour) < 12).all(2)
+    for color, least in (((59, 111, 182), 2000), ((253, 231, 37), 1000)):
+        near = (np.abs(image - color) < 12).all(2)
         assert near.sum() > least

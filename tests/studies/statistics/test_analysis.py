@@ -8,7 +8,7 @@ import pytest
 
 from studies.conftest import made_up
 from vitarium.studies.diversity.sentences import sentences
-from vitarium.studies.statistics.analysis import analyse, kinship, nearest_of_same_label, squared_of
+from vitarium.studies.statistics.analysis import analyze, kinship, nearest_of_same_label, squared_of
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.variance import Mixed, explained
 
@@ -17,7 +17,7 @@ BOOTSTRAP = Bootstrap(n_resamples=200)
 
 @pytest.fixture(scope="module")
 def analysis(stage):
-    return analyse(stage, BOOTSTRAP)
+    return analyze(stage, BOOTSTRAP)
 
 
 def test_the_factor_that_made_the_differences_is_found(analysis):
@@ -109,7 +109,7 @@ def test_a_population_of_copies_has_no_variety(stage):
         models=stage.models.assign(accuracy=0.5),
         values=pd.DataFrame({"accuracy": 0.5}, index=stage.ids),
     )
-    analysis = analyse(copies, BOOTSTRAP)
+    analysis = analyze(copies, BOOTSTRAP)
     assert analysis.effects == []
     assert analysis.mixed_models["accuracy"] == "it is the same for all models"
     message = " ".join(
@@ -122,6 +122,6 @@ def test_a_population_of_copies_has_no_variety(stage):
 def test_many_parents_make_the_interval_about_parents():
     """Sixteen parents whose kind means nothing: no claim that it does, and no warning."""
     stage = made_up(48, 16)
-    message = sentences(analyse(stage, BOOTSTRAP), BOOTSTRAP).headlines
+    message = sentences(analyze(stage, BOOTSTRAP), BOOTSTRAP).headlines
     assert not any("only" in line for line in message)
     assert any("are not clearly distinct" in line for line in message)

@@ -1,4 +1,4 @@
-"""Maps of models: principal components, and neighbours that stay neighbours."""
+"""Maps of models: principal components, and neighbors that stay neighbors."""
 
 import numpy as np
 import pytest

@@ -39,7 +39,7 @@ class Experts(nn.Module):
     """MLPs that share the tokens of a batch: [batch, tokens, width] -> the same.
 
     In training all tokens of the batch are cut at random into equal parts, one for each expert (the
-    first ones get one more where they cannot be divided); after every step of the optimiser the
+    first ones get one more where they cannot be divided); after every step of the optimizer the
     experts move towards their mean. In eval mode it is the MLP with the mean of their weights.
     """
 

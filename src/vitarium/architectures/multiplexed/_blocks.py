@@ -84,7 +84,7 @@ class LocalConvolution(nn.Module):
 
     tokens [batch, prefix_tokens + rows * columns, dim], or [batch, rows, columns, dim] where no
     grid is given -> the same (Zhang et al. 2022, Sec. 3.2). It stands between attention and MLP.
-    Tokens before the patches go past the convolution; "stream" normalises them like the others.
+    Tokens before the patches go past the convolution; "stream" normalizes them like the others.
 
     start: "identity": weights and bias are zero, so that with "branch" nothing changes;
     "trunc_normal": PyTorch's own start, as the authors have it.

@@ -27,7 +27,7 @@ from vitarium.core.errors import InvalidInput
 
 Size = tuple[int, int]
 """Rows and columns."""
-_ELSEWHERE = -100.0  # added to the logits of two patches that are no neighbours, as Swin has it
+_ELSEWHERE = -100.0  # added to the logits of two patches that are no neighbors, as Swin has it
 
 
 class SharedWindowAttention(SharedAttention):

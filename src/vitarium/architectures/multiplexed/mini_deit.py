@@ -32,7 +32,7 @@ class MiniDeit(Multiplexing, Vit):
     class_token: bool = False
     global_pool: Literal["token", "avg"] = "avg"
     fc_norm: bool = False
-    """False: each token is normalised, then their mean taken, as MiniViT has it; true: the other
+    """False: each token is normalized, then their mean taken, as MiniViT has it; true: the other
     way round, as `vit` has it with `avg`."""
     init_values: PositiveFloat | None = None
     """What the layer scales start from, of which each block has its own; null: none."""

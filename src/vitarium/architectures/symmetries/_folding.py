@@ -1,4 +1,4 @@
-"""Fold norms' scales and shifts into their neighbours, so that the units between can be mixed.
+"""Fold norms' scales and shifts into their neighbors, so that the units between can be mixed.
 
 LayerNorm(x) = rms(x M) * weight + bias with M = I - 11'/n: the scale and the shift belong to the
 linear layers that read it, and M to those that write to what it norms (Ashkboos et al. 2024, arXiv
@@ -17,11 +17,11 @@ from vitarium.core.errors import IncompatibleWeights
 
 
 def folded(
-    symmetries: Symmetries, weights: Mapping[str, Tensor], *, centre: bool = True
+    symmetries: Symmetries, weights: Mapping[str, Tensor], *, center: bool = True
 ) -> dict[str, Tensor]:
     """The same function with norms that neither scale nor shift: tensors [*shape] by name, float64.
 
-    Centred, all that writes to a normed group or reads it has mean zero over its units: what norms
+    Centered, all that writes to a normed group or reads it has mean zero over its units: what norms
     take out anyway does not count in an inner product of two models. Raises IncompatibleWeights
     where a norm shifts what a layer without bias reads.
     """
@@ -39,7 +39,7 @@ def folded(
         for name in filter(None, layer_scale.writer):
             tensors[name] = _rows(tensors[name], tensors[layer_scale.weight])
         tensors[layer_scale.weight] = torch.ones_like(tensors[layer_scale.weight])
-    for group in {norm.group for norm in symmetries.norms if centre}:
+    for group in {norm.group for norm in symmetries.norms if center}:
         for piece, axis in symmetries.having(group):
             if not piece.elementwise:
                 part = piece.of(tensors)

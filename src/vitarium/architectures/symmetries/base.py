@@ -52,7 +52,7 @@ class Piece:
     """Rows of the tensor that it takes; None: to the last."""
     elementwise: bool = False
     """Scales or shifts units one by one (a norm, a layer scale): they can be exchanged, but not be
-    mixed before it is folded into its neighbours."""
+    mixed before it is folded into its neighbors."""
 
     def of(self, weights: Mapping[str, Tensor]) -> Tensor:
         """Its tensor, or rows of it, as [*self.shape]."""

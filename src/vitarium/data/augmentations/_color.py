@@ -32,7 +32,7 @@ def jittered(
     Args:
         numbers: [n, JITTER_NUMBERS].
         brightness, contrast, saturation: factors are drawn from 1 ± that (not below 0).
-        hue: the shift is drawn from ± that, in turns of the colour wheel.
+        hue: the shift is drawn from ± that, in turns of the color wheel.
     """
     strengths, order = numbers[:, :4], numbers[:, 4:].argsort(1)
     spans = [(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)] + [(-hue, hue)]
@@ -102,7 +102,7 @@ def _saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Around the colour wheel, in HSV."""
+    """Around the color wheel, in HSV."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(1)

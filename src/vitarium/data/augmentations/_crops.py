@@ -132,8 +132,8 @@ def _weights(
     if interpolation == "nearest":
         weights = (pixel == start + (positions * scale).floor()).double()
     else:
-        centre = start + (positions + 0.5) * scale
-        distance = (pixel + 0.5 - centre) / scale.clamp(min=1)  # wider when shrinking
+        center = start + (positions + 0.5) * scale
+        distance = (pixel + 0.5 - center) / scale.clamp(min=1)  # wider when shrinking
         distance = distance.abs()
         weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
         weights *= (pixel >= start) & (pixel < start + length)

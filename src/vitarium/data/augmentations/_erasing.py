@@ -14,16 +14,16 @@ _TRIES = 10
 _AREA = (0.02, 1 / 3)
 _RATIO = (0.3, 1 / 0.3)
 ERASING_NUMBERS = 1 + 2 * _TRIES + 2 + 3 + 1
-"""Whether; areas and shapes to try; the place; a colour; and the seed of noise."""
+"""Whether; areas and shapes to try; the place; a color; and the seed of noise."""
 
 
 def erased(images: Tensor, numbers: Tensor, probability: float, mode: Mode = "const") -> Tensor:
-    """Normalised images [n, c, h, w], each with a rectangle erased with `probability`.
+    """Normalized images [n, c, h, w], each with a rectangle erased with `probability`.
 
     Of ten tries the first that fits is taken, as in timm's RandomErasing.
 
     numbers: float64 [n, ERASING_NUMBERS], on the CPU.
-    mode: fill with 0 (const), one normal colour per rectangle (rand), or normal noise (pixel).
+    mode: fill with 0 (const), one normal color per rectangle (rand), or normal noise (pixel).
     """
     height, width = images.shape[-2:]
     whether, areas, shapes, offsets, color, noise = numbers.split((1, _TRIES, _TRIES, 2, 3, 1), 1)
@@ -59,7 +59,7 @@ def _filling(part: Tensor, color: Tensor, noise: Tensor, mode: Mode) -> Tensor:
     if mode == "rand":
         normal = torch.special.ndtri(color.clamp(1e-9, 1 - 1e-9))
         return to_device(normal[:, : part.shape[1], None, None].to(part.dtype), part.device)
-    # each image's noise from its own seed, so that its neighbours in the batch change nothing
+    # each image's noise from its own seed, so that its neighbors in the batch change nothing
     generator, drawn = torch.Generator(part.device), []
     for seed in noise[:, 0].tolist():
         generator.manual_seed(int(seed * 2**53))

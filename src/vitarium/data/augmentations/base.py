@@ -37,7 +37,7 @@ class Augmentation:
         is seen in training.
     plain: height and width -> the part that is seen in scoring.
     change: images [n, c, height, width] in [0, 1] and their numbers -> [n, *input_size].
-    mix: the normalised batches of k models, [k, b, *input_size], their targets
+    mix: the normalized batches of k models, [k, b, *input_size], their targets
         [k, b, num_classes] and numbers [k, b, numbers] -> images and targets of the same shapes.
     """
 

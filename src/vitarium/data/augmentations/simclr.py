@@ -55,7 +55,7 @@ _SIGMA = (0.1, 2.0)
 def simclr_views(
     config: SimclrViews, input_size: tuple[int, int, int], num_classes: int
 ) -> Augmentation:
-    """Random resized crops, flips, colours, gray and blur, as SimCLR has them."""
+    """Random resized crops, flips, colors, gray and blur, as SimCLR has them."""
     count, height, width = input_size
     kernel = config.blur_kernel or max(3, height // 10 // 2 * 2 + 1)
     crop, jittering = crops.CROP_NUMBERS, color.JITTER_NUMBERS

@@ -60,7 +60,7 @@ class Standard(Config):
     },
 )
 def standard(config: Standard, input_size: tuple[int, int, int], num_classes: int) -> Augmentation:
-    """Crops, flips, rotation, colours, erasing, mixup and cutmix; none unless set."""
+    """Crops, flips, rotation, colors, erasing, mixup and cutmix; none unless set."""
     count, *size = input_size
     cropped = (size[0], size[1])
     shorter = config.resize or min(cropped)

@@ -157,7 +157,7 @@ def _head(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, int]:
     """The head that the weights have; how it was drawn, from the configuration."""
     seed = {"seed": config["model::head::seed"]} if config.get("model::head::seed") else {}
     if "head.2.weight" in shapes and "head.0.weight" in shapes:
-        # the released code lets no initialisation reach an MLP head
+        # the released code lets no initialization reach an MLP head
         hidden_dim, num_outputs = shapes["head.0.weight"][0], shapes["head.2.weight"][0]
         return choose("head", "mlp", hidden_dim=hidden_dim, **seed), num_outputs
     if "head.weight" in shapes:

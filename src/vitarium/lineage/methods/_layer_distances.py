@@ -56,7 +56,7 @@ def mean_absolute(model_set: ModelSet) -> np.ndarray:
 
 
 def largest(model_set: ModelSet) -> np.ndarray:
-    """The largest difference of an entry, normalised by layer, over all layers, float64 [K, K]. A
+    """The largest difference of an entry, normalized by layer, over all layers, float64 [K, K]. A
     layer's absolute differences are moved and scaled so that the smallest of all pairs is 0 and the
     largest is 1; so the distance of two models depends on which others there are."""
     maxima: dict[Layer, np.ndarray] = {}
@@ -64,7 +64,7 @@ def largest(model_set: ModelSet) -> np.ndarray:
     for layer, entries in _entries(model_set, "reading layers for largest differences"):
         chebyshev = pdist(entries, "chebyshev")
         maxima[layer] = np.maximum(maxima.get(layer, 0), chebyshev)
-        # of sorted numbers the nearest are neighbours
+        # of sorted numbers the nearest are neighbors
         gaps = np.diff(np.sort(entries, axis=0), axis=0)
         minima[layer] = min(minima.get(layer, np.inf), gaps.min(initial=np.inf))
     distances = np.zeros(len(model_set) * (len(model_set) - 1) // 2)

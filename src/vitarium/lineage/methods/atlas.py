@@ -31,7 +31,7 @@ class Atlas(Config):
     times: Mapping[str, float] = Field(default_factory=dict)
     """When each model was made, in any unit, by its name: of all models or of none. Without: the l2
     norm of a model's weight matrices stands in, since training mostly lets it grow."""
-    neighbours: PositiveInt = 5
+    neighbors: PositiveInt = 5
     """K: how many nearest models are looked at."""
     spread: NonNegativeFloat = 0.05
     """From this spread of the distances to the K nearest on, the nearest earlier model is the
@@ -116,7 +116,7 @@ def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
 def _nearest(config: Atlas, distances: np.ndarray, able: np.ndarray) -> np.ndarray:
     """The K nearest of the models that are `able` [n], by distances [n], nearest first."""
     indices = np.flatnonzero(able)
-    return indices[distances[indices].argsort(kind="stable")[: config.neighbours]]
+    return indices[distances[indices].argsort(kind="stable")[: config.neighbors]]
 
 
 def _fans(config: Atlas, distances: np.ndarray, able: np.ndarray, times: np.ndarray) -> np.ndarray:

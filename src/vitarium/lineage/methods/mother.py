@@ -27,7 +27,7 @@ class MoTHer(Config):
     distance: Literal["l2", "mean_absolute", "largest", "rank"] = "l2"
     """Of two models' weights. l2: mean over tensors of the l2 distance. Over square matrices, with
     query, key and value apart: mean_absolute, the sum of mean differences; largest, the largest
-    difference of an entry, normalised by layer over all pairs of the family (families themselves
+    difference of an entry, normalized by layer over all pairs of the family (families themselves
     are found by mean_absolute then); rank, the sum of ranks of differences, for LoRA."""
     direction: Literal["specialisation", "generalisation", "estimate"] = "estimate"
     """Kurtosis falls from parent to child in fine-tuning (specialisation), and grows in further

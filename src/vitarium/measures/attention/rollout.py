@@ -21,7 +21,7 @@ class AttentionRollout(OnImages):
 def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     """How evenly attention rollout spreads over the patches, and how much of it is central.
 
-    "": entropy of an image's map divided by log(patches), 1 for an even one; "centre": share of
+    "": entropy of an image's map divided by log(patches), 1 for an even one; "center": share of
     the map in the middle half of height and width, 1/4 for an even one. Means over images.
     """
     batches = subject.examples.first(config.num_images).batches(BATCH_SIZE)
@@ -32,7 +32,7 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     entropy = torch.special.entr(maps).sum((1, 2)) / math.log(height * width)
     middle = _middle(height)[:, None] * _middle(width)
     central = (maps * middle.to(maps)).sum((1, 2))
-    return {"": float(entropy.mean()), "centre": float(central.mean())}
+    return {"": float(entropy.mean()), "center": float(central.mean())}
 
 
 def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tensor:

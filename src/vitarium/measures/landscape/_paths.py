@@ -96,7 +96,7 @@ def check_path(first: EvalModel, second: EvalModel) -> None:
         if not torch.equal(buffer, buffers[1][name]):
             raise NotApplicable(
                 f"{pair} differ in '{name}', which is no parameter: between them it would have to "
-                "be computed from data, as the statistics of a batch normalisation"
+                "be computed from data, as the statistics of a batch normalization"
             )
 
 

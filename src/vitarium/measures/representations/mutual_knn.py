@@ -22,7 +22,7 @@ class MutualKnn(Representation):
 def mutual_knn(config: MutualKnn, features: Tensor) -> Tensor:
     """Mean share of an image's nearest neighbors that two layers have in common, 0 to 1.
 
-    Features [n, d] -> 1 for each neighbour of each image, else 0: float32 [n * n] (eq. 11).
+    Features [n, d] -> 1 for each neighbor of each image, else 0: float32 [n * n] (eq. 11).
     Chance gives neighbors / (n - 1). A batch of which all images would be neighbors gives [0].
     """
     n = len(features)

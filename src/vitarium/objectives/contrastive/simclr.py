@@ -24,22 +24,22 @@ class Simclr(Config):
     temperature: PositiveFloat = 0.1
     out_dim: PositiveInt = 128
     """Width of the projection: of the model's output."""
-    neighbours: PositiveInt = 20
+    neighbors: PositiveInt = 20
     """Votes of the k-NN classifier by which the features are scored."""
     bank: PositiveInt = 10_000
-    """At most so many training images are its neighbours."""
+    """At most so many training images are its neighbors."""
 
 
 def evaluate(
     config: Simclr, model: nn.Module, batches: BatchesOfSplit, splits: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of k-NN on the features of each split, with training images as neighbours."""
+    """Accuracy of k-NN on the features of each split, with training images as neighbors."""
     bank, bank_labels = _features(model, batches("train", config.bank))
     scores = {}
     for split in splits:
         queries, labels = _features(model, batches(split, None))
         parts = queries.split(1024)
-        classes = [knn_classify(bank, bank_labels, part, k=config.neighbours) for part in parts]
+        classes = [knn_classify(bank, bank_labels, part, k=config.neighbors) for part in parts]
         predictions = torch.cat(classes)
         scores[split] = {"knn_accuracy": (predictions == labels).double().mean().item()}
     return scores

@@ -62,6 +62,6 @@ def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) ->
     left = replace(symmetries, pieces=tuple(p for p in symmetries.pieces if p.tensor not in gone))
     moves = match_models(ingredients, left, reference, source, config)
     # What the norms take out anyway does not count in matching, but stays part of the model.
-    uncentered = folded(symmetries, second, centre=False)
+    uncentered = folded(symmetries, second, center=False)
     aligned = moved(symmetries, uncentered, moves)
     yield from unfolded(symmetries, aligned, like=first).items()

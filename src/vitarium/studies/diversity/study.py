@@ -12,7 +12,7 @@ from vitarium.studies.report.matrices import heat_map
 from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, headed, number, title
 from vitarium.studies.report.texts import Texts
-from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyse
+from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyze
 from vitarium.studies.statistics.bootstrap import Resampled
 from vitarium.studies.statistics.embedding import Method, check_installed
 from vitarium.studies.statistics.stages import Stages, heat_mapped, read_stages
@@ -67,7 +67,7 @@ def tables_of(
     analyses, bootstrap = [], config.bootstrap
     for done, stage in enumerate(stages.stages):
         population.progress.step(f"analysing {stage.name}", done, len(stages.stages))
-        analyses.append(analyse(stage, bootstrap))
+        analyses.append(analyze(stage, bootstrap))
     findings = {a.stage.name: sentences(a, bootstrap) for a in analyses}
     headlines = headed({stage: text.headlines for stage, text in findings.items()})
     sections = [

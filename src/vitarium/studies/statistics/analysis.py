@@ -88,7 +88,7 @@ class Analysis:
         return next((first.factor.name for first, *_ in filter(None, effects)), None)
 
 
-def analyse(stage: Stage, bootstrap: Bootstrap) -> Analysis:
+def analyze(stage: Stage, bootstrap: Bootstrap) -> Analysis:
     ancestry = ancestry_of(stage)
     effects = [
         effect
@@ -157,7 +157,7 @@ def squared_of(stage: Stage, measure: str) -> Distances | None:
     """Squared distances [n, n] between the models that have all of them; their indices [n].
 
     Values become squared Euclidean distances up to a constant (of one-hot predictions, of square
-    roots of probabilities (about), of normalised Gram matrices, of weights, of their directions):
+    roots of probabilities (about), of normalized Gram matrices, of weights, of their directions):
     shares of variance do not depend on the constant.
     """
     values = stage.pairs.get(measure)

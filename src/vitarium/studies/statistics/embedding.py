@@ -59,8 +59,8 @@ def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, N
 
     Returns coordinates [models, dimensions] and each dimension's share of the variance.
     """
-    centred = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
-    values, vectors = np.linalg.eigh(-(centred + centred.T) / 4)
+    centered = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
+    values, vectors = np.linalg.eigh(-(centered + centered.T) / 4)
     order = np.argsort(values)[::-1][:dimensions]
     variances = np.clip(values[order], 0, None)
     coordinates = vectors[:, order] * np.sqrt(variances)

@@ -1,7 +1,7 @@
 """How a run of numbers is made small without losing a bit; docs/format.md has it in words.
 
-Weights of neighbouring epochs agree in sign, exponent and the leading digits, so their difference
-as whole numbers is small; without a neighbour the exponents at least are few. Either way the first
+Weights of neighboring epochs agree in sign, exponent and the leading digits, so their difference
+as whole numbers is small; without a neighbor the exponents at least are few. Either way the first
 bytes of the numbers are much alike and the last ones are noise: bytes of the same place are put
 side by side and given to zstd (RFC 8878), place by place.
 """
