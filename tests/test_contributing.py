@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, create_model, grow, import_zoo, measure, merge
 from vitarium.core import registry
-from vitarium.testing import check_architecture, check_objective
+from vitarium.testing import check_architecture, check_measure, check_objective, check_operator
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -76,6 +76,8 @@ def test_the_importer_brings_timms_own_weights(examples, tmp_path):
 def test_the_examples_that_are_trained_keep_to_their_contracts(examples):
     check_architecture("parallel_vit")
     check_objective("focal")
+    check_measure("hoyer")
+    check_operator("line")
 
 
 def test_the_example_of_lineage_recovery_keeps_the_contract(examples):

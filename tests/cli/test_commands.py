@@ -129,7 +129,7 @@ def test_a_bad_blueprint_is_one_clear_error_and_status_2(
         (["show", "nowhere", "x"], "nowhere is not a zoo"),
         (["grow", "dem"], "did you mean 'demo'"),
         (["blueprint", "show", "fasion"], "did you mean 'fashion'"),
-        (["plugins", "optimizer"], "did you mean 'optimizer'"),
+        (["plugins", "optimizr"], "did you mean 'optimizer'"),
         (["grow", "demo", "--device", "tpu", "--dry-run"], "unknown device 'tpu'"),
     ],
 )

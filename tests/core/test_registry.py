@@ -80,7 +80,9 @@ def test_two_functions_do_not_share_a_name_and_one_may_be_reloaded(monkeypatch):
 def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch):
     monkeypatch.setenv("VITARIUM_PLUGINS", "no_such_plugin")
     registry._load_outside.cache_clear()
-    with pytest.raises(VitariumError, match="VITARIUM_PLUGINS: no_such_plugin: No module named"):
+    with pytest.raises(
+        VitariumError, match=r"VITARIUM_PLUGINS: no module no_such_plugin: ModuleNotFoundError\("
+    ):
         registry.plugins("objective")
     monkeypatch.undo()
     registry._load_outside.cache_clear()

@@ -77,7 +77,7 @@ def push(
 ) -> None:
     """Upload a zoo to the Hugging Face hub as a data set, with a card, tables and figures.
 
-    If it is interrupted, run the same command to resume. Needs vitarium[hub] and a token of the hub
+    If it is interrupted, run the same command to resume. Needs the extra `hub`, and a token
     (`hf auth login`, or the environment variable HF_TOKEN).
 
     Examples:

@@ -129,8 +129,8 @@ def _load_outside() -> None:
     for module in filter(None, os.environ.get("VITARIUM_PLUGINS", "").split(",")):
         try:
             importlib.import_module(module.strip())
-        except ImportError as error:
-            raise VitariumError(f"VITARIUM_PLUGINS: {module}: {error}; see PYTHONPATH") from error
+        except Exception as error:  # whatever is wrong with it
+            raise VitariumError(f"VITARIUM_PLUGINS: no module {module}: {error!r}") from error
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Contract:
         sentence = 10 < len(summary) <= 100 and summary.endswith(".")
         self(sentence, "its docstring begins with a sentence of 10 to 100 characters")
         for setting, field in self.plugin.config.model_fields.items():
-            self(field.description, f"its setting '{setting}' has a docstring")
+            self(field.description, f"give its setting '{setting}' a docstring")
 
     def reaches_all(self, outputs: Tensor, model: nn.Module) -> None:
         """Gradients of the outputs reach all parameters."""

@@ -33,7 +33,7 @@ class HuggingFace(OwnDataConfig):
 
 @dataset("hf")
 def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
-    """A data set of the Hugging Face hub, or local parquet files (needs vitarium[hf])."""
+    """A data set of the Hugging Face hub, or local parquet files (needs the extra `hf`)."""
     parts = _parts(config, folders)
     val = parts.get("validation", parts.get("val"))
     train, test = parts.get("train"), parts.get("test")

@@ -31,7 +31,7 @@ class MoTHer(Config):
     are found by mean_absolute then); rank, the sum of ranks of differences, for LoRA."""
     direction: Literal["specialisation", "generalisation", "estimate"] = "estimate"
     """Kurtosis falls from parent to child in fine-tuning (specialisation), and grows in further
-    general training. estimate: whichever fits the distances better, see `_kurtosis_falls`."""
+    general training. estimate: whichever fits the distances better."""
     penalty: NonNegativeFloat = 0.3
     """Added to the distance where an edge contradicts the direction, in mean distances."""
     layers: Literal["attention_output", "square", "matrices"] = "attention_output"

@@ -29,7 +29,7 @@ class Diversity(Resampled):
     measure_missing: bool = True
     """Measure what is not known yet; otherwise the page says what is missing."""
     embeddings: tuple[Method, ...] = ("pca", "tsne")
-    """How models are placed on a map: pca, tsne, and umap (needs vitarium[umap])."""
+    """How models are placed on a map: pca, tsne, and umap (an extra of that name)."""
 
 
 @study("diversity", title="Diversity", tiny={"n_resamples": 20, "embeddings": ["pca"]})
