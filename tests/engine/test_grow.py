@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import sys
 
 import pytest
@@ -155,25 +156,19 @@ def test_workers_give_the_bits_of_this_process(tiny, tmp_path, grown_zoo):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
-def test_where_the_fork_server_and_a_worker_are_killed_growing_goes_on(
-    faulty, tmp_path, monkeypatch
-):
-    server = ForkServer(["vitarium.engine.worker"], os.environ)
-    monkeypatch.setattr(local, "_fork_server", lambda threads, process: server)
-    retried, killed = [], []
-
-    def listen(event):
-        if isinstance(event, Started) and not killed:
-            killed.append(server._process.pid)
-            server._process.kill()
-            server._process.wait()
-        elif isinstance(event, Retried):
-            retried.append(event.cause)
-
-    growth = grown(faulty(fault="killed", at=4), tmp_path / "zoo", workers=1, listener=listen)
-    assert retried == ["it ended after the fork server of all workers was killed"]
-    assert growth.complete
-    assert server._process.pid != killed[0]
+def test_a_worker_that_ends_after_its_fork_server_was_killed_is_put_away(monkeypatch):
+    server = ForkServer(["engine.fork_targets"], os.environ)
+    monkeypatch.setattr(
+        local, "_start_worker", lambda file, threads: server.fork("engine.fork_targets:wait")
+    )
+    worker = local._Process(1, 1)
+    server._process.kill()
+    server._process.wait()
+    os.kill(worker.process.pid, signal.SIGKILL)
+    fault = worker.receive()
+    assert fault.cause == "it ended after the fork server of all workers was killed"
+    worker.stop()
+    assert worker.connection.closed
 
 
 @pytest.mark.slow
