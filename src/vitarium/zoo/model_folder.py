@@ -46,11 +46,11 @@ class ModelFolder:
     def exists(self) -> bool:
         return files.exists(self.path / "model.json")
 
-    def spec(self) -> Spec:
-        """Raises CorruptFile where the file is damaged or does not belong to this folder."""
+    def spec(self, description: dict[str, Any] | None = None) -> Spec:
+        """Of its description, if that was read. Raises CorruptFile: it is damaged, or of another."""
         file = self.path / "model.json"
         try:
-            spec = restored(read_description(self.path)["spec"])
+            spec = restored((description or read_description(self.path))["spec"])
         except (KeyError, InvalidConfig) as error:
             raise CorruptFile(file, f"no valid spec: {error}") from None
         if spec.id != self.path.name:
@@ -64,7 +64,7 @@ class ModelFolder:
         version = installed_version()  # models that were imported name no version
         is_current = isinstance(software, dict) and software.get("vitarium", version) == version
         if about["format"] == 1 or not is_current or not is_complete(values):
-            return self.spec().factors()  # fills in what an earlier version did not know
+            return self.spec(about).factors()  # fills in what an earlier version did not know
         if values["id"] != self.path.name:
             raise CorruptFile(self.path / "model.json", f"its content has the id {values['id']}")
         return dict(values)
