@@ -47,7 +47,7 @@ class ModelFolder:
         return files.exists(self.path / "model.json")
 
     def spec(self, description: dict[str, Any] | None = None) -> Spec:
-        """Of its description, if that was read. Raises CorruptFile: it is damaged, or of another."""
+        """Of its description, if that was read. Raises CorruptFile: damaged, or of another."""
         file = self.path / "model.json"
         try:
             spec = restored((description or read_description(self.path))["spec"])
