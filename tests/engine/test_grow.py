@@ -31,6 +31,8 @@ def test_every_model_of_the_plan_is_grown(tiny, tmp_path):
     growth = grown(tiny, tmp_path / "zoo")
     assert growth.complete
     assert sorted(growth.grown) == sorted(model.id for model in growth.plan.models)
+    assert growth.grown[0] in repr(growth)
+    assert "architecture" not in repr(growth)  # the plan would fill the screen
     table = Zoo.open(tmp_path / "zoo").models()
     assert set(table["status"]) == {"finished"}
     assert table["test_accuracy"].notna().all()

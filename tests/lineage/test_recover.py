@@ -70,6 +70,8 @@ def test_a_table_of_parents_gives_scores(folder, walks):
     assert recovered.scores.node_accuracy == 1
     assert recovered.scores.adjusted_rand_index == 1
     assert recover(folder, truth=True).scores == recovered.scores
+    assert "parent_accuracy" in repr(recovered)
+    assert "Forest(" not in repr(recovered)
 
 
 def test_truth_that_is_not_wanted_is_not_looked_at(folder, walks):

@@ -48,7 +48,7 @@ class Growth:
     """
 
     zoo: Zoo
-    plan: Plan
+    plan: Plan = field(repr=False)
     grown: list[str] = field(default_factory=list)
     existing: list[str] = field(default_factory=list)
     diverged: dict[str, str] = field(default_factory=dict)

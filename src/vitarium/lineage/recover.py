@@ -1,7 +1,7 @@
 """Recover the lineage of a zoo or of a folder of files, and score it where the truth is known."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,14 @@ class ModelGroup:
 class Recovered:
     """Recovered lineage of everything that was read."""
 
-    forest: Forest  # families are numbered across groups
-    truth: Truth | None
+    forest: Forest = field(repr=False)  # families are numbered across groups
+    truth: Truth | None = field(repr=False)
     scores: Scores | None
-    others: Mapping[str, tuple[Forest, Scores | None]]
+    others: Mapping[str, tuple[Forest, Scores | None]] = field(repr=False)
     """Forests of other methods, and their scores, by name."""
     left_out: Mapping[str, str]  # why, by model or file
-    groups: Sequence[ModelGroup]
-    info: Mapping[str, Mapping[str, Any]]  # see `LoadedModels.info`
+    groups: Sequence[ModelGroup] = field(repr=False)
+    info: Mapping[str, Mapping[str, Any]] = field(repr=False)  # see `LoadedModels.info`
 
 
 def recover(
