@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,6 +140,9 @@ def _complain(text: str, status: int) -> int:
     if status != _INTERRUPTED:
         # further lines are indented, so that no name can imitate a line of ours
         text = re.sub(r"\n(?! )", "\n  ", f"error: {text}")
-    with suppress(OSError):  # standard error may be as full as the output
+    try:
         print_note(text, style="yellow" if status == _INTERRUPTED else "red")
+        sys.stderr.flush()
+    except OSError:  # standard error may be as full as the output
+        silence(sys.stderr)
     return status

@@ -276,8 +276,7 @@ class _TrainingRun:
         self.outcomes[member.spec.id] = outcome
 
     def _spent(self, what: str, started: float, epoch: int | None = None) -> None:
-        model = self.members[0].spec.id
-        self.report(Spent(model, self.worker, what, started, time.time(), epoch))
+        self.report(Spent(self.members[0].spec.id, self.worker, what, started, time.time(), epoch))
 
 
 def _trainer(members: Sequence[TrainState], options: TrainOptions) -> Trainer | StackedTrainer:

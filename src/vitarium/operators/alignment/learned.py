@@ -30,8 +30,7 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 class LearnedMatching(Config):
     maps: Literal["full", "permutations"] = "full"
     """All that the architecture declares (orthogonal maps of the residual stream, and maps inside
-    the heads, after the norms were folded into their neighbors), or permutations of units alone.
-    """
+    the heads, after the norms were folded into their neighbors), or permutations of units alone."""
     learn: Literal["stream", "mixed", "all"] = "mixed"
     """Of the full maps: those of the residual stream; of all units that can be mixed; or of all
     units. What is not trained stays as the start has it. Of permutations all are trained."""
