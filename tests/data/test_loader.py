@@ -89,12 +89,12 @@ def test_loader_workers_stay_from_one_epoch_to_the_next():
 
 def test_loader_workers_end_with_their_batches():
     before = active_children()
-    made = batches(decoded=False, loader_workers=1)
-    list(made.train(1))
+    undecoded = batches(decoded=False, loader_workers=1)
+    list(undecoded.train(1))
     assert len(active_children()) == len(before) + 1
     gc.disable()  # which comes when it likes, and after which torch waits for its workers in vain
     try:
-        del made
+        del undecoded
         assert active_children() == before
     finally:
         gc.enable()

@@ -130,7 +130,7 @@ def _load_outside() -> None:
         try:
             importlib.import_module(module.strip())
         except Exception as error:  # whatever is wrong with it
-            raise VitariumError(f"VITARIUM_PLUGINS: no module {module}: {error!r}") from error
+            raise VitariumError(f"VITARIUM_PLUGINS: cannot import {module}: {error!r}") from error
 
 
 @dataclass(frozen=True)
