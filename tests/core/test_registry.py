@@ -81,7 +81,8 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch):
     monkeypatch.setenv("VITARIUM_PLUGINS", "no_such_plugin")
     registry._load_outside.cache_clear()
     with pytest.raises(
-        VitariumError, match=r"VITARIUM_PLUGINS: cannot import no_such_plugin: ModuleNotFoundError\("
+        VitariumError,
+        match=r"VITARIUM_PLUGINS: cannot import no_such_plugin: ModuleNotFoundError\(",
     ):
         registry.plugins("objective")
     monkeypatch.undo()
