@@ -140,7 +140,7 @@ def zoo(args: argparse.Namespace) -> None:
 def vitarium_seconds(blueprint: Path, planned: Plan) -> float:
     """Seconds that `vitarium grow` takes for a zoo that is not there yet."""
     with tempfile.TemporaryDirectory(prefix="growing-") as name:
-        command = [sys.executable, "-m", "vitarium.cli", "grow", str(blueprint)]
+        command = [sys.executable, "-m", "vitarium", "grow", str(blueprint)]
         out = Path(name) / "zoo"
         return _seconds(
             [*command, "--zoo", str(out), "--device", "cpu"], out, _checkpoints(planned.models)

@@ -100,7 +100,7 @@ def seconds(command: list[str], folder: Path) -> float:
     words = [str(folder) if word == "ZOO" else word for word in command]
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "vitarium.cli", *words], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "vitarium", *words], check=True, stdout=subprocess.DEVNULL
     )
     return time.perf_counter() - started
 

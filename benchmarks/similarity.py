@@ -30,7 +30,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from vitarium.measures.representations.compare import compare
+from vitarium.evaluation.compare import compare
 
 IMAGES, BATCH, ROUNDS = 512, 256, 9
 BLOCKS = [f"blocks.{number}" for number in range(12)]

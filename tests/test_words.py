@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import vitarium
 
 SOURCE = Path(vitarium.__file__).parent
@@ -15,6 +17,13 @@ alone begun whole each both alike few most some sure seen shown wanted asked
 VAGUE = frozenset(re.findall(r"\w+", _VAGUE))
 """Words that would fit anywhere, and so name nothing."""
 MOST_VAGUE = 5 / 1000
+MOST_LINES = 300
+BRITISH = re.compile(
+    "colour|neighbour|behaviour|favour|centre|grey|catalogue|artefact|labelled|modelled|analysed"
+    "|(normal|general|optim|initial|quant|visual|regular|parallel|token|summar|organ|recogn"
+    "|serial|standard|minim|maxim|random|special|vector|factor|penal|discret|linear)is(e|ing|ation)",
+    re.IGNORECASE,
+)
 LEAST_SHAPED = 0.9
 TENSOR = re.compile(r"\b(Tensor|ndarray|Numbers|Float64)\b")
 BY_NAME = re.compile(r"\b(dict|Mapping|tuple)\[str, (torch\.)?Tensor\]")
@@ -75,3 +84,26 @@ def test_docstrings_of_tensor_functions_give_shapes():
                 without.append(f"{file.relative_to(SOURCE)}: {function}")
     share = with_shapes / (with_shapes + len(without))
     assert share >= LEAST_SHAPED, f"{share:.0%} of them; not those of\n" + "\n".join(without)
+
+
+def test_identifiers_and_settings_are_spelled_as_in_pytorch():
+    found = []
+    for file in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(file.read_text())
+        names = [name for node in ast.walk(tree) for name in identifiers(node)]
+        for node in ast.walk(tree):  # the values of settings are words of the interface, too
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+                names += re.findall(r"\w+", ast.unparse(node.slice))
+        found += [f"{file.relative_to(SOURCE)}: {name}" for name in names if BRITISH.search(name)]
+    assert not found, found
+
+
+@pytest.mark.parametrize("name", ["neighbours", "QuantisedHead", "centre_crop", "num_colours"])
+def test_british_spelling_is_noticed(name):
+    assert BRITISH.search(name)
+
+
+def test_a_file_fits_on_a_few_screens():
+    lengths = {file: file.read_text().count("\n") for file in SOURCE.rglob("*.py")}
+    too_long = {str(file.relative_to(SOURCE)): n for file, n in lengths.items() if n > MOST_LINES}
+    assert not too_long, "split them along what they do"

@@ -121,7 +121,7 @@ def test_what_no_error_of_ours_was_made_of_is_one_line_all_the_same(
     ],
 )
 def test_closed_and_full_streams_are_no_crash(streams, status, message):
-    command = f"{sys.executable} -m vitarium.cli --version {streams}"
+    command = f"{sys.executable} -m vitarium --version {streams}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("PYTHONUNBUFFERED", None)  # what waits to be written may fail at the very end
     done = subprocess.run(

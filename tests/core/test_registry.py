@@ -88,3 +88,19 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch):
     monkeypatch.undo()
     registry._load_outside.cache_clear()
     assert registry.plugins("objective")
+
+
+class Width(Config):
+    width: int = 1
+    """Of something."""
+
+
+@pytest.mark.parametrize("fact", ["tiny", "identity_on_copies"])
+def test_settings_for_the_contract_tests_are_settings(fact, monkeypatch):
+    monkeypatch.setitem(registry._plugins, "objective", {})
+
+    def wide(config: Width) -> None: ...
+
+    registry.register("objective", "made_up", **{fact: {"width": 2}})(wide)
+    with pytest.raises(TypeError, match=f"'made_up': {fact} has {{'widht'}}, which is no setting"):
+        registry.register("objective", "made_up", **{fact: {"widht": 2}})(wide)

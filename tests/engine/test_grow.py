@@ -34,6 +34,11 @@ def test_every_model_of_the_plan_is_grown(tiny, tmp_path):
     assert growth.grown[0] in repr(growth)
     assert "architecture" not in repr(growth)  # the plan would fill the screen
     table = Zoo.open(tmp_path / "zoo").models()
+    frame = growth.to_frame()
+    assert set(frame["outcome"]) == {"grown"}
+    assert dict(zip(frame["model"], frame["stage"], strict=True)) == {
+        model.id: model.stage for model in growth.plan.models
+    }
     assert set(table["status"]) == {"finished"}
     assert table["test_accuracy"].notna().all()
 
@@ -43,6 +48,7 @@ def test_a_zoo_that_is_grown_again_trains_nothing(tiny, grown_zoo):
     again = grown(tiny, grown_zoo.path)
     assert (again.grown, len(again.existing)) == ([], 6)
     assert checkpoints(again.zoo) == before
+    assert list(again.to_frame()["outcome"]) == ["existing"] * 6
 
 
 def test_an_extended_grid_trains_the_new_models_alone(tiny, grown_zoo):

@@ -193,8 +193,10 @@ def test_a_place_without_models_is_an_error_that_says_what_is_looked_for(tmp_pat
 
 def test_conditions_and_epochs_are_for_zoos(tmp_path):
     write(tmp_path, a=weights(0), b=weights(1))
-    for wrong in ({"where": "stage = 'x'"}, {"epochs": "all"}):
-        with pytest.raises(InvalidInput, match="not a zoo: conditions and epochs are for zoos"):
+    for wrong in ({"where": "stage = 'x'"}, {"epochs": "all"}, {"models": ["3f2a"]}):
+        with pytest.raises(
+            InvalidInput, match="not a zoo: models, conditions, epochs are for zoos"
+        ):
             load(tmp_path, **wrong)
 
 

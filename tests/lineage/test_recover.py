@@ -97,8 +97,8 @@ def test_other_methods_run_beside_on_the_same_models(folder, walks):
 
 
 def test_settings_reach_the_method(folder):
-    fall = recover(folder, "mother", direction="specialisation").forest
-    grow = recover(folder, choose("lineage", "mother", direction="generalisation")).forest
+    fall = recover(folder, "mother", direction="specialization").forest
+    grow = recover(folder, choose("lineage", "mother", direction="generalization")).forest
     assert fall.parents != grow.parents
     with pytest.raises(UnknownName):
         recover(folder, "horoscope")
@@ -207,3 +207,30 @@ def test_on_many_models_no_other_method_runs_beside_it(folder, monkeypatch):
     assert recovered.others == {}
     (note,) = recovered.forest.notes
     assert note.startswith("No other method ran beside it (mother, atlas)")
+
+
+def test_models_of_a_zoo_are_chosen_by_the_beginnings_of_their_ids(grown_zoo, folder):
+    family = sorted(grown_zoo.query("SELECT id FROM models WHERE stage = 'finetune'")["id"])
+    recovered = recover(grown_zoo.path, models=(id[:9] for id in family))
+    assert recovered.forest.models == family
+    with pytest.raises(UnknownName):
+        recover(grown_zoo, models=[*family, "zzz"])
+    with pytest.raises(InvalidInput, match="is not a zoo: models"):
+        recover(folder, models=family)
+
+
+def test_a_frame_has_a_row_per_edge_and_per_root(grown_zoo):
+    recovered = recover(grown_zoo)
+    frame, forest = recovered.to_frame(), recovered.forest
+    assert frame["parent"].isna().sum() == len(forest.roots)
+    edges = frame[frame["parent"].notna()]
+    listed = {(e.child, e.parent, e.confidence, e.share, e.kind) for e in forest.edges}
+    columns = ["model", "parent", "confidence", "share", "kind"]
+    assert set(edges[columns].itertuples(index=False, name=None)) == listed
+    trees = dict(zip(frame["model"], frame["tree"], strict=True))
+    assert trees == dict(zip(forest.models, forest.families, strict=True))
+    assert dict(zip(frame["model"], frame["true_parents"], strict=True)) == recovered.truth
+
+
+def test_a_frame_without_a_truth_does_not_speak_of_it(grown_zoo):
+    assert "true_parents" not in recover(grown_zoo, truth=False).to_frame()

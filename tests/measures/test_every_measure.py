@@ -4,7 +4,7 @@ import pytest
 
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Weights
+from vitarium.evaluation.inputs import Predictions, Weights
 from vitarium.measures.base import measure
 from vitarium.testing import check_measure
 
@@ -21,7 +21,7 @@ def test_a_tiny_zoo_is_grown_where_none_is_given():
 
 @pytest.fixture
 def made_up(monkeypatch):
-    """Registers a measure of weights for a test."""
+    """Registers a measure for a test."""
     registry.plugins("measure")  # all of ours first
     copies = {kind: dict(plugins) for kind, plugins in registry._plugins.items()}
     monkeypatch.setattr(registry, "_plugins", copies)
@@ -50,4 +50,16 @@ def test_a_measure_without_a_value_or_a_sentence_breaks_the_contract(made_up, gr
         check_measure("made_up", grown_zoo)
     undefined.__doc__ = "No sentence at all"
     with pytest.raises(AssertionError, match=r"'made_up': .*with a sentence"):
+        check_measure("made_up", grown_zoo)
+
+
+def test_a_measure_that_is_not_symmetric_and_does_not_say_so_breaks_the_contract(
+    made_up, grown_zoo
+):
+    @made_up
+    def first_logit(config: NoConfig, first: Predictions, second: Predictions):
+        """How much larger the first model's first logit is."""
+        return float(first.logits[0, 0] - second.logits[0, 0])
+
+    with pytest.raises(AssertionError, match=r"'made_up': .*both orders"):
         check_measure("made_up", grown_zoo)

@@ -124,3 +124,30 @@ def test_epochs_are_a_table(zoo):
     epochs = zoo.epochs(zoo.models().query("stage == 'pretrain'")["id"].iloc[0])
     assert list(epochs["epoch"]) == [0, 1, 2]
     assert list(epochs["kept"]) == [True, False, True]
+
+
+def test_a_checkpoint_is_named_by_its_model_and_epoch(zoo):
+    id = zoo.ids()[0]
+    last = zoo.at(id).epoch
+    for epoch in (0, last):
+        name = f"{id[:9]}@{epoch}"
+        assert zoo.at(name) == (id, epoch)
+        assert zoo.checkpoint(name).content == zoo.checkpoint(id, epoch).content
+        expected = zoo.state_dict(id, epoch)
+        for weights in (zoo.state_dict(name), zoo.load(name).state_dict()):
+            assert all(torch.equal(weights[key], tensor) for key, tensor in expected.items())
+    assert zoo.tensor(f"{id}@{last}", last, "head.weight").shape[0] == 10
+
+
+def test_a_checkpoint_where_a_model_is_meant_is_explained(zoo):
+    id = zoo.ids()[0]
+    with pytest.raises(InvalidInput, match="is a checkpoint; a model is written without its epoch"):
+        zoo[f"{id}@0"]
+    with pytest.raises(InvalidInput, match="names an epoch; leave out epoch 1"):
+        zoo.load(f"{id}@0", epoch=1)
+    with pytest.raises(InvalidInput, match="write an epoch as a number"):
+        zoo.load(f"{id}@last")
+
+
+def test_an_open_zoo_is_opened_as_it_is(zoo):
+    assert Zoo.open(zoo) is zoo

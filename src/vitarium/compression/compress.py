@@ -66,7 +66,7 @@ class Compression:
 
 
 def compress(
-    zoo: Zoo,
+    zoo: Zoo | str | Path,
     method: str | Section = "minivit",
     *,
     models: Iterable[str],
@@ -103,6 +103,7 @@ def compress(
     Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights, CorruptFile, ZooInUse.
     """
     check_stage_name(stage)
+    zoo = Zoo.open(zoo)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
     asked_for = {"epochs": epochs, "data": data}

@@ -89,6 +89,10 @@ def register(
         settings = config or get_type_hints(function).get(first, NoConfig)
         if not (isinstance(settings, type) and issubclass(settings, Config)):
             raise TypeError(f"{kind} '{name}': its first parameter is annotated with no Config")
+        for fact in ("tiny", "identity_on_copies"):
+            unknown = {*(facts.get(fact) or ())} - {*settings.model_fields}
+            if unknown and settings.model_config.get("extra") != "allow":
+                raise TypeError(f"{kind} '{name}': {fact} has {unknown}, which is no setting")
         _plugins[kind][name] = Plugin(kind, name, function, settings, facts)
         return function
 

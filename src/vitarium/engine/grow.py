@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.core.errors import InvalidInput
@@ -22,6 +22,9 @@ from vitarium.engine.tuning.machine import Machine
 from vitarium.training import Precision, TrainOptions
 from vitarium.zoo import Zoo
 from vitarium.zoo.lock import held
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EngineName = Literal["local", "ray"]
 
@@ -59,6 +62,18 @@ class Growth:
     def complete(self) -> bool:
         """Whether every model of the plan is in the zoo; a diverged model counts as grown."""
         return not self.failed and not self.skipped
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row per model of the plan: model, stage, parent, outcome (grown, existing, diverged,
+        failed, skipped) and reason."""
+        import pandas as pd
+
+        outcomes = dict.fromkeys(self.grown, ("grown", ""))
+        outcomes |= dict.fromkeys(self.existing, ("existing", ""))
+        for outcome in ("diverged", "failed", "skipped"):
+            outcomes |= {id: (outcome, why) for id, why in getattr(self, outcome).items()}
+        rows = [(m.id, m.stage, m.parent, *outcomes[m.id]) for m in self.plan.models]
+        return pd.DataFrame(rows, columns=["model", "stage", "parent", "outcome", "reason"])
 
     def note(self, event: Event) -> None:
         match event:

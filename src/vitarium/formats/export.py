@@ -31,7 +31,7 @@ Listener = Callable[[Skipped], None]
 
 
 def export(
-    zoo: Zoo,
+    zoo: Zoo | str | Path,
     exporter: str,
     *,
     out: str | Path,
@@ -60,7 +60,7 @@ def export(
     missing, and models for which the format has no place; CorruptFile for damaged weights;
     NotWritable, and DiskFull, after which nothing of the export is left.
     """
-    section = choose("exporter", exporter, **settings)
+    zoo, section = Zoo.open(zoo), choose("exporter", exporter, **settings)
     check_installed(section.plugin)
     target = Path(out).absolute()
     with writing(target):

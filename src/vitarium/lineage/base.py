@@ -14,7 +14,7 @@ from vitarium.core.registry import register
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._statistics import WeightStatistics, read_statistics
 
-Kind = Literal["trained", "copy", "merged", "quantised", "pruned", "low_rank", "permuted"]
+Kind = Literal["trained", "copy", "merged", "quantized", "pruned", "low_rank", "permuted"]
 """What became of the parent: it was trained further, fully or by a difference of low rank (LoRA);
 copied, merged with others, stored with fewer values, set to zero in part; or its units were
 permuted."""

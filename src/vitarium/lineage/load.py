@@ -5,7 +5,7 @@ What cannot be read is left out and reported; models that cannot be compared are
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,7 @@ class LoadedModels:
 def load(
     source: Zoo | str | Path,
     *,
+    models: Iterable[str] | None = None,
     where: str = "",
     epochs: Epochs = "last",
     progress: Progress = SILENT,
@@ -75,6 +76,7 @@ def load(
     table in the folder, `lineage.csv` or `models.csv` (see `parent_tables`); none is needed.
 
     Args:
+        models: of a zoo, only these, by their ids or beginnings of them; None: all.
         where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
         epochs: of a zoo, a model after its last epoch that is kept, or every kept epoch as one.
 
@@ -82,15 +84,17 @@ def load(
     """
     truth: Truth | None
     if isinstance(source, Zoo) or files.exists(Path(source) / "zoo.json"):
-        zoo = source if isinstance(source, Zoo) else Zoo.open(source)
+        zoo = Zoo.open(source)
         path = zoo.path
-        models, left_out, checkpoints, info = _load_zoo(zoo, where, epochs, progress)
-        usable = _usable(models, left_out)
+        ids = None if models is None else [zoo.find(model) for model in models]
+        rows = listing(path, models=ids, where=where).rows
+        loaded, left_out, checkpoints, info = _load_zoo(zoo, rows, epochs, progress)
+        usable = _usable(loaded, left_out)
         truth = true_parents({name: checkpoints[name] for name in usable}, zoo_origins(zoo))
     else:
         path = Path(source)
-        if where or epochs != "last":
-            raise InvalidInput(f"{path} is not a zoo: conditions and epochs are for zoos")
+        if models is not None or where or epochs != "last":
+            raise InvalidInput(f"{path} is not a zoo: models, conditions, epochs are for zoos")
         usable, left_out, truth, info = _load_folder(path, progress)
     if len(usable) < 2:
         which = f"for which {where} " if where else ""
@@ -173,10 +177,10 @@ def _usable(models: Mapping[str, Weights], left_out: dict[str, str]) -> dict[str
 
 
 def _load_zoo(
-    zoo: Zoo, where: str, epochs: Epochs, progress: Progress
+    zoo: Zoo, listed: Sequence[Mapping[str, Any]], epochs: Epochs, progress: Progress
 ) -> tuple[dict[str, Weights], dict[str, str], dict[str, CheckpointRef], dict[str, dict[str, Any]]]:
     """By name, sorted: weights; why a model was left out; checkpoints; and `LoadedModels.info`."""
-    rows = {str(row["model"]): row for row in listing(zoo.path, where=where).rows}
+    rows = {str(row["model"]): row for row in listed}
     chosen, left_out = [], {}
     for id in sorted(rows):
         try:

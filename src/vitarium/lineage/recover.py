@@ -1,9 +1,9 @@
 """Recover the lineage of a zoo or of a folder of files, and score it where the truth is known."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from vitarium.lineage.ground_truth import Truth, restrict_truth
 from vitarium.lineage.load import Epochs, LoadedModels, first_non_finite, load
 from vitarium.lineage.scores import Scores, scores
 from vitarium.zoo import Zoo
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_COMPARED_MODELS = 2_000
 """Models of one shape up to which other methods run beside: they look at all pairs at once."""
@@ -43,6 +46,21 @@ class Recovered:
     groups: Sequence[ModelGroup] = field(repr=False)
     info: Mapping[str, Mapping[str, Any]] = field(repr=False)  # see `LoadedModels.info`
 
+    def to_frame(self) -> "pd.DataFrame":
+        """A row per edge, and one without a parent per root: model, tree, parent, confidence, share
+        and kind; where the truth is known true_parents, too, a tuple of names."""
+        import pandas as pd
+
+        forest = self.forest
+        rows = [{"model": edge.child, **asdict(edge)} for edge in forest.edges]
+        rows += [{"model": root, "confidence": sure} for root, sure in forest.roots.items()]
+        columns = ["model", "parent", "confidence", "share", "kind"]
+        trees = pd.DataFrame({"model": forest.models, "tree": forest.families})
+        frame = trees.merge(pd.DataFrame(rows, columns=columns), on="model")
+        if self.truth is not None:
+            frame["true_parents"] = frame["model"].map(dict(self.truth))
+        return frame
+
 
 def recover(
     source: Zoo | str | Path,
@@ -51,6 +69,7 @@ def recover(
     trees: int | None = None,
     compare: Sequence[str | Section] = (),
     truth: bool | None = None,
+    models: Iterable[str] | None = None,
     where: str = "",
     epochs: Epochs = "last",
     progress: Progress = SILENT,
@@ -61,7 +80,7 @@ def recover(
 
         recovered = vitarium.recover("downloads")
         recovered.forest.parents["model-7"]
-        vitarium.recover(zoo, "mother", direction="specialisation").scores
+        vitarium.recover(zoo, "mother", direction="specialization").scores
 
     Args:
         source: a zoo, or any folder of weight files.
@@ -72,6 +91,7 @@ def recover(
             they are left out, and the forest's notes say so.
         truth: score against true parents: None where they are known; True: raise where they are
             not; False: never.
+        models: of a zoo, only these, by their ids or beginnings of them.
         where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
         epochs: of a zoo, models after their last epoch, or every kept epoch as a model of its own.
         settings: of the method.
@@ -81,7 +101,7 @@ def recover(
     """
     chosen = choose("lineage", method, **settings) if isinstance(method, str) else method
     baselines = [section("lineage", baseline) for baseline in compare]
-    loaded = _usable(load(source, where=where, epochs=epochs, progress=progress))
+    loaded = _usable(load(source, models=models, where=where, epochs=epochs, progress=progress))
     if truth and loaded.truth is None:
         raise InvalidInput(
             f"{source}: nobody knows the true parents; a zoo does, and a folder with a table of "

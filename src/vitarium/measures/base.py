@@ -87,7 +87,8 @@ def measure(
         unit: of its values: "nats", "norm", ...; "fraction" is shown in percent.
         title: what tables and figures call it; "": its name, with spaces.
         paper: authors, year, and where it is, e.g. "Guo et al. 2017, arXiv 1706.04599".
-        symmetric: of a pair: whether the value is the same in both orders; else both are measured.
+        symmetric: of a pair: whether the values are the same in both orders (along a path: from its
+            other end); else both are measured.
         as_distance: of a pair: how a value becomes a squared Euclidean distance, up to a constant:
             it is one ("identity"), 1 - value is ("one_minus"), or its square is ("square"). None:
             there is no such distance.

@@ -1,6 +1,6 @@
 """The contract of studies: a population of models in, tables out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +27,14 @@ class Population:
 
     Args:
         source: a zoo or its folder; for a study of weights also a folder of weight files.
+        models: of a zoo, only these, by their ids or beginnings of them; None: all.
         where: an SQL condition on the models of a zoo, as `vitarium ls` has it.
         split, num_images: whose images models are measured on, and at most how many.
         data_dir: data set folder, searched first.
     """
 
     source: Zoo | Path
+    models: Iterable[str] | None = None
     where: str = ""
     split: SplitName = "test"
     num_images: int | None = None
@@ -48,17 +50,18 @@ class Population:
     @cached_property
     def zoo(self) -> Zoo:
         """Raises NotAZoo."""
-        return self.source if isinstance(self.source, Zoo) else Zoo.open(self.source)
+        return Zoo.open(self.source)
 
     @cached_property
     def ids(self) -> list[str]:
         """Of the models that fulfil the condition.
 
-        Raises InvalidInput where none of them is finished, or the condition is no SQL.
+        Raises InvalidInput where none of them is finished, or the condition is no SQL; UnknownName.
         """
-        rows = listing(self.zoo.path, where=self.where).rows
+        models = None if self.models is None else [self.zoo.find(model) for model in self.models]
+        rows = listing(self.zoo.path, models=models, where=self.where).rows
         if not any(row["status"] == "finished" for row in rows):
-            condition = f" fulfils the condition {self.where}" if self.where else ""
+            condition = f" fulfills the condition {self.where}" if self.where else ""
             raise InvalidInput(f"{self.zoo.path}: no finished model{condition}")
         return [row["model"] for row in rows]
 

@@ -1,6 +1,6 @@
 """The models of a zoo as people list them: filtered, sorted, with the factors that differ."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,17 @@ class Listing:
 
 
 def listing(
-    zoo: Path, *, where: str = "", sort: Sequence[str] = (), limit: int | None = None
+    zoo: Path,
+    *,
+    models: Collection[str] | None = None,
+    where: str = "",
+    sort: Sequence[str] = (),
+    limit: int | None = None,
 ) -> Listing:
     """List models: parents before children and stage by stage, unless sorted otherwise.
 
     Args:
+        models: only these, by their ids; None: all.
         where: an SQL condition over the columns of the table `models`, and over the names in
             `Listing.rows`; where a name is both, it is what the listing shows.
         sort: columns; a leading `-` turns the order around. Without a value comes last.
@@ -57,7 +63,10 @@ def listing(
     free = [name for name in columns if name in headed or name.lower() not in taken]
     listed = ", ".join(f"{columns[name]} AS {quote(name)}" for name in free)
     source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first ON model = id"
-    condition = f"WHERE (\n{where}\n)" if where.strip() else ""  # a comment ends with its line
+    conditions = [f"(\n{where}\n)"] if where.strip() else []  # a comment ends with its line
+    if models is not None:
+        conditions.append(f"model IN ({', '.join(['NULL', *(repr(id) for id in models)])})")
+    condition = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])
     try:
         names, rows = database.rows(

@@ -40,15 +40,18 @@ class Zoo:
         zoo["3f2a"]                       # one model, see `Model`
         model = zoo.load("3f2a", epoch=5) # an nn.Module; -1 is the last epoch
 
-    Models are named by their id or by any unambiguous beginning of it.
+    Models are named by their id or by any unambiguous beginning of it; where weights are meant,
+    `3f2a@5` is the model after epoch 5.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: "Zoo | str | Path") -> "Zoo":
         """Raises NotAZoo for a folder that is none, or of a newer format, and NotReadable."""
+        if isinstance(path, Zoo):
+            return path
         folder = Path(path)
         mark = folder / "zoo.json"
         try:
@@ -64,7 +67,7 @@ class Zoo:
         return cls(folder)
 
     @classmethod
-    def create(cls, path: str | Path) -> Self:
+    def create(cls, path: str | Path) -> "Zoo":
         """Open a zoo, or make one of a new or empty folder; NotAZoo for any other.
 
         Raises NotWritable and DiskFull, too.
@@ -115,6 +118,8 @@ class Zoo:
             return model  # without a look at all the others
         ids = self.ids()
         matches = [id for id in ids if model and id.startswith(model)]
+        if "@" in model:
+            raise InvalidInput(f"'{model}' is a checkpoint; a model is written without its epoch")
         if not matches:
             raise UnknownName("model", model, ids)
         if len(matches) > 1:
@@ -127,12 +132,18 @@ class Zoo:
 
         Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
         """
-        name, _, epoch = model.partition("@")
-        if epoch and not is_number(epoch):
+        id, epoch = self._id_and_epoch(model, -1)
+        return CheckpointRef(id, self.folder(id).checkpoint(epoch)[0])
+
+    def _id_and_epoch(self, model: str, epoch: int) -> tuple[str, int]:
+        name, _, number = model.partition("@")
+        if not number:
+            return self.find(name), epoch
+        if not is_number(number):
             raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
-        id = self.find(name)
-        number, _ = self.folder(id).checkpoint(int(epoch) if epoch else -1)
-        return CheckpointRef(id, number)
+        if epoch not in (-1, int(number)):
+            raise InvalidInput(f"'{model}' names an epoch; leave out epoch {epoch}")
+        return self.find(name), int(number)
 
     def folder(self, model: str) -> "ModelFolder":
         """Where a model is kept, or will be. UnknownName for what is no id: a path elsewhere."""
@@ -213,11 +224,12 @@ class Zoo:
 
         Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
         """
-        return self.folder(self.find(model)).weights(epoch)
+        return self.checkpoint(model, epoch).state_dict()
 
     def checkpoint(self, model: str, epoch: int = -1) -> "Checkpoint":
         """The weights after an epoch, each read when it is asked for; raises as `state_dict`."""
-        return self.folder(self.find(model)).open(epoch)
+        id, epoch = self._id_and_epoch(model, epoch)
+        return self.folder(id).open(epoch)
 
     def tensor(
         self, model: str, epoch: int, name: str, rows: tuple[int, int] | None = None
@@ -232,7 +244,8 @@ class Zoo:
 
     def load(self, model: str, epoch: int = -1) -> "nn.Module":
         """The model after an epoch, in eval mode on the CPU; raises as `state_dict` does."""
-        folder = self.folder(self.find(model))
+        id, epoch = self._id_and_epoch(model, epoch)
+        folder = self.folder(id)
         weights = folder.weights(epoch)
         built = folder.spec().origin.build(folder.about().num_outputs)
         try:

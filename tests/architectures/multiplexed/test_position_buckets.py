@@ -10,7 +10,7 @@ from torch.func import vmap
 from reference import relative_positions as reference
 from vitarium.architectures.multiplexed._position_buckets import buckets, one_hot, piecewise
 
-METHODS = ("product", "euclidean", "quantised", "cross")
+METHODS = ("product", "euclidean", "quantized", "cross")
 
 
 def on_accelerator(made):
@@ -40,8 +40,8 @@ def test_distances_have_the_buckets_of_the_released_code():
         return buckets(method, 1.9, (1, 6)).index[0].tolist()
 
     assert first_row("euclidean") == [3, 4, 5, 5, 6, 6]  # of 0, 1, 2, 3, 4, 5
-    assert first_row("quantised") == [3, 4, 6, 6, 6, 6]  # of 0, 1, 4, 9, 16, 25
-    corner = buckets("quantised", 1.9, (2, 2)).index[0, 3]
+    assert first_row("quantized") == [3, 4, 6, 6, 6, 6]  # of 0, 1, 4, 9, 16, 25
+    corner = buckets("quantized", 1.9, (2, 2)).index[0, 3]
     assert corner == 5  # of 2
     assert buckets("euclidean", 1.9, (2, 2)).index[0, 3] == 4
 

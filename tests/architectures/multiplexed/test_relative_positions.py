@@ -15,7 +15,7 @@ from vitarium.architectures.multiplexed._relative_positions import (
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 
-METHODS = ("product", "euclidean", "quantised", "cross")
+METHODS = ("product", "euclidean", "quantized", "cross")
 SUBSETS = [("q",), ("k",), ("v",), ("q", "k"), ("q", "v"), ("k", "v"), ("q", "k", "v")]
 SETTINGS = [
     {"method": method, "mode": mode, "on": on, "shared_heads": shared}
@@ -116,7 +116,7 @@ def test_the_defaults_are_mini_deits():
         ({"on": ["v", "q"]}, 1, {"query": (1, 3, 50), "value": (1, 3, 50)}),
         ({"shared_heads": False}, 3, {"key": (2, 3, 50)}),
         ({"method": "euclidean"}, 0, {"key": (1, 3, 7)}),
-        ({"method": "quantised", "mode": "bias"}, 1, {"key": (1, 8)}),
+        ({"method": "quantized", "mode": "bias"}, 1, {"key": (1, 8)}),
         ({"method": "cross"}, 1, {"key_rows": (1, 3, 8), "key_columns": (1, 3, 8)}),
         ({"mode": "bias", "shared_heads": False}, 0, {"key": (2, 49)}),
         ({"ratio": 1.0}, 0, {"key": (1, 3, 25)}),

@@ -17,7 +17,7 @@ FOREST = Forest(
     (0, 0, 0, 0, 1),
     (
         Edge("a", "b", 0.9),
-        Edge("a", "c", 0.8, kind="quantised"),
+        Edge("a", "c", 0.8, kind="quantized"),
         Edge("b", "soup", 0.7, 0.25, "merged"),
         Edge("c", "soup", 0.7, 0.75, "merged"),
     ),

@@ -96,7 +96,7 @@ def test_a_copy_of_the_root_is_its_child():
     assert forest.parents["copy"]["a"].kind == "copy"
 
 
-def test_a_quantised_model_is_a_leaf():
+def test_a_quantized_model_is_a_leaf():
     noise = torch.Generator().manual_seed(0)
     root = torch.randn(64, 64, generator=noise)
     child = root + 0.2 * torch.randn(64, 64, generator=noise)
@@ -113,10 +113,10 @@ def test_a_quantised_model_is_a_leaf():
         "rounded": "child",
         "grandchild": "child",
     }
-    assert {edge.child: edge.kind for edge in forest.edges}["rounded"] == "quantised"
+    assert {edge.child: edge.kind for edge in forest.edges}["rounded"] == "quantized"
 
 
-def test_where_all_are_quantised_the_earliest_is_the_root():
+def test_where_all_are_quantized_the_earliest_is_the_root():
     noise = torch.Generator().manual_seed(0)
     tensors = [torch.randint(-9, 9, (64, 64), generator=noise).float() for _ in range(3)]
     model_set = ModelSet([Weights(f"m{k}", {"w": t}) for k, t in enumerate(tensors)], ["w"])

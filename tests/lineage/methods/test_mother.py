@@ -47,8 +47,8 @@ def by_formula(model_set: ModelSet, sign: int, penalty: float) -> np.ndarray:
 
 
 STAGES = [
-    ("specialisation", "falls", (0.4, 0.5)),
-    ("generalisation", "grows", (0.4, 0.6)),
+    ("specialization", "falls", (0.4, 0.5)),
+    ("generalization", "grows", (0.4, 0.6)),
 ]
 
 
@@ -68,7 +68,7 @@ def test_trees_of_random_steps_are_found(
 @pytest.mark.parametrize(("direction", "kurtosis", "steps"), STAGES)
 def test_with_the_wrong_sign_no_root_is_found(direction, kurtosis, steps, lineage_trees):
     grown = lineage_trees.grow(0, trees=3, fans=(3,), kurtosis=kurtosis, steps=steps)
-    wrong = {"specialisation": "generalisation", "generalisation": "specialisation"}[direction]
+    wrong = {"specialization": "generalization", "generalization": "specialization"}[direction]
     forest = recover(grown, direction=wrong)
     assert all(grown.parents[root] is not None for root in forest.roots)
     assert adjusted_rand_score(grown.families, forest.families) == 1
@@ -95,7 +95,7 @@ def test_trees_are_the_least_costly_of_all_by_the_formulas(
     seed, sign, penalty, lineage_trees, arborescences
 ):
     grown = lineage_trees.grow(seed, fans=(2, 1), steps=(0.1, 0.1))
-    direction = "specialisation" if sign > 0 else "generalisation"
+    direction = "specialization" if sign > 0 else "generalization"
     forest = recover(grown, 1, direction=direction, penalty=penalty)
     costs = by_formula(grown.model_set, sign, penalty)
     indices = {name: index for index, name in enumerate(grown.model_set.names)}
@@ -127,7 +127,7 @@ def test_changes_of_low_rank_are_traced_by_their_rank():
             tensors[f"child {child}.{grandchild}"] = tensors[f"child {child}"] + step(0.4)
     model_set = ModelSet([Weights(n, {name: t}) for n, t in tensors.items()], [name])
     parent_of = parents(
-        choose("lineage", "mother", distance="rank", direction="specialisation")(model_set, 1)
+        choose("lineage", "mother", distance="rank", direction="specialization")(model_set, 1)
     )
     undirected = {frozenset((child, parent)) for child, parent in parent_of.items() if parent}
     true = {frozenset((n, n[:-2])) for n in tensors if "." in n}
@@ -231,7 +231,7 @@ def with_tensors(shapes: dict[str, tuple[int, ...]]) -> ModelSet:
     ],
 )
 def test_it_is_said_which_layers_stand_in(shapes, says):
-    forest = choose("lineage", "mother", direction="specialisation")(with_tensors(shapes), 1)
+    forest = choose("lineage", "mother", direction="specialization")(with_tensors(shapes), 1)
     assert len(forest.notes) == len(says)
     assert all(phrase in note for phrase, note in zip(says, forest.notes, strict=True))
 
@@ -257,7 +257,7 @@ def test_kurtosis_is_summed_over_layers(second, root):
         Weights(model, {n: of_kurtosis(k) for n, k in zip(names, of_layers, strict=True)})
         for model, of_layers in values.items()
     ]
-    forest = choose("lineage", "mother", direction="specialisation")(ModelSet(models, names), 1)
+    forest = choose("lineage", "mother", direction="specialization")(ModelSet(models, names), 1)
     assert forest.roots.keys() == {root}
 
 

@@ -110,7 +110,7 @@ def test_ties_kinds_and_notes_are_told(studied, forests):
     truth = forests.truth_of(1, 3, 0)
     forest = forests.forest_of(
         truth,
-        kinds={"r0c0": "copy", "r0c1": "quantised", "r0c2": "copy"},
+        kinds={"r0c0": "copy", "r0c1": "quantized", "r0c2": "copy"},
         tied=[["r0", "r0c0"]],
         notes=["Nothing is like **this**."],
     )
@@ -125,7 +125,7 @@ def test_ties_kinds_and_notes_are_told(studied, forests):
         "Where models that their weights do not tell apart stand for each other, 100.0\xa0%"
         in message
     )
-    assert "Among the children: 2 copied and 1 quantised." in message
+    assert "Among the children: 2 copied and 1 quantized." in message
     assert "Nothing is like this." in message
     assert "nan" not in message
 

@@ -86,7 +86,7 @@ def test_chosen_models_only_and_hessian_traces_on_request(grown_zoo, tmp_path):
 
 def test_faults_are_told_before_anything_is_measured(grown_zoo, tmp_path):
     out = tmp_path / "page.html"
-    with pytest.raises(InvalidInput, match="no finished model fulfils the condition"):
+    with pytest.raises(InvalidInput, match="no finished model fulfills the condition"):
         vitarium.study(grown_zoo, "diversity", out=out, where="lr > 7")
     with pytest.raises(UnknownName, match="did you mean 'diversity'"):
         vitarium.study(grown_zoo, "diversit", out=out)
@@ -104,3 +104,17 @@ def test_the_page_is_drawn_in_a_browser(studied, screenshot, dark):
     for color, least in (((59, 111, 182), 2000), ((253, 231, 37), 1000)):
         near = (np.abs(image - color) < 12).all(2)
         assert near.sum() > least
+
+
+def test_models_are_chosen_by_their_ids(grown_zoo):
+    chosen = grown_zoo.query("SELECT id FROM models WHERE stage = 'finetune' ORDER BY id")["id"][:3]
+    study = vitarium.study(
+        grown_zoo, "diversity", models=iter(chosen), n_resamples=20, embeddings=["pca"]
+    )
+    assert any("3 models reach a mean test accuracy" in line for line in study.sentences)
+    assert set(grown_zoo.records()["model"]) == set(chosen)
+
+
+def test_a_table_that_is_not_there_names_the_others(studied):
+    with pytest.raises(UnknownName, match="unknown table 'Modles'"):
+        studied["Modles"]

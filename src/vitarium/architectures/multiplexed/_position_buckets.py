@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Method = Literal["product", "euclidean", "quantised", "cross"]
+Method = Literal["product", "euclidean", "quantized", "cross"]
 
 
 class Buckets:
@@ -72,7 +72,7 @@ def buckets(method: Method, ratio: float, grid: tuple[int, int], prefix_tokens: 
 
     product: one for each pair of a row's and a column's index. cross: the same ones, since the sum
     of a row's and a column's term is a term of the pair. euclidean: the rounded distance's index.
-    quantised: the squared distance's index, as the authors' code has it; in their paper distances
+    quantized: the squared distance's index, as the authors' code has it; in their paper distances
     are numbered in order (0, 1, 1.41, 2, ... -> 0, 1, 2, 3, ...) before that. The last two do not
     tell directions apart; of their buckets only the upper half, from 0 on, is ever used.
     """

@@ -21,7 +21,7 @@ class RelativePositionConfig(Config):
     method: Method = "product"
     """How an offset becomes a bucket: by row and column together (product), by the sum of a row's
     and a column's term (cross), by the rounded distance (euclidean) or by the squared one
-    (quantised)."""
+    (quantized)."""
     mode: Literal["contextual", "bias"] = "contextual"
     """Products of queries, keys or probabilities with a bucket's vector, or a number per bucket."""
     on: tuple[On, ...] = ("k",)

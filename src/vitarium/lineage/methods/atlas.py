@@ -79,7 +79,7 @@ def atlas(config: Atlas, model_set: ModelSet, trees: int | None) -> Forest:
         root, original = roots[labels[index]], earliest[group]
         if index == root:
             continue
-        kind: Kind = "quantised" if quantized[index] else "trained"
+        kind: Kind = "quantized" if quantized[index] else "trained"
         is_earlier = able[original] & (times < times[original])
         earlier = _nearest(config, distances[original], is_earlier)
         if original == root:

@@ -29,8 +29,8 @@ class MoTHer(Config):
     query, key and value apart: mean_absolute, the sum of mean differences; largest, the largest
     difference of an entry, normalized by layer over all pairs of the family (families themselves
     are found by mean_absolute then); rank, the sum of ranks of differences, for LoRA."""
-    direction: Literal["specialisation", "generalisation", "estimate"] = "estimate"
-    """Kurtosis falls from parent to child in fine-tuning (specialisation), and grows in further
+    direction: Literal["specialization", "generalization", "estimate"] = "estimate"
+    """Kurtosis falls from parent to child in fine-tuning (specialization), and grows in further
     general training. estimate: whichever fits the distances better."""
     penalty: NonNegativeFloat = 0.3
     """Added to the distance where an edge contradicts the direction, in mean distances."""
@@ -71,7 +71,7 @@ def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest:
         within = [distances[np.ix_(indices, indices)] for indices in members]
     summed, notes = _kurtosis(config, model_set)
     kurtosis = [summed[indices] for indices in members]
-    falls = config.direction == "specialisation"
+    falls = config.direction == "specialization"
     if config.direction == "estimate":
         squared = model_set.statistics.squared_distances()
         near = [squared[np.ix_(indices, indices)] for indices in members]

@@ -37,7 +37,7 @@ class NotKept(UserWarning):
 
 
 def measure(
-    zoo: Zoo,
+    zoo: Zoo | str | Path,
     measures: Measures,
     *,
     models: Iterable[str] | None = None,
@@ -81,6 +81,7 @@ def measure(
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
+    zoo = Zoo.open(zoo)
     sections = sections_of(measures, settings, num_images)
     chosen = targets(zoo, models, epochs)
     dataset = choose("dataset", data) if isinstance(data, str) else None

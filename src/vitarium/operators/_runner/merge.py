@@ -17,7 +17,7 @@ STAGE, ALIGNED = "merge", "aligned"
 
 
 def merge(
-    zoo: Zoo,
+    zoo: Zoo | str | Path,
     method: str | Section,
     *,
     models: Iterable[str],
@@ -67,6 +67,7 @@ def merge(
     it is computed, DiskFull, and NotApplicable where images are needed that there are not.
     """
     check_stage_name(stage)
+    zoo = Zoo.open(zoo)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
     images_of = section("dataset", data) if data is not None else None

@@ -1,6 +1,6 @@
 """Run a study, and write its page, its figures, and what else it exports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class StudyResult:
         ]
 
     def __getitem__(self, title: str) -> pd.DataFrame:
+        if title not in self.tables:
+            raise UnknownName("table", title, self.tables)
         return self.tables[title]
 
     def __repr__(self) -> str:
@@ -50,6 +52,7 @@ def study(
     out: str | Path | None = None,
     figures: str | Path | None = None,
     exports: Mapping[str, str | Path] | None = None,
+    models: Iterable[str] | None = None,
     where: str = "",
     split: SplitName = "test",
     num_images: int | None = None,
@@ -69,7 +72,7 @@ def study(
         out: the page's file; one that is there is replaced. None: no page is written.
         figures: a folder for every figure as PNG and SVG; those of the same names are replaced.
         exports: further files, e.g. `{"json": "forest.json"}` of the study of lineage.
-        where, split, num_images, device, data_dir, progress: see `studies.base.Population`.
+        models, where, split, num_images, device, data_dir, progress: see `studies.base.Population`.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where no model is finished, the condition is
     no SQL, or a library is missing; NotWritable and UnusablePath at once where the page cannot be
@@ -88,7 +91,8 @@ def study(
     if folder is not None:
         check_writable(folder)
     source = zoo if isinstance(zoo, Zoo) else Path(zoo)
-    population = Population(source, where, split, num_images, device, data_dir, progress)
+    chosen = None if models is None else tuple(models)
+    population = Population(source, chosen, where, split, num_images, device, data_dir, progress)
     tables: Tables = section(population)
     if page is not None:
         files.write(page, files.utf8(html(tables)))

@@ -66,7 +66,7 @@ def tables_of(
     """The tables of a population of which everything is measured."""
     analyses, bootstrap = [], config.bootstrap
     for done, stage in enumerate(stages.stages):
-        population.progress.step(f"analysing {stage.name}", done, len(stages.stages))
+        population.progress.step(f"analyzing {stage.name}", done, len(stages.stages))
         analyses.append(analyze(stage, bootstrap))
     findings = {a.stage.name: sentences(a, bootstrap) for a in analyses}
     headlines = headed({stage: text.headlines for stage, text in findings.items()})

@@ -92,6 +92,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         trees=trees,
         compare=[baseline.name for baseline in baselines],
         truth=config.truth,
+        models=population.models,
         where=population.where,
         epochs=config.epochs,
         progress=population.progress,

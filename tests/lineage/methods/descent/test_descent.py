@@ -191,7 +191,7 @@ def test_impossible_numbers_of_trees_are_refused(trees, walks):
 # What storage leaves
 
 
-def quantised(tensors):
+def quantized(tensors):
     """Matrices in 255 even steps a row, as int8 stores them."""
 
     def rounded(value):
@@ -212,7 +212,7 @@ def pruned(tensors):
 
 
 @pytest.mark.parametrize("original", ["a", "a.0", "a.1.0"])
-@pytest.mark.parametrize(("compress", "expected"), [(quantised, "quantised"), (pruned, "pruned")])
+@pytest.mark.parametrize(("compress", "expected"), [(quantized, "quantized"), (pruned, "pruned")])
 def test_a_model_stored_with_less_has_the_one_it_was_made_of(original, compress, expected, walks):
     walks.put("less", compress(walks.tensors[original]), original)
     forest = recover(walks.model_set())

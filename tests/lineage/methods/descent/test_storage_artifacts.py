@@ -39,15 +39,15 @@ def trained(tensors, seed: int, step: float = 0.01):
 
 
 def in_steps(tensors, bits: int, *, by_row: bool, names=("qkv.weight", "fc1.weight")):
-    """Symmetric integers with a scale, as weights are quantised for inference."""
+    """Symmetric integers with a scale, as weights are quantized for inference."""
 
-    def quantised(tensor):
+    def quantized(tensor):
         rows = tensor.flatten(1)
         largest = rows.abs().amax(1, keepdim=True) if by_row else rows.abs().max()
         scale = largest / (2 ** (bits - 1) - 1)
         return ((rows / scale).round() * scale).reshape(tensor.shape)
 
-    return {n: quantised(t) if n in names else t for n, t in tensors.items()}
+    return {n: quantized(t) if n in names else t for n, t in tensors.items()}
 
 
 def rounded(tensors, dtype):
@@ -100,26 +100,26 @@ def test_what_became_of_a_parent_is_told(seed):
 
 @settings(deadline=None, max_examples=10)
 @given(seed=seeds, bits=st.sampled_from([2, 3, 4, 6, 8]), by_row=st.booleans())
-def test_a_quantised_copy_is_told_from_a_quantised_child(seed, bits, by_row):
+def test_a_quantized_copy_is_told_from_a_quantized_child(seed, bits, by_row):
     parent = random(seed)
     child = trained(parent, seed + 1)
-    assert kind(parent, in_steps(parent, bits, by_row=by_row)) == "quantised"
+    assert kind(parent, in_steps(parent, bits, by_row=by_row)) == "quantized"
     assert kind(parent, in_steps(child, bits, by_row=by_row)) == "trained"
     assert kind(in_steps(parent, bits, by_row=by_row), parent) == "trained"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_copy_in_half_precision_is_quantised(dtype):
+def test_a_copy_in_half_precision_is_quantized(dtype):
     parent = random(0)
     half = rounded(parent, dtype)
-    assert kind(parent, half) == "quantised"
-    assert kind(parent, {name: tensor.to(dtype) for name, tensor in half.items()}) == "quantised"
+    assert kind(parent, half) == "quantized"
+    assert kind(parent, {name: tensor.to(dtype) for name, tensor in half.items()}) == "quantized"
     assert kind(half, {name: tensor.to(dtype) for name, tensor in half.items()}) == "copy"
     assert kind(half, parent) == "trained"
     assert kind(trained(parent, 1), half) == "trained"
     # integers in the matrices, and half precision in all others
     mixed = half | {n: t for n, t in in_steps(parent, 8, by_row=True).items() if "c1" in n}
-    assert kind(parent, mixed) == "quantised"
+    assert kind(parent, mixed) == "quantized"
 
 
 def test_a_model_pruned_and_then_trained_is_trained():
@@ -190,7 +190,7 @@ def test_values_of_a_code_book_are_few_though_in_no_even_steps():
 
     child = {name: coded(tensor) for name, tensor in parent.items()}
     assert storage_artifacts(models(child), list(SHAPES)).bits[0] <= 4
-    assert kind(parent, child) == "quantised"
+    assert kind(parent, child) == "quantized"
 
 
 @settings(deadline=None, max_examples=10)

@@ -76,7 +76,7 @@ def with_edge_kinds(
             if same or is_later:
                 kind = edge_kind(models.models[parent], models.models[child], models.tensors)
                 hidden = is_later and kind == "trained"  # zeros would have been seen
-                yield replace(edge, kind="quantised" if hidden else kind)
+                yield replace(edge, kind="quantized" if hidden else kind)
                 continue
         yield edge
 

@@ -76,7 +76,7 @@ def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray
 
 
 def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
-    """What became of the parent: "copy", "quantised" (every tensor that differs has few values or
+    """What became of the parent: "copy", "quantized" (every tensor that differs has few values or
     low precision, and numbers that were in an order still are), "pruned" (what is not zero is as it
     was), "low_rank" (matrices differ by a MAX_LOW_RANK of full rank at most, and those that are no
     matrices as they like), else "trained"."""
@@ -87,7 +87,7 @@ def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
     if all(bool(((old == new) | (new == 0)).all()) for old, new in changed):
         return "pruned"
     if all(_is_quantized(_rows(old), _rows(new)) for old, new in changed):
-        return "quantised"
+        return "quantized"
     highest = 0
     for old, new in sorted((p for p in changed if p[0].ndim > 1), key=lambda p: p[0].numel()):
         rank = difference_rank(old, new)

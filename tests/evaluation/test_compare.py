@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch_cka import CKA
 
 from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
-from vitarium.measures.representations.compare import compare
+from vitarium.evaluation.compare import compare
 
 BLOCKS = ["blocks.0", "blocks.1"]
 

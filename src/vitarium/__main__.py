@@ -1,0 +1,5 @@
+"""`python -m vitarium`: the command line without its script."""
+
+from vitarium.cli import main
+
+main()
