@@ -132,6 +132,7 @@ def test_a_checkpoint_is_named_by_its_model_and_epoch(zoo):
     for epoch in (0, last):
         name = f"{id[:9]}@{epoch}"
         assert zoo.at(name) == (id, epoch)
+        assert zoo.at(str(zoo.at(name))) == (id, epoch)
         assert zoo.checkpoint(name).content == zoo.checkpoint(id, epoch).content
         expected = zoo.state_dict(id, epoch)
         for weights in (zoo.state_dict(name), zoo.load(name).state_dict()):
@@ -145,8 +146,9 @@ def test_a_checkpoint_where_a_model_is_meant_is_explained(zoo):
         zoo[f"{id}@0"]
     with pytest.raises(InvalidInput, match="names an epoch; leave out epoch 1"):
         zoo.load(f"{id}@0", epoch=1)
-    with pytest.raises(InvalidInput, match="write an epoch as a number"):
-        zoo.load(f"{id}@last")
+    for epoch in ("last", "-1", "1.5"):
+        with pytest.raises(InvalidInput, match="write an epoch as a number"):
+            zoo.load(f"{id}@{epoch}")
 
 
 def test_an_open_zoo_is_opened_as_it_is(zoo):

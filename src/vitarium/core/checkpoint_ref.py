@@ -1,9 +1,6 @@
 """A checkpoint of a zoo by name: a model, and the epoch after which it is meant."""
 
-import re
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
-
-from vitarium.core.errors import InvalidInput
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
@@ -13,7 +10,7 @@ MODEL_ID = "^[0-9a-f]{12}$"
 
 
 class CheckpointRef(NamedTuple):
-    """A model after an epoch; as text, `ID@EPOCH`.
+    """A model after an epoch; as text `ID@EPOCH`, which `Zoo.at` reads.
 
     In JSON it is `{"model": ID, "epoch": EPOCH}`, of which pydantic checks both.
     """
@@ -24,14 +21,6 @@ class CheckpointRef(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.model}@{self.epoch}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `ID@EPOCH`. Raises InvalidInput; `Zoo.at` takes beginnings of ids, too."""
-        match = re.fullmatch(r"([0-9a-f]{12})@([0-9]{1,18})", text)
-        if match is None:
-            raise InvalidInput(f"'{text}' is no checkpoint: write ID@EPOCH, e.g. 3f2a0c41d9e7@5")
-        return cls(match[1], int(match[2]))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
