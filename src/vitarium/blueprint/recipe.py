@@ -61,6 +61,8 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _sections_go_together(self) -> Self:
         problems: dict[str, str] = {}
+        if self.objective.is_missing:
+            return self
         augmentation, objective = self.augmentation.config, self.objective
         if getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0):
             if self.batch_size % 2:

@@ -30,6 +30,17 @@ class UnknownName(InvalidInput):
         super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.candidates)}")
 
 
+class MissingPlugin(InvalidInput, AttributeError):
+    """A zoo's model needs a plug-in that is not installed here; its files are whole.
+
+    An AttributeError too, for what asks its settings for a fact that only the plug-in knows.
+    """
+
+    def __init__(self, kind: str, name: str) -> None:
+        remedy = "install it, or name its module in VITARIUM_PLUGINS"
+        super().__init__(f"{kind} '{printable(name)}' is a plug-in that is not here: {remedy}")
+
+
 class QueryTimeout(InvalidInput):
     """A query that took longer than it may, and was stopped."""
 

@@ -10,7 +10,9 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -19,7 +21,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic_core import CoreSchema, core_schema
 
 from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
-from vitarium.core.errors import UnknownName, VitariumError
+from vitarium.core.errors import MissingPlugin, UnknownName, VitariumError
 
 KINDS: Mapping[str, str] = {
     "architecture": "vitarium.architectures",
@@ -137,6 +139,32 @@ def _load_outside() -> None:
             raise VitariumError(f"VITARIUM_PLUGINS: cannot import {module}: {error!r}") from error
 
 
+class MissingSettings(Config, extra="allow"):
+    """Settings of a plug-in that is not here, as they were written."""
+
+    _plugin: tuple[str, str] = ("", "")
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)  # type: ignore[misc]
+        except AttributeError:
+            raise MissingPlugin(*self._plugin) from None
+
+
+_missing: ContextVar[list[str] | None] = ContextVar("missing plug-ins", default=None)
+
+
+@contextmanager
+def missing_allowed() -> Iterator[list[str]]:
+    """Inside, sections of plug-ins that are not here are read, too; gives the names of those."""
+    names: list[str] = []
+    token = _missing.set(names)
+    try:
+        yield names
+    finally:
+        _missing.reset(token)
+
+
 @dataclass(frozen=True)
 class Section:
     """A plug-in chosen by name with its settings; calling it calls the plug-in with them.
@@ -151,7 +179,19 @@ class Section:
 
     @property
     def plugin(self) -> Plugin:
+        """Raises MissingPlugin for one of a zoo's model that is not here."""
+        if self.is_missing:
+            raise MissingPlugin(self.kind, self.name)
         return get(self.kind, self.name)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Of its plug-in; none of one that is not here."""
+        return {} if self.is_missing else self.plugin.facts
+
+    @property
+    def is_missing(self) -> bool:
+        return isinstance(self.config, MissingSettings)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.plugin.function(self.config, *args, **kwargs)
@@ -182,7 +222,12 @@ def section(kind: str, value: Any) -> Section:
     try:
         return choose(kind, value["name"], **settings)
     except UnknownName as error:
-        raise InvalidConfig([Problem(("name",), str(error))]) from None
+        if (missing := _missing.get()) is None:
+            raise InvalidConfig([Problem(("name",), str(error))]) from None
+    missing.append(value["name"])
+    config = MissingSettings.read(settings)
+    config._plugin = (kind, value["name"])
+    return Section(kind, value["name"], config)
 
 
 class SectionOf:

@@ -142,7 +142,7 @@ class ModelLoader:
         parent = CheckpointRef(spec.parent, spec.parent_epoch or 0) if spec.parent else None
         is_classifier = about.num_outputs == examples.num_classes and (
             not isinstance(spec.origin, Recipe)
-            or spec.origin.objective.plugin.facts.get("needs_head", True)
+            or spec.origin.objective.facts.get("needs_head", True)
         )
         return EvalModel(
             str(ref),

@@ -67,9 +67,9 @@ def zoo_origins(zoo: Zoo) -> Origins:
             return ()
         spec = folder.spec()
         makers = (spec.operator, spec.conversion if isinstance(spec, ModelSpec) else None)
-        if any(maker and maker.plugin.facts.get("architecture") for maker in makers):
+        if any(maker and maker.facts.get("architecture") for maker in makers):
             return ()  # of another architecture: a line of weights begins
-        if spec.operator and spec.operator.plugin.facts.get("aligns"):
+        if spec.operator and spec.operator.facts.get("aligns"):
             return spec.ingredients[-1:]  # the first is only what it is made to match
         if spec.parent is None:
             return spec.ingredients

@@ -23,6 +23,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.core.registry import missing_allowed
 from vitarium.core.version import installed_version
 from vitarium.zoo import _model_files as model_files
 from vitarium.zoo._format import packing
@@ -50,9 +51,12 @@ class ModelFolder:
         """Of its description, if that was read. Raises CorruptFile: damaged, or of another."""
         file = self.path / "model.json"
         try:
-            spec = restored((description or read_description(self.path))["spec"])
+            with missing_allowed() as missing:
+                spec = restored((description or read_description(self.path))["spec"])
         except (KeyError, InvalidConfig) as error:
             raise CorruptFile(file, f"no valid spec: {error}") from None
+        if missing:  # ids leave out defaults, which only the plug-in knows
+            spec.__dict__["id"] = self.path.name
         if spec.id != self.path.name:
             raise CorruptFile(file, f"its content has the id {spec.id}")
         return spec

@@ -170,10 +170,10 @@ class _Model:
 
     def _fits(self, spec: Spec) -> None:
         """Raises CorruptFile where the last weights are not those of such a model."""
-        if spec.origin.architecture is None:
+        parts = (spec.origin.architecture, spec.origin.head)
+        if spec.origin.architecture is None or any(part and part.is_missing for part in parts):
             return
         num_outputs = self.folder.about().num_outputs
-        parts = (spec.origin.architecture, spec.origin.head)
         key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
         if key not in self.shapes:
             tensors = spec.origin.build(num_outputs).state_dict()
