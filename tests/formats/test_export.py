@@ -195,11 +195,11 @@ def test_safetensors_files_hold_the_zoos_bits_and_their_factors(zoo, tmp_path):
         assert found.keys() == weights.keys()
         assert all(torch.equal(found[name], weights[name]) for name in weights)
         assert (row["stage"], row["parent"]) == (spec.stage, spec.parent or "")
-        assert float(row["optimizer.lr"]) == spec.origin.described()["optimizer.lr"]
+        assert float(row["optimizer.lr"]) == spec.described()["optimizer.lr"]
         with safe_open(file, framework="pt") as opened:
             notes = json.loads(opened.metadata()["vitarium"])
         assert notes["name"] == id
-        assert notes["optimizer.lr"] == spec.origin.described()["optimizer.lr"]
+        assert notes["optimizer.lr"] == spec.described()["optimizer.lr"]
 
 
 def test_what_safetensors_files_hold_is_imported_with_lineage_and_factors(zoo, tmp_path):
@@ -213,7 +213,7 @@ def test_what_safetensors_files_hold_is_imported_with_lineage_and_factors(zoo, t
         assert torch.equal(again.load(id)(images), zoo.load(name)(images))
         parent = zoo.spec(name).parent
         assert again.spec(id).parent == (named[parent] if parent else None)
-        ours, theirs = zoo.spec(name).origin.described(), again.spec(id).origin.described()
+        ours, theirs = zoo.spec(name).described(), again.spec(id).described()
         assert float(theirs["optimizer.lr"]) == ours["optimizer.lr"]
         assert again.epochs(id)["test_accuracy"].iloc[-1] == pytest.approx(
             zoo.epochs(name)["test_accuracy"].iloc[-1]

@@ -292,4 +292,4 @@ def test_bf16_keeps_rounded_weights_and_trains_with_the_exact_ones(tiny, tmp_pat
     losses = [[e.metrics["train_loss"] for e in f.epochs()[1:]] for f in (folder, exact)]
     assert losses[0] == losses[1]
     assert folder.spec().id != exact.spec().id
-    assert folder.spec().origin.described()["checkpoint_precision"] == "bf16"
+    assert folder.spec().origin.checkpoint_precision == "bf16"

@@ -112,10 +112,6 @@ class Recipe(Config):
         with seeded(derive(self.seed if seed is None else seed, "head")):
             self.head(model, num_outputs)
 
-    def described(self) -> dict[str, Any]:
-        """Every factor by its dotted name, on one level."""
-        return flatten(self.factors())
-
 
 class Imported(Config):
     """What is known of a model that was trained elsewhere; stands where others have a Recipe."""
@@ -145,10 +141,6 @@ class Imported(Config):
         if self.head:
             self.head(model, num_outputs)
         return model
-
-    def described(self) -> dict[str, Any]:
-        """Every factor by its dotted name, on one level."""
-        return described_import(self.factors())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

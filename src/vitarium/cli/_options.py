@@ -3,7 +3,6 @@
 import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -30,23 +29,6 @@ path_option = partial(option, readable=False)
 path_argument = partial(argument, readable=False)
 
 
-class SplitChoice(StrEnum):
-    """Which images of a data set."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-
-
-class PrecisionName(StrEnum):
-    """What is computed in."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    tf32 = "tf32"
-    bf16 = "bf16"
-
-
 ZooFolder = Annotated[Path, path_argument("The zoo's folder.", metavar="DIR")]
 Json = Annotated[bool, option("--json", "As JSON.")]
 DryRunJson = Annotated[bool, option("--json", "With --dry-run: as JSON.")]
@@ -60,13 +42,15 @@ Where = Annotated[str, option(_WHERE, metavar="SQL", show_default=False)]
 Images = Annotated[
     int | None, option("Evaluate on at most this many images, stratified by class.", min=4)
 ]
-Split = Annotated[SplitChoice, option("Split to evaluate on.")]
+Split = Annotated[Literal["train", "val", "test"], option("Split to evaluate on.")]
 Models = Annotated[
     list[str] | None, argument("Ids, or their first digits; ID@3 is a model after its epoch 3.")
 ]
 Stage = Annotated[str, option("Stage of the new models in the zoo's tables.")]
 _PRECISION = "auto: the fastest on this machine, measured once; bf16 is autocast."
-Precision = Annotated[PrecisionName, option(_PRECISION, rich_help_panel="Speed")]
+Precision = Annotated[
+    Literal["auto", "fp32", "tf32", "bf16"], option(_PRECISION, rich_help_panel="Speed")
+]
 DryRun = Annotated[bool, option("--dry-run", "List what would be done; write nothing.")]
 Wait = Annotated[bool, option("--wait", "Wait for another process that writes into the zoo.")]
 _WORKERS = (

@@ -87,7 +87,7 @@ def compress(
     set_: options.Settings = None,
     stage: options.Stage = "compressed",
     workers: options.Workers = None,
-    precision: options.Precision = options.PrecisionName.auto,
+    precision: options.Precision = "auto",
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -127,7 +127,7 @@ def compress(
         device=device,
         data_dir=data_dir,
         workers=workers,
-        grow_options={"precision": precision.value},
+        grow_options={"precision": precision},
         **ctx.meta.get(_SETTINGS, {}),
         **options.parsed(set_),
     )

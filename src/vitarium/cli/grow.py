@@ -1,10 +1,9 @@
 """`vitarium demo` and `vitarium grow`."""
 
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan
     from vitarium.engine.tuning.auto_tuner import TrainRequest
     from vitarium.engine.tuning.estimate import StageEstimate
-
-
-EngineName = StrEnum("EngineName", ["local", "ray"])  # where the workers run
 
 
 _ray_option = partial(option, rich_help_panel="On a Ray cluster")
@@ -68,7 +64,7 @@ def grow(
             min=0,
         ),
     ] = None,
-    precision: options.Precision = options.PrecisionName.auto,
+    precision: options.Precision = "auto",
     compiled: Annotated[
         bool | None,
         _speed_option(
@@ -94,9 +90,9 @@ def grow(
     wait: options.Wait = False,
     deterministic: Annotated[bool, option("Deterministic, or faster on GPUs.")] = True,
     engine: Annotated[
-        EngineName,
+        Literal["local", "ray"],
         _ray_option("local: processes on this machine; ray: a cluster, with the same bits."),
-    ] = EngineName.local,
+    ] = "local",
     address: Annotated[
         str | None,
         _ray_option(
@@ -139,7 +135,7 @@ def grow(
         from vitarium.engine.tuning.auto_tuner import TrainRequest
 
         # to try a compilation takes a minute, so not unless it is asked for
-        request = TrainRequest(precision.value, bool(compiled), stacked or "auto")
+        request = TrainRequest(precision, bool(compiled), stacked or "auto")
         planned = plan(loaded, parents_in(folder))
         _print_estimate(planned, workers, device, request if calibrate else None, json=json)
         return
@@ -151,12 +147,12 @@ def grow(
         data_dir=data_dir,
         loader_workers=loader_workers,
         deterministic=deterministic,
-        precision=precision.value,
+        precision=precision,
         compiled="auto" if compiled is None else compiled,
         stacked=stacked or "auto",
         wait=wait,
         trace=trace,
-        engine=engine.value,
+        engine=engine,
         address=address,
         cpus_per_model=cpus_per_model,
         gpus_per_model=gpus_per_model,

@@ -1,8 +1,7 @@
 """`vitarium measure`: numbers of models, and of pairs of them."""
 
 import re
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,14 +23,6 @@ _SHOWN_REFUSALS = 8
 _ID = re.compile(r"\b[0-9a-f]{12}(@\d+)?\b")
 
 
-class PairChoice(StrEnum):
-    """Which pairs of models."""
-
-    same_parent = "same-parent"
-    same_stage = "same-stage"
-    all = "all"
-
-
 def measure(
     directory: options.ZooFolder,
     measures: Annotated[
@@ -45,8 +36,10 @@ def measure(
     epochs: Annotated[
         str, option("Epochs to measure, e.g. 0,5,10.", metavar="all|last|LIST")
     ] = "last",
-    pairs: Annotated[PairChoice, option("Pairs, for measures of pairs.")] = PairChoice.same_stage,
-    split: options.Split = options.SplitChoice.test,
+    pairs: Annotated[
+        Literal["same-parent", "same-stage", "all"], option("Pairs, for measures of pairs.")
+    ] = "same-stage",
+    split: options.Split = "test",
     num_images: options.Images = None,
     data: Annotated[
         str | None, option("Dataset for all models. Default: each model's own.")
@@ -87,8 +80,8 @@ def measure(
             measures or quick(),
             models=models,
             epochs=_epochs(epochs),
-            pairs=pairs.value,
-            split=split.value,
+            pairs=pairs,
+            split=split,
             num_images=num_images,
             data=data,
             device=device,

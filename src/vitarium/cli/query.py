@@ -4,9 +4,8 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vitarium.cli._options import Json, ZooFolder, argument, option, path_option
 from vitarium.cli._streams import exactly
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from vitarium.zoo.query import Database
 
 
-Format = StrEnum("Format", ["table", "csv", "json", "parquet"])  # how the result is written
+Format = Literal["table", "csv", "json", "parquet"]
 
 
 def query(
@@ -57,16 +56,16 @@ def query(
     from vitarium.zoo.query import Database
 
     database = Database(Zoo.open(directory).path, timeout=timeout)
-    output_format = _format(Format.json if json else format, output)
+    output_format = _format("json" if json else format, output)
     if not sql.strip():
-        describe(database, directory, as_json=output_format is Format.json)
+        describe(database, directory, as_json=output_format == "json")
     elif output:
         files.write(output, _PIECES[output_format](database, sql))
-    elif output_format is Format.csv:
+    elif output_format == "csv":
         for piece in _csv(database, sql):
             cells = piece.decode().split("\t")  # no terminal is harmed by a tab
             sys.stdout.write(exactly("\t".join(printable(cell, newline="\n") for cell in cells)))
-    elif output_format is Format.json:
+    elif output_format == "json":
         for piece in _json(database, sql):
             sys.stdout.write(encodable_json(piece.decode()))
     else:
@@ -103,17 +102,16 @@ def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
 def _format(requested: Format | None, output: Path | None) -> Format:
     """Raises InvalidInput for a format that cannot go where it should."""
     if output is None:
-        if requested is Format.parquet:
+        if requested == "parquet":
             raise InvalidInput("parquet is no text; name a file for it with --output FILE")
-        return requested or Format.table
-    ending = output.suffix.removeprefix(".").lower()
-    if requested is None and ending in _PIECES:
-        return Format(ending)
-    if requested is None or requested not in _PIECES:
-        raise InvalidInput(
-            f"{output} can be {', '.join(_PIECES)}; say which by its ending, or with --format"
-        )
-    return requested
+        return requested or "table"
+    chosen = requested or output.suffix.removeprefix(".").lower()
+    for name in _PIECES:
+        if name == chosen:
+            return name
+    raise InvalidInput(
+        f"{output} can be {', '.join(_PIECES)}; say which by its ending, or with --format"
+    )
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -191,8 +189,8 @@ class _Pieces(io.BytesIO):
         return piece
 
 
-_PIECES: dict[str, Callable[["Database", str], Iterator[bytes]]] = {
-    Format.csv: _csv,
-    Format.json: _json,
-    Format.parquet: _parquet,
+_PIECES: dict[Format, Callable[["Database", str], Iterator[bytes]]] = {
+    "csv": _csv,
+    "json": _json,
+    "parquet": _parquet,
 }

@@ -24,7 +24,7 @@ ZooOrWeights = Annotated[
     Path, path_argument("A zoo's folder, or one with files of weights.", metavar="DIR")
 ]
 _RUNNING: dict[str, tuple[Any, Any]] = {
-    "split": (options.Split, options.SplitChoice.test),
+    "split": (options.Split, "test"),
     "num_images": (options.Images, None),
     "device": (options.Device, "auto"),
     "data_dir": (options.DataDir, None),
@@ -105,8 +105,6 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
     names = ("out", "figures", "where", *_RUNNING)
     common = {name: values[name] for name in names if name in values}
-    if "split" in common:
-        common["split"] = common["split"].value
     with progress_bar("opening", transient=True) as progress:
         result = study(
             values["directory"],

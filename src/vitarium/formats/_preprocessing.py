@@ -37,7 +37,7 @@ def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
     architecture = spec.origin.architecture
     assert architecture
     size: tuple[int, int, int] = architecture.config.input_size
-    factors = spec.origin.described()
+    factors = spec.described()
     resize = factors.get("augmentation.resize") or min(size[1:])
     interpolation = factors.get("augmentation.interpolation") or "bilinear"
     mean_and_std = _normalization(spec, factors, size[0], config)

@@ -414,8 +414,8 @@ def test_a_grown_zoo_comes_back_with_its_weights_metrics_factors_and_lineage(
         assert was.status == is_.status
         assert is_.spec().parent == twin.get(was.spec().parent)
         assert is_.spec().parent_epoch == was.spec().parent_epoch
-        factors = is_.spec().origin.described()
-        expected = was.spec().origin.described()
+        factors = is_.spec().described()
+        expected = was.spec().described()
         assert {key: factors[key] for key in expected} == json.loads(json.dumps(expected))
     export(zoo, "vit_zoo", out=tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "out")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vitarium.blueprint import Imported, Recipe, Spec
+from vitarium.blueprint import Imported, Recipe, Spec, flatten
 from vitarium.core import files
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput
@@ -55,7 +55,7 @@ class _PublishedPaths:
         if id not in self._paths:
             spec = self.zoo.spec(id)
             if _is_published(spec):
-                path: str = spec.origin.described()["name"]
+                path: str = spec.described()["name"]
             elif spec.parent is None:
                 path = f"pretraining/{id}"
             else:
@@ -116,7 +116,7 @@ def _configuration(zoo: Zoo, id: str, paths: _PublishedPaths) -> dict[str, Any]:
     if isinstance(spec.origin, Imported):
         factors: Mapping[str, Any] = spec.origin.settings
     else:
-        described, structural = spec.origin.described(), ("architecture", "head")
+        described, structural = flatten(spec.origin.factors()), ("architecture", "head")
         factors = {k: v for k, v in described.items() if k.partition(".")[0] not in structural}
     config = published.to_published(factors)
     if not _is_published(spec):
