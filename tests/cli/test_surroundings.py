@@ -163,7 +163,7 @@ def test_nothing_is_computed_for_a_read_only_disk(
     folder = disk("3m")
     remount_read_only(folder)
     typed = filled(slots, out=folder)
-    for work in ("vitarium.studies._runner.study.html", "vitarium.zoo._format.packing.against"):
+    for work in ("vitarium.studies.report.page.html", "vitarium.zoo._format.packing.against"):
         monkeypatch.setattr(work, forbidden)
     outcome = runner.run(typed(example.typed))
     assert_outcome(outcome, example, fails=True, because="choose another folder")

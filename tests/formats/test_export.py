@@ -17,7 +17,7 @@ from vitarium.core.registry import section
 from vitarium.data.expected import normalization
 from vitarium.data.load import load
 from vitarium.formats.base import exporter, importer
-from vitarium.formats.export import Skipped, export, select
+from vitarium.formats.export import Skipped, export, exported
 from vitarium.formats.import_zoo import import_zoo
 from vitarium.testing import check_exporter
 
@@ -98,31 +98,32 @@ def test_the_contract_names_exporter_and_rule(forgotten, write, message):
 def test_models_are_chosen_by_the_beginnings_of_their_ids_and_epochs(zoo):
     id = zoo.ids()[0]
     last = zoo.folder(id).checkpoint()[0]
-    assert select(zoo, [f"{id[:8]}@0", id, id[:6]]) == [
+    assert exported(zoo, [f"{id[:8]}@0", id, id[:6]]) == [
         CheckpointRef(id, 0),
         CheckpointRef(id, last),
     ]
     everything = {CheckpointRef(id, zoo.folder(id).checkpoint()[0]) for id in zoo.ids()}
-    assert set(select(zoo)) == everything
-    assert len(select(zoo)) == len(everything)
+    assert set(exported(zoo)) == everything
+    assert len(exported(zoo)) == len(everything)
 
 
 def test_models_are_chosen_by_a_condition(zoo):
-    selected_ids = {one.model for one in select(zoo, where="stage = 'finetune' and lr < 0.005")}
+    selected_ids = {one.model for one in exported(zoo, where="stage = 'finetune' and lr < 0.005")}
     table = zoo.models()
     wanted = (table["stage"] == "finetune") & (table["optimizer.lr"] == 0.001)
     assert selected_ids == set(table[wanted]["id"])
-    with pytest.raises(InvalidInput, match="has no finished model for which lr > 9"):
-        select(zoo, where="lr > 9")
-    with pytest.raises(InvalidInput, match="not both"):
-        select(zoo, zoo.ids(), where="lr > 0")
+    with pytest.raises(InvalidInput, match="no model fulfills the condition lr > 9"):
+        exported(zoo, where="lr > 9")
+    two = sorted(selected_ids)[:1] + table["id"][~wanted].tolist()[:1]
+    assert [ref.model for ref in exported(zoo, two, where="lr < 0.005")] == two[:1]
+    assert exported(zoo, table["id"][wanted]) == [zoo.at(id) for id in table["id"][wanted]]
 
 
 def test_unfinished_models_are_exported_only_when_they_are_named(zoo):
     id = zoo.ids()[0]
     (zoo.folder(id).path / "result.json").unlink()
-    assert id not in [one.model for one in select(zoo)]
-    assert select(zoo, [id])[0].model == id
+    assert id not in [one.model for one in exported(zoo)]
+    assert exported(zoo, [id])[0].model == id
 
 
 @pytest.mark.parametrize("filled", [True, False])

@@ -63,3 +63,18 @@ def test_a_measure_that_is_not_symmetric_and_does_not_say_so_breaks_the_contract
 
     with pytest.raises(AssertionError, match=r"'made_up': .*both orders"):
         check_measure("made_up", grown_zoo)
+    assert not len(grown_zoo.records())  # a copy was measured
+
+
+def test_parts_that_change_places_are_not_symmetric_unless_they_lie_along_a_path(
+    grown_zoo, made_up
+):
+    def ends(config: NoConfig, first: Predictions, second: Predictions):
+        """The mean logit of each."""
+        return {"first": float(first.logits.mean()), "second": float(second.logits.mean())}
+
+    made_up(ends)
+    with pytest.raises(AssertionError, match=r"'made_up': .*both orders"):
+        check_measure("made_up", grown_zoo)
+    measure("made_up", unit="1", symmetric="mirrored")(ends)
+    check_measure("made_up", grown_zoo.path)

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from vitarium.core.errors import InvalidInput
-from vitarium.zoo import Zoo
 
 
 def option(*texts: str, **settings: Any) -> Any:
@@ -60,24 +59,6 @@ _WORKERS = (
 Workers = Annotated[int | None, option(_WORKERS, min=0)]
 _SET = "A setting of the plug-in, see `vitarium plugins`; a list as [1,2]. May be repeated."
 Settings = Annotated[list[str] | None, option("--set", _SET, metavar="NAME=VALUE")]
-
-
-def selected(zoo: Zoo, models: Sequence[str] | None, where: str, verb: str) -> list[str]:
-    """The models that are named, then those that fulfill a condition, each once.
-
-    Raises InvalidInput where there are none.
-    """
-    from vitarium.zoo.listing import listing
-
-    if not models and not where:
-        raise InvalidInput(f"say which models to {verb}: their ids, or a condition (--where SQL)")
-    named = [*(models or ())]
-    if where:
-        matching = [row["model"] for row in listing(zoo.path, where=where).rows]
-        if not matching:
-            raise InvalidInput(f"no model fulfills the condition {where}")
-        named += [id for id in matching if id not in named]
-    return named
 
 
 def parsed(

@@ -11,7 +11,6 @@ from vitarium.cli._options import option
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
-from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     from vitarium.compression.compress import Compression
@@ -113,13 +112,12 @@ def compress(
     if method == "list":
         print_rows({"method": name, "what": p.summary} for name, p in methods().items())
         return
-    zoo = Zoo.open(directory)
-    named = options.selected(zoo, models, where, "compress")
     recipe = {"objective": objective, **options.parsed(train, "--train", "optimizer.lr=5e-4")}
     compression = run(
-        zoo,
+        directory,
         method,
-        models=named,
+        models=models or None,
+        where=where,
         epochs=epochs,
         data=data,
         recipe=recipe,

@@ -73,12 +73,11 @@ def measure(
     from vitarium.measures._runner.measure import measure as run
 
     zoo = Zoo.open(directory)
-    models = options.selected(zoo, None, where, "measure") if where else None
     with progress_bar("measuring") as progress:
         table = run(
             zoo,
             measures or quick(),
-            models=models,
+            where=where,
             epochs=_epochs(epochs),
             pairs=pairs,
             split=split,

@@ -78,6 +78,7 @@ def merge(
     """
     from vitarium.core.registry import get, plugins
     from vitarium.operators._runner.merge import merge as run
+    from vitarium.zoo.listing import select
 
     if method == "list" or not (method or models or where):
         methods()
@@ -87,7 +88,7 @@ def merge(
         raise InvalidInput(f"say how to merge (--method): {names}")
     plugin = get("operator", method)
     zoo = Zoo.open(directory)
-    named = options.selected(zoo, models, where, "merge")
+    named = select(zoo, models or None, where, "merge")
     of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
     rows = []
     with progress_bar(plugin.name) as progress:

@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from vitarium.core.registry import Section, choose
 from vitarium.engine.grow import Growth, grow
 from vitarium.measures._runner.measure import measure
 from vitarium.zoo import Zoo
+from vitarium.zoo.listing import select
+from vitarium.zoo.model import ModelNames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +71,8 @@ def compress(
     zoo: Zoo | str | Path,
     method: str | Section = "minivit",
     *,
-    models: Iterable[str],
+    models: ModelNames | None = None,
+    where: str = "",
     epochs: int | None = None,
     data: str | Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -93,6 +96,7 @@ def compress(
     Args:
         method: an operator that makes a smaller model of one.
         models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
+        where: of these, or of all, only models that fulfill this condition.
         epochs: of the training; None: as many as the original was trained for.
         data: a data set to learn from; None: the original's.
         recipe: other factors of the training by dotted path; see `DEFAULTS`.
@@ -109,9 +113,7 @@ def compress(
     asked_for = {"epochs": epochs, "data": data}
     overrides = {name: value for name, value in asked_for.items() if value is not None}
     overrides |= recipe or {}
-    refs = list(dict.fromkeys(map(zoo.at, models)))
-    if not refs:
-        raise InvalidInput("say which models to compress")
+    refs = list(dict.fromkeys(map(zoo.at, select(zoo, models, where, "compress"))))
     for ref in refs:
         if zoo.folder(ref.model).status == "diverged":
             raise InvalidInput(f"model {ref} diverged; leave it out")

@@ -65,14 +65,14 @@ class Growth:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per model of the plan: model, stage, parent, outcome (grown, existing, diverged,
-        failed, skipped) and reason."""
+        failed, skipped; "": not yet any) and reason."""
         import pandas as pd
 
         outcomes = dict.fromkeys(self.grown, ("grown", ""))
         outcomes |= dict.fromkeys(self.existing, ("existing", ""))
         for outcome in ("diverged", "failed", "skipped"):
             outcomes |= {id: (outcome, why) for id, why in getattr(self, outcome).items()}
-        rows = [(m.id, m.stage, m.parent, *outcomes[m.id]) for m in self.plan.models]
+        rows = [(m.id, m.stage, m.parent, *outcomes.get(m.id, ("", ""))) for m in self.plan.models]
         return pd.DataFrame(rows, columns=["model", "stage", "parent", "outcome", "reason"])
 
     def note(self, event: Event) -> None:
@@ -86,7 +86,7 @@ class Growth:
 
 def grow(
     blueprint: Blueprint | Plan | str | Path,
-    zoo: str | Path,
+    zoo: Zoo | str | Path,
     *,
     workers: int | None = None,
     device: str = "auto",

@@ -6,23 +6,17 @@ from vitarium.blueprint.blueprint import Start
 from vitarium.blueprint.plan import Find, Parent
 from vitarium.core.errors import InvalidInput
 from vitarium.zoo import Zoo
-from vitarium.zoo.listing import listing
+from vitarium.zoo.listing import select
 
 
-def parents_in(folder: str | Path) -> Find:
+def parents_in(folder: Zoo | str | Path) -> Find:
     """What finds them; the zoo is opened when something is asked for."""
 
     def find(start: Start) -> list[Parent]:
         """Raises NotAZoo, UnknownName, InvalidInput and CorruptFile."""
         zoo = Zoo.open(folder)
-        if start.models:
-            ids = [zoo.find(model) for model in start.models]
-        else:
-            ids = [row["model"] for row in listing(zoo.path, where=start.where).rows]
-        if not ids:
-            raise InvalidInput(f"no model of {folder} fulfills the condition {start.where}")
         parents = []
-        for id in dict.fromkeys(ids):
+        for id in map(zoo.find, select(zoo, start.models or None, start.where)):
             model = zoo.folder(id)
             epochs = tuple(epoch.number for epoch in model.epochs() if epoch.checkpoint)
             if model.status != "finished" or not epochs:

@@ -16,26 +16,26 @@ Pair = tuple[CheckpointRef, CheckpointRef]
 _TILE = 16
 
 
-def targets(zoo: Zoo, models: Iterable[str] | None, epochs: Epochs) -> list[CheckpointRef]:
-    """Models (None: all that have weights) after their last stored epoch, all, or chosen ones.
+def targets(zoo: Zoo, models: Iterable[str], epochs: Epochs) -> list[CheckpointRef]:
+    """Models after their last stored epoch, all, or chosen ones; `ID@EPOCH` after its own.
 
     A model that lacks a chosen epoch is skipped. Raises UnknownName, and InvalidInput where no
     model has weights of such an epoch.
     """
-    ids = zoo.ids() if models is None else [zoo.find(model) for model in models]
+    names = list(models)
     chosen: list[Any] = [epochs] if isinstance(epochs, str | int) else list(epochs)
-    selected = []
-    for id in dict.fromkeys(ids):
+    selected = [zoo.at(name) for name in names if "@" in name]
+    for id in (zoo.find(name) for name in names if "@" not in name):
         numbers = [epoch.number for epoch in zoo.folder(id).epochs() if epoch.checkpoint]
         if epochs == "last":
             numbers = numbers and [max(numbers)]
         elif epochs != "all":
             numbers = [number for number in chosen if number in numbers]
         selected += [CheckpointRef(id, number) for number in numbers]
-    if ids and not selected:
+    if names and not selected:
         text = ", ".join(map(str, chosen))
-        raise InvalidInput(f"none of the {len(ids)} models has weights of epoch {text}")
-    return selected
+        raise InvalidInput(f"none of the {len(names)} models has weights of epoch {text}")
+    return list(dict.fromkeys(selected))
 
 
 def pairs_of(zoo: Zoo, models: Sequence[CheckpointRef], which: str) -> list[Pair]:

@@ -1,7 +1,7 @@
 """Write models of a zoo for other programs to read; formats are in `exporters/` and `hub/`."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,8 @@ from vitarium.core.file_faults import check_writable, writing
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Plugin, Section, choose
 from vitarium.zoo import Zoo
-from vitarium.zoo.listing import listing
+from vitarium.zoo.listing import select
+from vitarium.zoo.model import ModelNames
 
 _MAX_LISTED = 5  # models that an error names
 
@@ -35,7 +36,7 @@ def export(
     exporter: str,
     *,
     out: str | Path,
-    models: Sequence[str] | None = None,
+    models: ModelNames | None = None,
     where: str = "",
     skip: bool = False,
     progress: Progress = SILENT,
@@ -50,7 +51,7 @@ def export(
         out: a folder that is new or empty.
         models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
             None: every finished model, after its last epoch.
-        where: instead, finished models that fulfil an SQL condition, as `vitarium ls` has it.
+        where: of these, only models that fulfill this condition, as `vitarium ls` has it.
         skip: leave out models for which the format has no place, instead of an error.
         progress: counts files and folders; the task is the name of the last one written.
         listener: is called for every model that is left out.
@@ -66,7 +67,7 @@ def export(
     with writing(target):
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
-    checkpoints = _accepted(section, zoo, select(zoo, models, where), skip, listener)
+    checkpoints = _accepted(section, zoo, exported(zoo, models, where), skip, listener)
     check_writable(target.parent)
     beside = target.with_name(files.temporary_name(target))
     written = []
@@ -87,18 +88,16 @@ def export(
     return written
 
 
-def select(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> list[CheckpointRef]:
+def exported(zoo: Zoo, models: ModelNames | None = None, where: str = "") -> list[CheckpointRef]:
     """The checkpoints that `export` would write, each once. Raises UnknownName, and InvalidInput
     where an epoch's weights are not kept, no model is finished, or the condition is no SQL."""
-    if models is not None and where:
-        raise InvalidInput("name models or give a condition (where), not both")
+    names = select(zoo, models, where)
     if models is None:
-        rows = listing(zoo.path, where=where).rows
-        models = [row["model"] for row in rows if row["status"] == "finished"]
-    if not models:
+        names = [name for name in names if zoo.folder(name).status == "finished"]
+    if not names:
         which = f"finished model for which {where}" if where else "finished model to export"
         raise InvalidInput(f"{zoo.path} has no {which}")
-    return list(dict.fromkeys(map(zoo.at, models)))
+    return list(dict.fromkeys(map(zoo.at, names)))
 
 
 def _accepted(

@@ -5,7 +5,7 @@ What cannot be read is left out and reported; models that cannot be compared are
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from vitarium.lineage.ground_truth import Truth, true_parents, zoo_origins
 from vitarium.zoo import Zoo
 from vitarium.zoo.checkpoint import MAX_DEPTH
 from vitarium.zoo.listing import SCORES, listing
+from vitarium.zoo.model import ModelNames, names_of
 
 MIN_COMMON_SHARE = 0.5
 """Models are compared with each other where at least this share of the numbers of each, heads left
@@ -63,7 +64,7 @@ class LoadedModels:
 def load(
     source: Zoo | str | Path,
     *,
-    models: Iterable[str] | None = None,
+    models: ModelNames | None = None,
     where: str = "",
     epochs: Epochs = "last",
     progress: Progress = SILENT,
@@ -86,7 +87,7 @@ def load(
     if isinstance(source, Zoo) or files.exists(Path(source) / "zoo.json"):
         zoo = Zoo.open(source)
         path = zoo.path
-        ids = None if models is None else [zoo.find(model) for model in models]
+        ids = None if models is None else [zoo.find(model) for model in names_of(models)]
         rows = listing(path, models=ids, where=where).rows
         loaded, left_out, checkpoints, info = _load_zoo(zoo, rows, epochs, progress)
         usable = _usable(loaded, left_out)

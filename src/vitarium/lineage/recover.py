@@ -1,6 +1,6 @@
 """Recover the lineage of a zoo or of a folder of files, and score it where the truth is known."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from vitarium.lineage.ground_truth import Truth, restrict_truth
 from vitarium.lineage.load import Epochs, LoadedModels, first_non_finite, load
 from vitarium.lineage.scores import Scores, scores
 from vitarium.zoo import Zoo
+from vitarium.zoo.model import ModelNames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,8 @@ class Recovered:
         rows += [{"model": root, "confidence": sure} for root, sure in forest.roots.items()]
         columns = ["model", "parent", "confidence", "share", "kind"]
         trees = pd.DataFrame({"model": forest.models, "tree": forest.families})
-        frame = trees.merge(pd.DataFrame(rows, columns=columns), on="model")
+        edges = pd.DataFrame(rows, columns=columns, dtype=object)
+        frame = trees.merge(edges.astype({"confidence": float, "share": float}), on="model")
         if self.truth is not None:
             frame["true_parents"] = frame["model"].map(dict(self.truth))
         return frame
@@ -69,7 +71,7 @@ def recover(
     trees: int | None = None,
     compare: Sequence[str | Section] = (),
     truth: bool | None = None,
-    models: Iterable[str] | None = None,
+    models: ModelNames | None = None,
     where: str = "",
     epochs: Epochs = "last",
     progress: Progress = SILENT,

@@ -46,7 +46,7 @@ def measure(
     unit: str,
     title: str = "",
     paper: str = "",
-    symmetric: bool = True,
+    symmetric: bool | Literal["mirrored"] = True,
     as_distance: AsDistance | None = None,
     quick: bool = True,
     held_out: bool | None = None,
@@ -87,8 +87,8 @@ def measure(
         unit: of its values: "nats", "norm", ...; "fraction" is shown in percent.
         title: what tables and figures call it; "": its name, with spaces.
         paper: authors, year, and where it is, e.g. "Guo et al. 2017, arXiv 1706.04599".
-        symmetric: of a pair: whether the values are the same in both orders (along a path: from its
-            other end); else both are measured.
+        symmetric: of a pair: whether the values are the same in both orders; else both are taken;
+            "mirrored": the same, along a path from its other end.
         as_distance: of a pair: how a value becomes a squared Euclidean distance, up to a constant:
             it is one ("identity"), 1 - value is ("one_minus"), or its square is ("square"). None:
             there is no such distance.
@@ -114,7 +114,7 @@ def measure(
         if tuple(inputs) not in _KINDS:
             raise TypeError(f"measure '{name}': parameters {hints} are those of no kind of measure")
         of, needs = _KINDS[tuple(inputs)]
-        if of == "model" and not (symmetric and as_distance is None and not heat_map):
+        if of == "model" and not (symmetric is True and as_distance is None and not heat_map):
             pairs_only = "symmetric, as_distance and heat_map are facts of pairs"
             raise TypeError(f"measure '{name}': {pairs_only}")
         if (reason is not None) != ((of, needs) == ("pair", "weights")):

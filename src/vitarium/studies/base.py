@@ -1,6 +1,6 @@
 """The contract of studies: a population of models in, tables out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,13 +34,13 @@ class Population:
     """
 
     source: Zoo | Path
-    models: Iterable[str] | None = None
     where: str = ""
     split: SplitName = "test"
     num_images: int | None = None
     device: str = "auto"
     data_dir: Path | None = None
     progress: Progress = SILENT
+    models: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:

@@ -19,14 +19,18 @@ CLASSES = 10
 
 
 @contextmanager
-def tiny_zoo(architecture: Mapping[str, Any] | None = None) -> Iterator[Zoo]:
-    """A copy of a zoo of trained models, which may be changed; it is removed at the end.
+def tiny_zoo(
+    architecture: Mapping[str, Any] | None = None, *, instead: Zoo | str | Path | None = None
+) -> Iterator[Zoo]:
+    """A copy of a zoo of trained models, or of one instead, which may be changed; it is removed at
+    the end.
 
     It has two parents of 2 epochs, and two children of each, with equal heads at their start, which
     were trained for 1 epoch on scikit-learn's digits. The zoo is grown once in a process, with the
     settings of `architecture` in place of those of `ARCHITECTURE`.
     """
-    grown = _grown(json.dumps({**ARCHITECTURE, **(architecture or {})}))
+    settings = json.dumps({**ARCHITECTURE, **(architecture or {})})
+    grown = _grown(settings) if instead is None else Zoo.open(instead).path
     with TemporaryDirectory() as folder:
         yield Zoo.open(shutil.copytree(grown, Path(folder) / "zoo"))
 

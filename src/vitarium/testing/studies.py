@@ -1,7 +1,6 @@
 """The contract of studies (`vitarium.studies.base`), checked."""
 
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 
 from vitarium.testing._rules import Contract
@@ -9,20 +8,20 @@ from vitarium.testing._tiny_zoo import tiny_zoo
 from vitarium.zoo import Zoo
 
 
-def check_study(name: str, zoo: Zoo | None = None) -> None:
+def check_study(name: str, zoo: Zoo | str | Path | None = None) -> None:
     """Check a study by its contract: it is described, gives tables, and the same page each time.
 
     Args:
         name: of a registered study. It runs with its settings `tiny` on 40 images.
-        zoo: what it studies; values that it measures are added to the zoo's records. None: a zoo
-            of tiny models on scikit-learn's digits, grown once per process in a few seconds.
+        zoo: a copy of it is studied. None: a zoo of tiny models on scikit-learn's digits, grown
+            once per process in a few seconds.
     """
     from vitarium.studies._runner.study import study
 
     rule = Contract("study", name)
     rule.described()
     settings = {"num_images": 40, **rule.facts["tiny"]}
-    with tempfile.TemporaryDirectory() as folder, nullcontext(zoo) if zoo else tiny_zoo() as zoo:
+    with tempfile.TemporaryDirectory() as folder, tiny_zoo(instead=zoo) as zoo:
         models = set(zoo.ids())
         page, again = Path(folder) / "page.html", Path(folder) / "again.html"
         exports = {key: Path(folder) / key for key in rule.facts["exports"]}

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitarium.core.errors import InvalidInput
 from vitarium.zoo.model import SCORES as SCORES
+from vitarium.zoo.model import ModelNames, names_of
 from vitarium.zoo.query import Database, UnknownColumn, quote
+from vitarium.zoo.zoo import Zoo
 
 _FIXED = ("model", "stage", "parent", "epochs", "before", "after", "status")
 
@@ -63,10 +66,9 @@ def listing(
     free = [name for name in columns if name in headed or name.lower() not in taken]
     listed = ", ".join(f"{columns[name]} AS {quote(name)}" for name in free)
     source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first ON model = id"
-    conditions = [f"(\n{where}\n)"] if where.strip() else []  # a comment ends with its line
     if models is not None:
-        conditions.append(f"model IN ({', '.join(['NULL', *(repr(id) for id in models)])})")
-    condition = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        source += f" WHERE id IN ({', '.join(['NULL', *map(repr, models)])})"
+    condition = f"WHERE (\n{where}\n)" if where.strip() else ""  # a comment ends with its line
     order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])
     try:
         names, rows = database.rows(
@@ -80,6 +82,27 @@ def listing(
         matching=rows[0][-1] if rows else 0,
         total=database.rows("SELECT count(*) FROM models")[1][0][0],
     )
+
+
+def select(
+    zoo: Zoo, models: ModelNames | None = None, where: str = "", verb: str = ""
+) -> list[str]:
+    """Names of models, `ID` or `ID@EPOCH`: of those that are named, or of all, those
+    that fulfill the condition, see `listing`.
+
+    Raises InvalidInput where none does; and with a verb where neither models nor a condition is
+    given, e.g. "say which models to merge".
+    """
+    if verb and not where and (models is None or not (models := names_of(models))):
+        raise InvalidInput(f"say which models to {verb}: their ids, or a condition (where)")
+    if not where.strip():
+        return zoo.ids() if models is None else names_of(models)
+    matching = [row["model"] for row in listing(zoo.path, where=where).rows]
+    named = matching if models is None else names_of(models)
+    selected = [name for name in named if zoo.find(name.partition("@")[0]) in matching]
+    if not selected:
+        raise InvalidInput(f"no model fulfills the condition {where}")
+    return selected
 
 
 def _score(database: Database, table: str) -> str:

@@ -1,6 +1,6 @@
 """A model of a zoo, as `zoo[ID]` gives it: what it is, where it comes from, and its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,17 @@ class Model:
             facts["epochs"], metrics = epochs[-1].number, epochs[-1].metrics
             facts |= {n: f"{metrics[n]:.4g}" for n in SCORES if metrics.get(n) is not None}
         return facts
+
+
+ModelName = str | CheckpointRef | Model
+"""A model by its id or a beginning of it, a checkpoint as `ID@EPOCH`, or what the zoo gave."""
+ModelNames = ModelName | Iterable[ModelName]
+
+
+def names_of(models: ModelNames) -> list[str]:
+    """Of each, `ID` or `ID@EPOCH`; one model stands for a list of itself."""
+    listed = [models] if isinstance(models, ModelName) else models
+    return [m.id if isinstance(m, Model) else str(m) for m in listed]
 
 
 def _html_table(facts: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from vitarium.core.numerals import is_number
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._query_limits import TIMEOUT
-from vitarium.zoo.model import Model
+from vitarium.zoo.model import Model, ModelName, names_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +48,10 @@ class Zoo:
         self.path = path
 
     @classmethod
-    def open(cls, path: "Zoo | str | Path") -> "Zoo":
+    def open(cls, path: "Zoo | str | Path") -> Self:
         """Raises NotAZoo for a folder that is none, or of a newer format, and NotReadable."""
         if isinstance(path, Zoo):
-            return path
+            return path if isinstance(path, cls) else cls(path.path)
         folder = Path(path)
         mark = folder / "zoo.json"
         try:
@@ -67,12 +67,12 @@ class Zoo:
         return cls(folder)
 
     @classmethod
-    def create(cls, path: str | Path) -> "Zoo":
+    def create(cls, path: "Zoo | str | Path") -> Self:
         """Open a zoo, or make one of a new or empty folder; NotAZoo for any other.
 
         Raises NotWritable and DiskFull, too.
         """
-        folder = Path(path)
+        folder = path.path if isinstance(path, Zoo) else Path(path)
         if not files.exists(folder / "zoo.json"):
             empty = folder.is_dir() and all(map(files.is_leftover, files.listed(folder)))
             if folder.exists() and not empty:
@@ -94,9 +94,9 @@ class Zoo:
     def __len__(self) -> int:
         return len(self.ids())
 
-    def __getitem__(self, model: str) -> Model:
+    def __getitem__(self, model: ModelName) -> Model:
         """The model whose id begins with `model`; raises as `find` does."""
-        if not isinstance(model, str):
+        if not isinstance(model, ModelName):
             raise TypeError(f"a zoo's models are named by their ids, not by {model!r}")
         return Model(self, self.find(model))
 
@@ -105,29 +105,31 @@ class Zoo:
         return (Model(self, id) for id in self.ids())
 
     def __contains__(self, id: object) -> bool:
-        """Whether a model has this id, written in full."""
-        return isinstance(id, str) and id in self.ids()
+        """Whether a model has this id, written in full; or whether this is one of its models."""
+        return (id.id if isinstance(id, Model) else id) in self.ids()
 
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
         return list(model_stamps(self.path))
 
-    def find(self, model: str) -> str:
+    def find(self, model: ModelName) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
-        if _ID.fullmatch(model) and files.exists(self.path / "models" / model / "model.json"):
-            return model  # without a look at all the others
-        ids = self.ids()
-        matches = [id for id in ids if model and id.startswith(model)]
-        if "@" in model:
-            raise InvalidInput(f"'{model}' is a checkpoint; a model is written without its epoch")
+        ((name, at, _),) = (name.partition("@") for name in names_of(model))
+        if _ID.fullmatch(name) and files.exists(self.path / "models" / name / "model.json"):
+            matches = [name]  # without a look at all the others
+        else:
+            ids = self.ids()
+            matches = [id for id in ids if name and id.startswith(name)]
         if not matches:
-            raise UnknownName("model", model, ids)
+            raise UnknownName("model", name, ids)
         if len(matches) > 1:
-            fault = f"'{model}' is the beginning of {', '.join(matches)}; write more of it"
+            fault = f"'{name}' is the beginning of {', '.join(matches)}; write more of it"
             raise InvalidInput(fault)
+        if at:
+            raise InvalidInput(f"'{model}' is a checkpoint; a model is written without its epoch")
         return matches[0]
 
-    def at(self, model: str) -> CheckpointRef:
+    def at(self, model: ModelName) -> CheckpointRef:
         """The checkpoint that `3f2a@5` names; without an epoch, the last that has weights.
 
         Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
@@ -135,8 +137,8 @@ class Zoo:
         id, epoch = self._id_and_epoch(model, -1)
         return CheckpointRef(id, self.folder(id).checkpoint(epoch)[0])
 
-    def _id_and_epoch(self, model: str, epoch: int) -> tuple[str, int]:
-        name, _, number = model.partition("@")
+    def _id_and_epoch(self, model: ModelName, epoch: int) -> tuple[str, int]:
+        ((name, _, number),) = (name.partition("@") for name in names_of(model))
         if not number:
             return self.find(name), epoch
         if not is_number(number):
@@ -153,11 +155,11 @@ class Zoo:
             raise UnknownName("model", model, self.ids())
         return ModelFolder(self.path / "models" / model)
 
-    def spec(self, model: str) -> "Spec":
+    def spec(self, model: ModelName) -> "Spec":
         """What the model is: its recipe (or what is known of an imported model), stage, parent."""
         return self.folder(self.find(model)).spec()
 
-    def children(self, model: str) -> list[str]:
+    def children(self, model: ModelName) -> list[str]:
         """Ids of the models that started from one, in order. Raises UnknownName, CorruptFile."""
         from vitarium.zoo.query import Database
 
@@ -210,7 +212,7 @@ class Zoo:
         table = Database(self.path, timeout=None).frame("SELECT * FROM records ORDER BY ALL")
         return table[table["measure"] == measure] if measure else table
 
-    def epochs(self, model: str) -> "pd.DataFrame":
+    def epochs(self, model: ModelName) -> "pd.DataFrame":
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
         import pandas as pd
 
@@ -219,20 +221,20 @@ class Zoo:
             [{"epoch": e.number, "kept": e.checkpoint is not None, **e.metrics} for e in finished]
         )
 
-    def state_dict(self, model: str, epoch: int = -1) -> "dict[str, Tensor]":
+    def state_dict(self, model: ModelName, epoch: int = -1) -> "dict[str, Tensor]":
         """The weights after an epoch (0: before training, -1: the last kept), on the CPU.
 
         Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
         """
         return self.checkpoint(model, epoch).state_dict()
 
-    def checkpoint(self, model: str, epoch: int = -1) -> "Checkpoint":
+    def checkpoint(self, model: ModelName, epoch: int = -1) -> "Checkpoint":
         """The weights after an epoch, each read when it is asked for; raises as `state_dict`."""
         id, epoch = self._id_and_epoch(model, epoch)
         return self.folder(id).open(epoch)
 
     def tensor(
-        self, model: str, epoch: int, name: str, rows: tuple[int, int] | None = None
+        self, model: ModelName, epoch: int, name: str, rows: tuple[int, int] | None = None
     ) -> "Tensor":
         """One tensor of a checkpoint, or its rows [start, stop) as [stop - start, ...].
 
@@ -242,7 +244,7 @@ class Zoo:
         checkpoint = self.checkpoint(model, epoch)
         return checkpoint[name] if rows is None else checkpoint.rows(name, *rows)
 
-    def load(self, model: str, epoch: int = -1) -> "nn.Module":
+    def load(self, model: ModelName, epoch: int = -1) -> "nn.Module":
         """The model after an epoch, in eval mode on the CPU; raises as `state_dict` does."""
         id, epoch = self._id_and_epoch(model, epoch)
         folder = self.folder(id)

@@ -150,7 +150,7 @@ def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        ([], "needs at least 2 models; none is given"),
+        ([], "say which models to merge: their ids, or a condition"),
         (["{id}"], "needs at least 2 models; 1 is given"),
         (["{id}@x"], "write an epoch as a number"),
         (["{id}@9"], "no weights of epoch 9"),

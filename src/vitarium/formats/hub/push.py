@@ -29,7 +29,7 @@ class Upload:
 
 
 def push(
-    directory: str | Path,
+    directory: Zoo | str | Path,
     repository: str,
     *,
     private: bool = False,
@@ -56,7 +56,8 @@ def push(
     except HFValidationError as error:
         raise InvalidInput(f"'{repository}' is no name of a repository: {error}") from None
     uploads = []
-    with _folder(Path(directory), license) as folder:
+    path = directory.path if isinstance(directory, Zoo) else Path(directory)
+    with _folder(path, license) as folder:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
                 check_place(file, root_of(folder))

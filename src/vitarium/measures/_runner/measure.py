@@ -24,6 +24,8 @@ from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner.forward import Forward
 from vitarium.measures._runner.jobs import Conditions, Job, Measures, jobs, key_of, sections_of
 from vitarium.zoo import Zoo, records
+from vitarium.zoo.listing import select
+from vitarium.zoo.model import ModelNames
 from vitarium.zoo.records import Measured
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def measure(
     zoo: Zoo | str | Path,
     measures: Measures,
     *,
-    models: Iterable[str] | None = None,
+    models: ModelNames | None = None,
+    where: str = "",
     epochs: Epochs = "last",
     pairs: PairsName = "same-stage",
     split: SplitName = "test",
@@ -61,7 +64,9 @@ def measure(
     Args:
         measures: names (`vitarium plugins measure`), or sections with settings of their own.
         models: ids, or beginnings of them; None: every model that has weights.
-        epochs: the last kept epoch of each, all kept ones, or some by their numbers.
+        where: of these, only models that fulfill this condition, as `vitarium ls` has it.
+        epochs: the last kept epoch of each, all kept ones, or some by their numbers; `ID@3` is
+            the model after epoch 3 in any case.
         pairs: of measures of pairs: siblings, models of the same stage, or all.
         split: of the images.
         num_images: at most so many, of each class in proportion, the same for every model; and
@@ -83,7 +88,7 @@ def measure(
     """
     zoo = Zoo.open(zoo)
     sections = sections_of(measures, settings, num_images)
-    chosen = targets(zoo, models, epochs)
+    chosen = targets(zoo, select(zoo, models, where), epochs)
     dataset = choose("dataset", data) if isinstance(data, str) else None
     if data is not None and dataset is None:
         dataset = section("dataset", data)

@@ -22,6 +22,7 @@ class LossPath(ModeConnectivity):
     "loss_path",
     unit="nats",
     title="loss on a path",
+    symmetric="mirrored",
     quick=False,
     paper="Garipov et al. 2018, arXiv 1802.10026",
     tiny={"steps": 2, "points": 3},

@@ -1,6 +1,6 @@
 """Make a model of models, and keep it in the zoo with what it is made of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.zoo import Model, Zoo
+from vitarium.zoo.listing import select
+from vitarium.zoo.model import ModelName, ModelNames
 
 STAGE, ALIGNED = "merge", "aligned"
 
@@ -20,8 +22,9 @@ def merge(
     zoo: Zoo | str | Path,
     method: str | Section,
     *,
-    models: Iterable[str],
-    base: str | None = None,
+    models: ModelNames | None = None,
+    where: str = "",
+    base: ModelName | None = None,
     heads: str = "merge",
     align: str | Mapping[str, Any] | None = None,
     stage: str = STAGE,
@@ -43,7 +46,8 @@ def merge(
     Args:
         method: name of the operator (`vitarium plugins operators`).
         models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
-            Methods for which the order counts take them as they come.
+            Methods for which the order counts take them as they come. None: all.
+        where: of these, only models that fulfill this condition, as `vitarium ls` has it.
         base: what the models started from, `ID` or `ID@3`, for methods that need it; None: their
             common parent, with the head that they had before their training.
         heads: what becomes of the heads, which may be of different shapes: "merge" treats them as
@@ -72,7 +76,8 @@ def merge(
         method = choose("operator", method.replace("-", "_"), **settings)
     images_of = section("dataset", data) if data is not None else None
     sources = ModelLoader(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
-    refs = chosen(zoo, method, models, skip_diverged=skip_diverged)
+    selected = select(zoo, models, where, "merge")
+    refs = chosen(zoo, method, selected, skip_diverged=skip_diverged)
     if align is not None:
         how = section("operator", align)
         first, *rest = refs

@@ -22,6 +22,7 @@ from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.heads import Heads, WeightSubset, common_parent
 from vitarium.operators.base import Ingredients, OperatorLog
 from vitarium.zoo._scratch import scratch, temporary_folder
+from vitarium.zoo.model import ModelName
 
 IN_MEMORY = 128_000_000
 """Bytes up to which a result is held in memory, and packed when it is kept; one that is larger lies
@@ -46,7 +47,7 @@ class MergePlan:
         operator: Section,
         ingredients: tuple[CheckpointRef, ...],
         *,
-        base: str | None = None,
+        base: ModelName | None = None,
         heads: str = "merge",
         stage: str = "merge",
         force: bool = False,

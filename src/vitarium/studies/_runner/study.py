@@ -1,11 +1,9 @@
 """Run a study, and write its page, its figures, and what else it exports."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from vitarium.core import files
 from vitarium.core.errors import UnknownName
@@ -13,16 +11,20 @@ from vitarium.core.file_faults import check_file, check_writable
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import choose
 from vitarium.data.loader import SplitName
-from vitarium.studies.base import Population, Tables
-from vitarium.studies.report.page import html
 from vitarium.zoo import Zoo
+from vitarium.zoo.model import ModelNames, names_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vitarium.studies.base import Tables
 
 
 @dataclass(frozen=True, eq=False)
 class StudyResult:
     """The tables of a study (`result["TITLE"]` is one of them), and the files that were written."""
 
-    tables: Tables
+    tables: "Tables"
     page: Path | None
     figures: Sequence[Path]
 
@@ -35,10 +37,15 @@ class StudyResult:
             for line in lines
         ]
 
-    def __getitem__(self, title: str) -> pd.DataFrame:
-        if title not in self.tables:
-            raise UnknownName("table", title, self.tables)
-        return self.tables[title]
+    def __getitem__(self, title: str) -> "pd.DataFrame":
+        """Raises UnknownName. Titles may have no-break spaces, for which spaces do."""
+        titles = {name.replace("\xa0", " "): name for name in self}
+        if (plain := title.replace("\xa0", " ")) not in titles:
+            raise UnknownName("table", title, titles)
+        return self.tables[titles[plain]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tables)
 
     def __repr__(self) -> str:
         page = f": {self.page}" if self.page else ""
@@ -52,7 +59,7 @@ def study(
     out: str | Path | None = None,
     figures: str | Path | None = None,
     exports: Mapping[str, str | Path] | None = None,
-    models: Iterable[str] | None = None,
+    models: ModelNames | None = None,
     where: str = "",
     split: SplitName = "test",
     num_images: int | None = None,
@@ -78,7 +85,10 @@ def study(
     no SQL, or a library is missing; NotWritable and UnusablePath at once where the page cannot be
     written, and DiskFull.
     """
-    section = choose("study", name, **settings)
+    section = choose("study", name, **settings)  # where an extra is missing, it says so
+    from vitarium.studies.base import Population
+    from vitarium.studies.report.page import html
+
     writers = section.plugin.facts["exports"]
     targets = {key: Path(path) for key, path in (exports or {}).items()}
     for key in targets:
@@ -91,8 +101,9 @@ def study(
     if folder is not None:
         check_writable(folder)
     source = zoo if isinstance(zoo, Zoo) else Path(zoo)
-    chosen = None if models is None else tuple(models)
-    population = Population(source, chosen, where, split, num_images, device, data_dir, progress)
+    named = None if models is None else tuple(names_of(models))
+    limits = (where, split, num_images)
+    population = Population(source, *limits, device, data_dir, progress, models=named)
     tables: Tables = section(population)
     if page is not None:
         files.write(page, files.utf8(html(tables)))
