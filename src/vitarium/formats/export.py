@@ -50,7 +50,7 @@ def export(
         out: a folder that is new or empty.
         models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
             None: every finished model, after its last epoch.
-        where: instead, finished models that fulfil an SQL condition, as `vitarium ls` has it.
+        where: instead, finished models that fulfill an SQL condition, as `vitarium ls` has it.
         skip: leave out models for which the format has no place, instead of an error.
         progress: counts files and folders; the task is the name of the last one written.
         listener: is called for every model that is left out.
