@@ -2,7 +2,7 @@
 
 `--part vit-s`: images per second of fine-tuning ViT-S/16 at 224 pixels, against the reference
 recipe at its best number of loader workers, and the share of the device's measured bf16 matrix peak
-that is used (model FLOPs utilisation, MFU). `--part stack`: 64 tiny ViTs of the demo's shape, as
+that is used (model FLOPs utilization, MFU). `--part stack`: 64 tiny ViTs of the demo's shape, as
 one stack against one after the other, in models per hour. Ratios in one run, medians of rounds.
 
     python benchmarks/gpu.py

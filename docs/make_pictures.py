@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from vitarium import Zoo
 
 HERE = Path(__file__).parent
-COLOURS = {"supervised": "#1f6feb", "simclr": "#8250df", "scratch": "#9a6700"}
+COLORS = {"supervised": "#1f6feb", "simclr": "#8250df", "scratch": "#9a6700"}
 
 
 def main(folder: str) -> None:
@@ -27,14 +27,14 @@ def main(folder: str) -> None:
     for id, row in table[table["stage"] != "pretrain"].iterrows():
         kind = parents.get(row["parent"], "scratch")
         epochs = zoo.epochs(str(id))
-        curves.plot(epochs["epoch"], epochs["test_accuracy"], color=COLOURS[kind], alpha=0.8)
+        curves.plot(epochs["epoch"], epochs["test_accuracy"], color=COLORS[kind], alpha=0.8)
     labels = {
         "supervised": "after supervised pre-training",
         "simclr": "after contrastive pre-training",
         "scratch": "from scratch",
     }
     for kind, text in labels.items():
-        curves.plot([], [], color=COLOURS[kind], label=text)
+        curves.plot([], [], color=COLORS[kind], label=text)
     curves.set(xlabel="epoch", ylabel="test accuracy on digits", ylim=(0, 1), title="Every model")
     curves.legend(frameon=False, loc="lower right")
     ways = [(head, optimizer) for head in ("linear", "mlp") for optimizer in ("adamw", "sgd")]
@@ -42,7 +42,7 @@ def main(folder: str) -> None:
         chosen = table[(table["head"] == head) & (table["optimizer"] == optimizer)]
         for _, row in chosen[chosen["stage"] != "pretrain"].iterrows():
             kind = parents.get(row["parent"], "scratch")
-            scores.plot(row["test_accuracy"], place, "o", color=COLOURS[kind], alpha=0.8)
+            scores.plot(row["test_accuracy"], place, "o", color=COLORS[kind], alpha=0.8)
     scores.set_yticks(range(4), [f"{head} head, {optimizer}" for head, optimizer in ways])
     scores.set(xlabel="test accuracy after the last epoch", xlim=(0, 1.02), title="By factors")
     for axes in (curves, scores):

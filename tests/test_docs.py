@@ -4,6 +4,8 @@ import plugin_tables
 import pytest
 
 from vitarium.core import registry
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import Plugin
 
 PAGE = (plugin_tables.DOCS / "plugins.md").read_text(encoding="utf-8")
 
@@ -22,6 +24,20 @@ def test_every_kind_has_a_table_with_all_its_plugins(kind):
     ]
     assert own
     assert all(f"| `{plugin.name}` |" in table for plugin in own)
+
+
+@pytest.mark.parametrize("module", ["my_schedules", "my_package.vitarium.schedules"])
+def test_plugins_of_others_are_in_no_table(module, monkeypatch):
+    def of_others(config: NoConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+        """Whatever they are."""
+
+    of_others.__module__ = module
+    own = plugin_tables.table("schedule")
+    listed = registry.plugins("schedule") | {
+        "of_others": Plugin("schedule", "of_others", of_others, NoConfig)
+    }
+    monkeypatch.setattr(registry, "plugins", lambda kind: listed)
+    assert plugin_tables.table("schedule") == own
 
 
 def test_a_table_that_is_old_is_written_anew():

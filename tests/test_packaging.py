@@ -2,11 +2,14 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -130,10 +133,15 @@ def installed(tmp_path_factory):
     return environment / "bin"
 
 
+def surroundings():
+    """A folder and environment variables by which no other vitarium comes before the wheel's."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {"cwd": "/", "env": variables}
+
+
 def run(command):
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, cwd="/"
-    )
+    command = list(map(str, command))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **surroundings())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -143,6 +151,31 @@ def test_the_installed_command_runs(installed, written_zoo):
     assert PROJECT["version"] in version
     rows = json.loads(run([installed / "vitarium", "ls", written_zoo.path, "--json"]))
     assert len(rows) == len(written_zoo.ids())
+
+
+def listen_to_ctrl_c():
+    """Also where this process was started in the background, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.slow
+def test_the_installed_demo_grows_until_ctrl_c_and_says_how_to_go_on(installed, tmp_path):
+    zoo, messages = tmp_path / "zoo", tmp_path / "messages"
+    command = [installed / "vitarium", "demo", "--zoo", zoo, "--workers", "0", "--device", "cpu"]
+    with messages.open("w") as file:
+        process = subprocess.Popen(
+            command, stderr=file, preexec_fn=listen_to_ctrl_c, **surroundings()
+        )
+    try:
+        while not any('"number": 1' in e.read_text() for e in zoo.glob("models/*/epochs.jsonl")):
+            assert process.poll() is None, messages.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130, messages.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "run the same command to resume" in " ".join(messages.read_text().split())
 
 
 @pytest.fixture(scope="module")

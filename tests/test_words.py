@@ -10,6 +10,7 @@ import pytest
 import vitarium
 
 SOURCE = Path(vitarium.__file__).parent
+ROOT = Path(__file__).parents[1]
 _VAGUE = """
 found told tell said say one other others own theirs place places known kept given made apart together
 alone begun whole each both alike few most some sure seen shown wanted asked
@@ -20,8 +21,9 @@ MOST_VAGUE = 5 / 1000
 MOST_LINES = 300
 BRITISH = re.compile(
     "colour|neighbour|behaviour|favour|centre|grey|catalogue|artefact|labelled|modelled|analysed"
+    r"|licence|defence|learnt|fulfil\b"
     "|(normal|general|optim|initial|quant|visual|regular|parallel|token|summar|organ|recogn"
-    "|serial|standard|minim|maxim|random|special|vector|factor|penal|discret|linear)is(e|ing|ation)",
+    "|serial|standard|minim|maxim|util|random|special|vector|factor|penal|discret|linear)is(e|ing|ation)",
     re.IGNORECASE,
 )
 LEAST_SHAPED = 0.9
@@ -95,6 +97,18 @@ def test_identifiers_and_settings_are_spelled_as_in_pytorch():
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
                 names += re.findall(r"\w+", ast.unparse(node.slice))
         found += [f"{file.relative_to(SOURCE)}: {name}" for name in names if BRITISH.search(name)]
+    assert not found, found
+
+
+def test_pages_and_texts_are_spelled_as_the_interface():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    texts = [file for end in ("md", "toml", "yaml", "html") for file in SOURCE.rglob(f"*.{end}")]
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {word[0]}"
+        for file in [*pages, *texts]
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        if (word := BRITISH.search(line))
+    ]
     assert not found, found
 
 

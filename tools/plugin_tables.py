@@ -47,8 +47,8 @@ def table(kind: str, family: str = "") -> str:
 
 
 def _is_own(plugin: Plugin, family: str) -> bool:
-    package, _, *families = plugin.function.__module__.split(".")
-    return package == "vitarium" and (not family or family in families)
+    package, *folders = plugin.function.__module__.split(".")
+    return package == "vitarium" and (not family or family in folders[1:])
 
 
 def _described(plugin: Plugin, facts: list[str]) -> Iterator[str]:

@@ -78,7 +78,7 @@ def published_metric(name: str, *, contrastive: bool) -> str:
 
 
 def is_contrastive(config: Mapping[str, Any]) -> bool:
-    """Whether the run learnt no classes; a fine-tuning's configuration says only its loss."""
+    """Whether the run learned no classes; a fine-tuning's configuration says only its loss."""
     mode, loss = config.get("training::mode"), config.get("training::loss")
     return mode == "cl" or (mode is None and loss == "info_nce")
 

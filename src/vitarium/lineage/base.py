@@ -188,3 +188,11 @@ def tied(model_set: ModelSet) -> list[list[str]]:
     first = copies(model_set)
     groups = [np.flatnonzero(first == index) for index in np.unique(first)]
     return [[model_set.names[index] for index in group] for group in groups if len(group) > 1]
+
+
+def margin(distances: np.ndarray) -> float:
+    """Second smallest of distances [n] by the sum of the two smallest: from 1/2, a tie, to 1."""
+    if len(distances) < 2:
+        return 1.0
+    first, second = np.partition(distances, 1)[:2]
+    return float(second / (first + second)) if second > 0 else 0.5

@@ -78,7 +78,7 @@ def load(
 
     Args:
         models: of a zoo, only these, by their ids or beginnings of them; None: all.
-        where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
+        where: of a zoo, only models that fulfill this condition, as `vitarium ls` has it.
         epochs: of a zoo, a model after its last epoch that is kept, or every kept epoch as one.
 
     Raises InvalidInput for fewer than two models, and for a bad table; NotAZoo, NotReadable.

@@ -94,7 +94,7 @@ def recover(
         truth: score against true parents: None where they are known; True: raise where they are
             not; False: never.
         models: of a zoo, only these, by their ids or beginnings of them.
-        where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
+        where: of a zoo, only models that fulfill this condition, as `vitarium ls` has it.
         epochs: of a zoo, models after their last epoch, or every kept epoch as a model of its own.
         settings: of the method.
 

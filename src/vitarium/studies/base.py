@@ -54,7 +54,7 @@ class Population:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Of the models that fulfil the condition.
+        """Of the models that fulfill the condition.
 
         Raises InvalidInput where none of them is finished, or the condition is no SQL; UnknownName.
         """

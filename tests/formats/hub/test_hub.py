@@ -116,17 +116,17 @@ def test_the_card_says_what_is_in_the_zoo(zoo, folder):
     assert "embed_dim" not in text
     assert "arXiv:2504.10231" in text
     assert f"| torch | {torch.__version__} |" in text
-    assert "No licence" not in text
+    assert "No license" not in text
     for name in ("accuracies", "training"):
         assert f"(figures/{name}.png)" in text
         assert Image.open(folder / "figures" / f"{name}.png").width > 500
 
 
-def test_a_card_without_a_licence_says_so(zoo, tmp_path):
+def test_a_card_without_a_license_says_so(zoo, tmp_path):
     export(zoo, "hub", out=tmp_path / "out")
     card = DatasetCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "unknown"
-    assert "No licence has been stated" in card.text
+    assert "No license has been stated" in card.text
 
 
 def test_a_zoo_without_scores_has_no_figures(zoo, tmp_path, monkeypatch):

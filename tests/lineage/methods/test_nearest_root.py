@@ -10,8 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.base import ModelSet
-from vitarium.lineage.methods.nearest_root import margin
+from vitarium.lineage.base import ModelSet, margin
 
 
 def recover(model_set, trees=None, **options):

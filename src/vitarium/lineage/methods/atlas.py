@@ -17,10 +17,10 @@ from vitarium.lineage.base import (
     canonical_order,
     copies,
     lineage,
+    margin,
     tied,
 )
 from vitarium.lineage.methods._layer_distances import l2
-from vitarium.lineage.methods.nearest_root import margin
 
 MAX_QUANTIZED_VALUES = 256
 """A tensor with no more different values is of a quantized model: eight bits have as many."""

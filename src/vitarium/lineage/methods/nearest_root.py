@@ -12,6 +12,7 @@ from vitarium.lineage.base import (
     canonical_order,
     first_appearance,
     lineage,
+    margin,
     tied,
 )
 from vitarium.lineage.methods._layer_distances import l2
@@ -55,19 +56,10 @@ def nearest_root(config: NearestRoot, model_set: ModelSet, trees: int | None) ->
     roots = np.array(list(confidence))
     nearest = roots[squared[:, roots].argmin(1)]
     nearest[roots] = roots  # also of two roots that are copies
-    names, edges = model_set.names, []
+    names, families, edges = model_set.names, first_appearance(nearest).tolist(), []
     for index, root in enumerate(nearest.tolist()):
         if index not in confidence:
             sure = confidence[root] * margin(np.sqrt(squared[index, roots]))
             edges.append(Edge(names[root], names[index], sure))
     of_roots = {names[index]: value for index, value in confidence.items()}
-    families = first_appearance(nearest).tolist()
     return Forest("nearest_root", names, families, edges, of_roots, tied(model_set))
-
-
-def margin(distances: np.ndarray) -> float:
-    """Second smallest of distances [n] by the sum of the two smallest: from 1/2, a tie, to 1."""
-    if len(distances) < 2:
-        return 1.0
-    first, second = np.partition(distances, 1)[:2]
-    return float(second / (first + second)) if second > 0 else 0.5

@@ -55,7 +55,7 @@ def curve(
 ) -> list[Parameters]:
     """Control points of a trained Bezier curve: the first model, the bends, the last model.
 
-    It minimises the mean loss over t ~ U(0, 1) (Eq. 2 of the paper), from the straight line.
+    It minimizes the mean loss over t ~ U(0, 1) (Eq. 2 of the paper), from the straight line.
     """
     config = config or ModeConnectivity()
     check_path(first, second)

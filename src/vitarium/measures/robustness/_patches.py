@@ -27,7 +27,7 @@ class PatchSettings(Perturbing):
     """Height and width of a patch, in pixels; None: the model's own."""
     temperature: PositiveFloat = 1.0
     """What attention scores are divided by before the softmax, under attack too; above 1: the
-    paper's defence by smoothed attention."""
+    paper's defense by smoothed attention."""
 
 
 @dataclass(frozen=True)
