@@ -9,6 +9,7 @@ from .core.errors import VitariumError as VitariumError
 from .core.progress import Progress as Progress
 from .engine.grow import Growth as Growth
 from .engine.grow import grow as grow
+from .evaluation.compare import compare as compare
 from .formats.export import export as export
 from .formats.hub.push import push as push
 from .formats.import_zoo import import_zoo as import_zoo

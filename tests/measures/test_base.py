@@ -53,8 +53,11 @@ def test_a_missing_unit_is_refused():
     ("function", "facts", "message"),
     [
         (of_weights, {"unit": ""}, "give it a unit"),
-        (of_weights, {"unit": 3}, "give it a unit"),
-        (of_pairs, {"as_distance": "one_minu"}, "as_distance is one of"),
+        (of_weights, {"unit": 3}, "unit: 3 is not a valid string"),
+        (of_pairs, {"as_distance": "one_minu"}, "as_distance: 'one_minu' is not 'identity'"),
+        (of_pairs, {"symmetric": "no"}, "symmetric"),
+        (of_predictions, {"splits": ("trian", "test")}, "splits.0: 'trian' is not"),
+        (of_weights, {"tiny": 3}, "tiny: 3 is not a valid dictionary"),
         (of_three, {}, "no kind of measure"),
         (without_types, {}, "no kind of measure"),
         (of_weights, {"symmetric": False}, "facts of pairs"),

@@ -39,7 +39,7 @@ def test_metrics_that_are_no_scalars_are_named(registered):
         check_objective("wide")
 
 
-@pytest.mark.parametrize("facts", [{"vews": 1}, {"records_block": True}])
+@pytest.mark.parametrize("facts", [{"vews": 1}, {"records_block": True}, {"views": 0}])
 def test_a_misspelled_fact_is_refused(facts):
     with pytest.raises(TypeError):
         objective("any", **(CLASSIFICATION | facts))

@@ -33,6 +33,10 @@ def test_a_misspelled_or_missing_fact_is_an_error_at_import():
         operator("x", title="X", need_base=True)
     with pytest.raises(TypeError, match="title"):
         operator("x")
+    with pytest.raises(TypeError, match="operator 'x': split: 'trian' is not 'train' or 'val'"):
+        operator("x", title="X", split="trian")
+    with pytest.raises(TypeError, match="operator 'x': models"):
+        operator("x", title="X", models=2)
 
 
 def _mean(ingredients):

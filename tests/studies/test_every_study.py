@@ -1,10 +1,19 @@
 """What holds for every study that is registered, by `vitarium.testing.check_study`."""
 
+import inspect
+
 import pytest
 
+import vitarium
 from vitarium.core import registry
-from vitarium.studies.base import Section, Table, Tables, study
+from vitarium.core.config import Config
+from vitarium.studies.base import RUNNER_OPTIONS, Population, Section, Table, Tables, study
 from vitarium.testing import check_study
+
+
+class WithCondition(Config):
+    where: str = ""
+    """A condition of its own."""
 
 
 @pytest.mark.parametrize("name", registry.plugins("study"))
@@ -43,12 +52,28 @@ def test_a_study_that_changes_from_run_to_run_breaks_the_contract(made_up, writt
         check_study("made_up", written_zoo)
 
 
+def test_a_setting_that_is_called_like_an_option_of_every_study_is_refused():
+    with pytest.raises(TypeError, match=r"study 'x': call the settings \['where'\] otherwise"):
+
+        @study("x", title="X")
+        def x(config: WithCondition, population: Population) -> Tables:
+            """Never runs."""
+
+
+def test_the_options_that_no_setting_is_called_like_are_those_of_every_study():
+    parameters = inspect.signature(vitarium.study).parameters
+    named = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    assert named <= set(RUNNER_OPTIONS)
+
+
 def test_a_misspelled_or_missing_fact_is_refused():
     with pytest.raises(TypeError, match="tinny"):
         study("x", title="X", tinny={})
     with pytest.raises(TypeError, match="title"):
         study("x")
-    with pytest.raises(TypeError, match="of is zoo or weights, not 'zo'"):
+    with pytest.raises(TypeError, match="of: 'zo' is not 'zoo' or 'weights'"):
         study("x", title="X", of="zo")
+    with pytest.raises(TypeError, match=r"exports\.json: 3 is not callable"):
+        study("x", title="X", exports={"json": 3})
     with pytest.raises(TypeError, match="give it a title"):
         study("x", title="")

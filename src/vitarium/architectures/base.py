@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from vitarium.core.config import Config
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 
 Build = TypeVar("Build", bound=Callable[[Any, int], nn.Module])
 PutHead = TypeVar("PutHead", bound=Callable[[Any, nn.Module, int], None])
@@ -59,6 +59,7 @@ class ActsAfterSteps(Protocol):
         """Called after every step of the optimizer."""
 
 
+@contract
 def architecture(
     name: str,
     *,
@@ -91,6 +92,7 @@ def architecture(
     return register("architecture", **locals())
 
 
+@contract
 def head(
     name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[PutHead], PutHead]:
@@ -103,6 +105,7 @@ def head(
     return register("head", name, paper=paper, tiny=tiny)
 
 
+@contract
 def initialization(
     name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[Initialize], Initialize]:

@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class Compression:
 
     zoo: Zoo
     students: Mapping[str, str]
-    growth: Growth
+    growth: Growth = field(repr=False)
     device: str
     data_dir: Path | None = None
 

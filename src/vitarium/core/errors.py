@@ -167,6 +167,10 @@ class IncompatibleWeights(VitariumError):
     """A parent's weights do not fit the model that starts from them."""
 
 
+class NotKept(UserWarning):
+    """Measured values are not stored, since the zoo cannot be written."""
+
+
 class DamagedCache(UserWarning):
     """Warns that something was damaged that has been made anew; nothing is lost."""
 

@@ -10,17 +10,18 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
+from pydantic import ConfigDict, ValidationError, validate_call
 from pydantic_core import CoreSchema, core_schema
 
-from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
+from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem, problems_of
 from vitarium.core.errors import MissingPlugin, UnknownName, VitariumError
 
 KINDS: Mapping[str, str] = {
@@ -64,16 +65,43 @@ class Plugin:
 
 _plugins: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def contract(decorator: Callable[P, R]) -> Callable[P, R]:
+    """For the decorator of a kind: facts that are not of the types that it declares, misspelled or
+    missing are a TypeError when a plug-in is imported, as they are errors for mypy."""
+    types = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    checked = validate_call(config=types)(decorator)
+
+    @wraps(decorator)
+    def check(*args: P.args, **kwargs: P.kwargs) -> R:
+        name: Any = args[0] if args else kwargs.get("name")
+        if not isinstance(name, str):
+            register(decorator.__name__, name)  # says what is wrong
+        try:
+            return checked(*args, **kwargs)
+        except ValidationError as error:
+            problems = "; ".join(map(str, problems_of(error, Config)))
+            raise TypeError(f"{decorator.__name__} '{name}': {problems}") from None
+
+    return check
 
 
 def register(
-    kind: str, name: str, config: type[Config] | None = None, **facts: Any
+    kind: str,
+    name: str,
+    config: type[Config] | None = None,
+    *,
+    reserved: Collection[str] = (),
+    **facts: Any,
 ) -> Callable[[F], F]:
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
     config: the class of its settings, which are generating factors; None: that with which its first
-    parameter is annotated; none where it is not. Raises TypeError where that is no Config, and
-    ValueError where another module has registered that name.
+    parameter is annotated; none where it is not. reserved: names that no setting may have. Raises
+    TypeError where that is no Config, and ValueError where another module has registered that name.
     """
 
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
@@ -91,6 +119,8 @@ def register(
         settings = config or get_type_hints(function).get(first, NoConfig)
         if not (isinstance(settings, type) and issubclass(settings, Config)):
             raise TypeError(f"{kind} '{name}': its first parameter is annotated with no Config")
+        if taken := set(reserved) & set(settings.model_fields):
+            raise TypeError(f"{kind} '{name}': call the settings {sorted(taken)} otherwise")
         for fact in ("tiny", "identity_on_copies"):
             unknown = {*(facts.get(fact) or ())} - {*settings.model_fields}
             if unknown and settings.model_config.get("extra") != "allow":

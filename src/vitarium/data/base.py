@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitarium.core.cache import cache_folder
 from vitarium.core.config import Config
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 
 
 class DataConfig(Config):
@@ -132,6 +132,7 @@ class DataFolders:
 MakeDataset = TypeVar("MakeDataset", bound=Callable[[Any, DataFolders], Dataset])
 
 
+@contract
 def dataset(
     name: str,
     *,

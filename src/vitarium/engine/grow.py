@@ -51,12 +51,19 @@ class Growth:
     """
 
     zoo: Zoo
-    plan: Plan = field(repr=False)
+    plan: Plan
     grown: list[str] = field(default_factory=list)
     existing: list[str] = field(default_factory=list)
     diverged: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = self.to_frame()["outcome"].value_counts().items()
+        outcomes = ", ".join(f"{count} {outcome or 'not yet trained'}" for outcome, count in counts)
+        causes = {**self.diverged, **self.failed, **self.skipped}.items()
+        lines = [f"{id}: {why}" for id, why in causes]
+        return "\n".join([f"Growth of {self.zoo!r}: {outcomes}", *lines])
 
     @property
     def complete(self) -> bool:

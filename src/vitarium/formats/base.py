@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.registry import Section, register
+from vitarium.core.registry import Section, contract, register
 from vitarium.zoo import Zoo
 
 
@@ -63,12 +62,13 @@ ExportFunction = TypeVar(
 Refuses = Callable[[Any, Zoo, CheckpointRef], str | None]
 
 
+@contract
 def importer(
     name: str,
     *,
     detects: Callable[[Path], bool],
     paper: str = "",
-    tiny: Mapping[str, Any] = MappingProxyType({}),
+    tiny: Mapping[str, Any] = {},
 ) -> Callable[[ImportFunction], ImportFunction]:
     """Register a function `(config, source) -> ForeignModel, ...` that reads a foreign format.
 
@@ -93,6 +93,7 @@ def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | N
     return None
 
 
+@contract
 def exporter(
     name: str,
     *,
@@ -100,7 +101,7 @@ def exporter(
     needs: Sequence[str] = (),
     extra: str = "",
     paper: str = "",
-    tiny: Mapping[str, Any] = MappingProxyType({}),
+    tiny: Mapping[str, Any] = {},
 ) -> Callable[[ExportFunction], ExportFunction]:
     """Register a function `(config, zoo, models, out) -> path, ...` that writes a foreign format.
 

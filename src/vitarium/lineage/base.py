@@ -4,13 +4,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._statistics import WeightStatistics, read_statistics
 
@@ -113,8 +112,9 @@ Method = Callable[[Settings, ModelSet, int | None], Forest]
 AnyMethod = TypeVar("AnyMethod", bound=Callable[[Any, ModelSet, int | None], Forest])
 
 
+@contract
 def lineage(
-    name: str, *, paper: str | None = None, tiny: Mapping[str, Any] = MappingProxyType({})
+    name: str, *, paper: str | None = None, tiny: Mapping[str, Any] = {}
 ) -> Callable[[AnyMethod], AnyMethod]:
     """Register a method of lineage recovery, a function `(config, model_set, trees) -> Forest`.
 

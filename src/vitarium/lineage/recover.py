@@ -1,7 +1,7 @@
 """Recover the lineage of a zoo or of a folder of files, and score it where the truth is known."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +38,22 @@ class ModelGroup:
 class Recovered:
     """Recovered lineage of everything that was read."""
 
-    forest: Forest = field(repr=False)  # families are numbered across groups
-    truth: Truth | None = field(repr=False)
+    forest: Forest  # families are numbered across groups
+    truth: Truth | None
     scores: Scores | None
-    others: Mapping[str, tuple[Forest, Scores | None]] = field(repr=False)
+    others: Mapping[str, tuple[Forest, Scores | None]]
     """Forests of other methods, and their scores, by name."""
     left_out: Mapping[str, str]  # why, by model or file
-    groups: Sequence[ModelGroup] = field(repr=False)
-    info: Mapping[str, Mapping[str, Any]] = field(repr=False)  # see `LoadedModels.info`
+    groups: Sequence[ModelGroup]
+    info: Mapping[str, Mapping[str, Any]]  # see `LoadedModels.info`
+
+    def __repr__(self) -> str:
+        forest = self.forest
+        counts = f"{len(forest.trees)} trees, {len(forest.edges)} edges"
+        scores = asdict(self.scores).items() if self.scores else ()
+        lines = [f"{name}: {value:.4g}" for name, value in scores if value is not None]
+        lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        return "\n".join([f"{len(forest.models)} models by {forest.method}: {counts}", *lines])
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per edge, and one without a parent per root: model, tree, parent, confidence, share

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from torch import Tensor
 
 from vitarium.core.config import Config, NoConfig
 from vitarium.core.errors import NotApplicable
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.inputs import (
     EvalModel,
@@ -40,6 +39,7 @@ _KINDS: Mapping[tuple[Any, ...], tuple[str, str]] = {
 """Of what a measure is, and what it needs, by the types of its parameters after the settings."""
 
 
+@contract
 def measure(
     name: str,
     *,
@@ -54,7 +54,7 @@ def measure(
     reason: Callable[[Any, Weights, Weights], str | None] | None = None,
     studies: bool = False,
     heat_map: bool = False,
-    tiny: Mapping[str, Any] = MappingProxyType({}),
+    tiny: Mapping[str, Any] = {},
 ) -> Callable[[F], F]:
     """Register a function as the measure called `name`.
 
@@ -103,10 +103,8 @@ def measure(
     Raises TypeError, at import, for a fact that is misspelled, missing, or that contradicts others.
     """
     facts = dict(locals())  # its arguments
-    if not (isinstance(unit, str) and unit):
+    if not unit:
         raise TypeError(f"measure '{name}': give it a unit")
-    if as_distance not in (None, *get_args(AsDistance)):
-        raise TypeError(f"measure '{name}': as_distance is one of {get_args(AsDistance)}, or None")
 
     def decorate(function: F) -> F:
         hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}

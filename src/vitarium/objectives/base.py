@@ -1,11 +1,12 @@
 """The contract of objectives, and the loss that they return."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 from vitarium.data.batch import Batch
 
 
@@ -27,6 +28,7 @@ TeacherOutputs = Callable[[Tensor], dict[str, Tensor]]
 """Images [batch, c, h, w] -> tensors by name, each [batch, ...]."""
 
 
+@runtime_checkable
 class Evaluate(Protocol):
     """Scores of a model in eval mode, by split and metric."""
 
@@ -38,10 +40,11 @@ class Evaluate(Protocol):
 LossFunction = TypeVar("LossFunction", bound=Callable[[Any, nn.Module, Batch], Loss])
 
 
+@contract
 def objective(
     name: str,
     *,
-    views: int,
+    views: PositiveInt,
     outputs: Callable[[Any, int], int],
     evaluate: Evaluate,
     needs_head: bool = True,

@@ -13,7 +13,7 @@ from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.registry import Section, register
+from vitarium.core.registry import Section, contract, register
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 
@@ -33,6 +33,7 @@ ChangeArchitecture = Callable[[Any, Section | None], Section]
 """`(config, the model's architecture) -> the result's`"""
 
 
+@contract
 def operator(
     name: str,
     *,

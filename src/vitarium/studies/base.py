@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from vitarium.core.errors import InvalidInput
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 from vitarium.data.loader import SplitName
 from vitarium.studies.report.figures import Figure
 from vitarium.studies.report.tables import Section, Sentences, Table, Tables
@@ -19,6 +18,9 @@ from vitarium.zoo.listing import listing
 __all__ = ["Figure", "Population", "Progress", "Section", "Sentences", "Table", "Tables", "study"]
 
 F = TypeVar("F", bound=Callable[..., Tables])
+RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "directory", "name", "out", "figures", "exports", "set")
+RUNNER_OPTIONS += ("models", "where", "split", "num_images", "device", "data_dir", "progress")
+"""Of `vitarium.study` and `vitarium study`: no setting of a study is called like one of them."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,15 @@ class Population:
         return [row["model"] for row in rows]
 
 
+@contract
 def study(
     name: str,
     *,
     title: str,
     of: Literal["zoo", "weights"] = "zoo",
-    exports: Mapping[str, Callable[[Any, Path], None]] = MappingProxyType({}),
+    exports: Mapping[str, Callable[[Any, Path], None]] = {},
     paper: str = "",
-    tiny: Mapping[str, Any] = MappingProxyType({}),
+    tiny: Mapping[str, Any] = {},
 ) -> Callable[[F], F]:
     """Register a function `(config, population: Population) -> Tables` as the study called `name`.
 
@@ -102,7 +105,5 @@ def study(
     """
     if not title:
         raise TypeError(f"study '{name}': give it a title")
-    if of not in ("zoo", "weights"):
-        raise TypeError(f"study '{name}': of is zoo or weights, not {of!r}")
     facts: dict[str, Any] = {"title": title, "of": of, "exports": exports, "paper": paper}
-    return register("study", name, **facts, tiny=tiny)
+    return register("study", name, reserved=RUNNER_OPTIONS, **facts, tiny=tiny)

@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 
 MakeOptimizer = TypeVar("MakeOptimizer", bound=Callable[[Any, Iterable[Tensor]], Optimizer])
 Schedule = TypeVar("Schedule", bound=Callable[[Any, int, int, int], float])
 
 
+@contract
 def optimizer(
     name: str, *, elementwise: bool = False, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[MakeOptimizer], MakeOptimizer]:
@@ -31,6 +32,7 @@ def optimizer(
     return register("optimizer", name, elementwise=elementwise, paper=paper, tiny=tiny)
 
 
+@contract
 def schedule(
     name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[Schedule], Schedule]:

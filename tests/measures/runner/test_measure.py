@@ -14,10 +14,16 @@ from torch import Tensor
 from reference.recorded import layer_vectors
 from vitarium import Blueprint, Zoo, grow, measure
 from vitarium.core.config import InvalidConfig, NoConfig
-from vitarium.core.errors import DamagedCache, DiskFull, InvalidInput, NotApplicable, UnknownName
+from vitarium.core.errors import (
+    DamagedCache,
+    DiskFull,
+    InvalidInput,
+    NotApplicable,
+    NotKept,
+    UnknownName,
+)
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import EvalModel, Predictions, Representation, Weights
-from vitarium.measures._runner.measure import NotKept
 from vitarium.measures.base import measure as measure_plugin
 from vitarium.zoo import records
 

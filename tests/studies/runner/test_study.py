@@ -118,3 +118,12 @@ def test_models_are_chosen_by_their_ids(grown_zoo):
 def test_a_table_that_is_not_there_names_the_others(studied):
     with pytest.raises(UnknownName, match="unknown table 'Modles'"):
         studied["Modles"]
+
+
+def test_a_result_lists_its_tables_which_spaces_find(studied):
+    assert list(studied) == list(studied.tables)
+    title = next(iter(studied))
+    assert title in studied
+    assert "Modles" not in studied
+    with_break = next(name for name in studied if "\xa0" in name or " " in name)
+    assert studied[with_break.replace("\xa0", " ")] is studied.tables[with_break]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, PositiveFloat
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from vitarium.core.registry import register
+from vitarium.core.registry import contract, register
 from vitarium.data.augmentations._crops import Frame
 
 
@@ -53,6 +53,7 @@ MakeAugmentation = TypeVar(
 )
 
 
+@contract
 def augmentation(
     name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[MakeAugmentation], MakeAugmentation]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitarium.core.devices import find_devices
-from vitarium.core.errors import NotApplicable, NotWritable, VitariumError, WriteFault
+from vitarium.core.errors import NotApplicable, NotKept, NotWritable, VitariumError, WriteFault
 from vitarium.core.file_faults import check_writable
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import choose, section
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SAVE_SECONDS = 1.0
-
-
-class NotKept(UserWarning):
-    """Measured values are not stored, since the zoo cannot be written."""
 
 
 def measure(

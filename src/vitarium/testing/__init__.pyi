@@ -1,0 +1,14 @@
+from .architectures import check_architecture as check_architecture
+from .architectures import check_head as check_head
+from .architectures import check_initialization as check_initialization
+from .augmentations import check_augmentation as check_augmentation
+from .datasets import check_dataset as check_dataset
+from .formats import check_exporter as check_exporter
+from .formats import check_importer as check_importer
+from .lineage import check_lineage as check_lineage
+from .measures import check_measure as check_measure
+from .objectives import check_objective as check_objective
+from .operators import check_operator as check_operator
+from .studies import check_study as check_study
+from .training import check_optimizer as check_optimizer
+from .training import check_schedule as check_schedule
