@@ -72,7 +72,7 @@ def test_a_condition_narrows_what_is_named(family):
     where = f"id = '{ids[0]}'"
     assert set(vitarium.measure(zoo, "weight_norm", models=ids, where=where)["model"]) == {ids[0]}
     assert set(vitarium.measure(zoo, "weight_norm", where=where)["model"]) == {ids[0]}
-    average = vitarium.merge(zoo, "epoch_average", models=ids, where=where, last=1)
+    average = vitarium.merge(zoo, "wise_ft", models=ids, where=where)
     assert {ref.model for ref in average.ingredients} == {ids[0]}
     both = vitarium.merge(zoo, "uniform_soup", where=f"id IN ('{ids[0]}', '{ids[1]}')")
     assert [ref.model for ref in both.ingredients] == ids
