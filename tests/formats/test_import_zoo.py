@@ -185,7 +185,9 @@ def test_a_parent_may_have_been_imported_before(imported, tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "message"), [(4, r"head.bias is \[3\], not \[4\]"), (3, "blocks.1.*missing")]
 )
-def test_weights_that_do_not_fit_their_architecture_are_an_error(imported, outputs, message):
+def test_weights_that_do_not_fit_are_an_error_that_leaves_nothing(
+    imported, outputs, message, tmp_path
+):
     tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "num_heads": 2}
     built = registry.choose("architecture", "vit", depth=1, **tiny)
     section = built if outputs == 4 else registry.choose("architecture", "vit", depth=2, **tiny)
@@ -194,6 +196,7 @@ def test_weights_that_do_not_fit_their_architecture_are_an_error(imported, outpu
     bad = ForeignModel("bad", "s", epochs, outputs, architecture=section, where="t.csv, row 7")
     with pytest.raises(IncompatibleWeights, match=rf"bad \(t.csv, row 7\), epoch 0: .*{message}"):
         imported(bad)
+    assert not Zoo.open(tmp_path / "zoo").ids()
 
 
 def test_another_writer_is_waited_for_or_named(imported, tmp_path):

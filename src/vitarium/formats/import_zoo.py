@@ -185,14 +185,14 @@ def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) 
         expected = {name: tensor.shape for name, tensor in built.state_dict().items()}
     if folder.exists:
         folder.sweep()
-    else:
-        folder.begin(spec, About(model.num_outputs, model.classes, {}))
     existing = {epoch.number for epoch in folder.epochs()}
     complete = folder.result() is not None
     for epoch in model.epochs:
         new = not complete and epoch.number not in existing
         if new:
             weights = _read_epoch(model, epoch, expected) if epoch.load else None
+            if not folder.exists:  # once it is known that there is something to keep
+                folder.begin(spec, About(model.num_outputs, model.classes, {}))
             folder.commit(epoch.number, epoch.metrics, weights, None)
         yield new
     if model.finished and not complete:
