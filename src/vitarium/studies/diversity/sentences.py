@@ -17,11 +17,8 @@ from vitarium.studies.statistics.analysis import (
 )
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import PARENT
-from vitarium.studies.statistics.stages import is_distance
+from vitarium.studies.statistics.stages import heat_mapped, is_distance
 
-SPACES = {"agreement": "predictions", "cka": "representations", "weight_l2": "weights"}
-"""Spaces in which models can form groups, by the measure of similarity."""
-_MEANS = {"agreement": "mean agreement", "cka": "mean CKA", "weight_l2": "mean L2 distance"}
 _MIN_PARENTS = 4  # of each kind; from then on whole families are drawn for intervals about ancestry
 texts = Texts("diversity", "sentences")
 
@@ -92,10 +89,15 @@ def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         yield texts("cka", cka=means["cka"])
 
 
+def _spaces() -> dict[str, str]:
+    """Spaces in which models can form groups, by the measure of similarity: "weights (L2)"."""
+    return {measure: title(measure).partition(" (")[0] for measure in heat_mapped()}
+
+
 def _groups(analysis: Analysis) -> Iterator[str]:
     """Which factors divide the models into groups, in each space."""
     divided, unclear = [], {}
-    for measure, space in SPACES.items():
+    for measure, space in _spaces().items():
         effects = analysis.of(measure)
         parts = [f"{e.factor.name} (η² = {_eta(e)})" for e in effects if e.is_clear][:3]
         if parts:
@@ -106,7 +108,7 @@ def _groups(analysis: Analysis) -> Iterator[str]:
         yield texts("modes", factors="; ".join(divided))
     if best := analysis.likeliest(*unclear):
         effect = {"factor": best.factor.name, "effect": _beside_chance(best)}
-        spaces = {"spaces": list(unclear.values()), "space": SPACES[best.measure]}
+        spaces = {"spaces": list(unclear.values()), "space": _spaces()[best.measure]}
         yield texts("no_modes", **spaces, **effect)
 
 
@@ -121,7 +123,7 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     enough = min(counts.values()) >= _MIN_PARENTS
     families = [parent or "" for parent in stage.parents] if enough else None
     parts: dict[bool, list[str]] = {True: [], False: []}
-    for measure, space in SPACES.items():
+    for measure, space in _spaces().items():
         if measure not in stage.pairs:
             continue
         matrix, unit = stage.pairs[measure], unit_of(measure)
@@ -132,7 +134,8 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         means = [number(bootstrap.pairs(matrix, kin.mask).value, unit) for kin in (far, near)]
         gain: Unit = "gain" if unit == "fraction" else unit
         gap = with_interval(difference, gain, inside=True)
-        numbers = f"{_MEANS[measure]} {means[0]} against {means[1]}: {gap}"
+        name = title(measure).removeprefix(f"{space} ").strip("()")
+        numbers = f"mean {name} {means[0]} against {means[1]}: {gap}"
         parts[distinct].append(f"in **{space}** ({numbers})")
     if not any(parts.values()):
         return
@@ -149,7 +152,7 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     """Whether a model's nearest cousin is of its kind."""
     ancestry, parts, chance = analysis.ancestry, [], 0.0
     assert ancestry is not None
-    for measure, space in SPACES.items():
+    for measure, space in _spaces().items():
         if distances := squared_of(analysis.stage, measure):
             squared, indices = distances
             labels = [ancestry.labels.iloc[index] for index in indices]

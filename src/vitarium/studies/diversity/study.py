@@ -101,7 +101,7 @@ def tables_of(
 def _stage(analysis: Analysis, details: Sequence[str], config: Diversity) -> Section:
     stage, first, bootstrap = analysis.stage, analysis.main_factor, config.bootstrap
     # maps are colored at first by the factor that explains most of predictions
-    of_pairs = (e for m in ("agreement", "cka", "weight_l2") for e in analysis.of(m))
+    of_pairs = (e for m in heat_mapped() for e in analysis.of(m))
     strongest = next((effect.factor.name for effect in of_pairs), first)
     variance = tables.variance(analysis)
     contents: list[Block | None] = [
