@@ -35,8 +35,31 @@ def test_commands_that_read_a_zoo_do_not_import_torch(kept_zoo, has_index):
         ["show", zoo, model, "--json"],
         ["query", zoo],
         ["query", zoo, "SELECT * FROM epochs", "--format", "csv"],
+        ["verify", zoo],
         ["blueprint", "show", "demo"],
     ]
+    assert_without_torch(commands)
+
+
+def test_what_is_installed_is_listed_without_torch_once_it_is_known(monkeypatch, tmp_path):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
+    listed = ""
+    for command in (["plugins"], ["blueprint", "list"]):
+        first = [sys.executable, "-m", "vitarium", *command]
+        listed += subprocess.run(first, capture_output=True, text=True, check=True).stdout
+    commands = [
+        ["plugins"],
+        ["blueprint", "list"],
+        ["plugins", "studies", "--json"],
+        ["plugins", "measure", "cka"],
+        ["merge", "DIR", "--method", "list"],
+    ]
+    again = assert_without_torch(commands)
+    assert listed.split() == again.split()[: len(listed.split())]
+
+
+def assert_without_torch(commands):
     program = [sys.executable, "-c", _RUN, json.dumps(commands)]
     ended = subprocess.run(program, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+    return ended.stdout

@@ -1,10 +1,12 @@
 """Where caches lie, and that there may be none."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from vitarium.core import cache
 from vitarium.core.cache import cache_folder, zoo_cache
 
 
@@ -42,3 +44,43 @@ def test_every_zoo_has_a_cache_of_its_own_whatever_it_is_called_by(tmp_path, mon
     assert zoo_cache(tmp_path / "zoo") != zoo_cache(tmp_path / "other")
     monkeypatch.chdir(tmp_path)
     assert zoo_cache(Path("zoo")) == zoo_cache(tmp_path / "zoo")
+
+
+@pytest.fixture
+def answers(monkeypatch, tmp_path):
+    """Remembers numbers that are counted up, as a process without torch."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.delenv("VITARIUM_PLUGINS", raising=False)
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
+    numbers = iter(range(100))
+    return lambda: cache.remembered("number", lambda: next(numbers))
+
+
+def test_what_follows_from_our_files_is_computed_once(answers):
+    assert [answers(), answers()] == [0, 0]
+
+
+def test_a_file_that_changed_an_extra_or_a_plugin_from_outside_have_it_computed_anew(
+    answers, monkeypatch, tmp_path
+):
+    assert answers() == 0
+    monkeypatch.setattr(cache, "find_spec", lambda module: None)
+    assert [answers(), answers()] == [1, 1]
+    (tmp_path / "vitarium" / "core").mkdir(parents=True)
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "vitarium" / "core" / "cache.py"))
+    (tmp_path / "vitarium" / "new.py").write_text("")
+    assert [answers(), answers()] == [2, 2]
+    (tmp_path / "vitarium" / "new.py").write_text("x = 1")
+    assert [answers(), answers()] == [3, 3]
+    monkeypatch.setenv("VITARIUM_PLUGINS", "mine")
+    assert [answers(), answers()] == [4, 5]
+    monkeypatch.delenv("VITARIUM_PLUGINS")
+    assert answers() == 3
+
+
+def test_what_is_damaged_or_cannot_be_kept_is_computed_anew(answers, monkeypatch):
+    assert answers() == 0
+    (cache_folder() / "remembered" / "number.json").write_text('{"value": 7}')
+    assert [answers(), answers()] == [1, 1]
+    monkeypatch.setenv("VITARIUM_CACHE", os.devnull)
+    assert [answers(), answers()] == [2, 3]

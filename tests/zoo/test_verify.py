@@ -257,3 +257,24 @@ def test_what_may_not_be_read_is_told_and_no_damage(zoo, monkeypatch, child):
     assert fault.path == f"models/{child}/epochs.jsonl"
     assert "it belongs to ann" in fault.fault
     assert fault.lost == "unknown as long as it cannot be read"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ingredients": None},
+        {"ingredients": [{"model": "../x"}]},
+        {"recipe": {"epochs": "many"}},
+        {"parent": "../.."},
+    ],
+)
+def test_a_description_that_was_sealed_with_nonsense_is_a_fault(zoo, changes):
+    folder = next(folder for folder in map(zoo.folder, zoo.ids()) if folder.spec().parent)
+    file = folder.path / "model.json"
+    about = files.read_sealed(file)
+    recipe = about["spec"]["recipe"] | changes.pop("recipe", {})
+    about["spec"] |= {"recipe": recipe, **changes}
+    files.write_sealed(file, {key: about[key] for key in about if key != "xxh3"})
+    (fault,) = verify(zoo.path)
+    assert fault.path == f"models/{folder.path.name}/model.json"
+    assert fault.fault.startswith("no valid spec")

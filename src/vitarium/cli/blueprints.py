@@ -1,11 +1,12 @@
 """`vitarium blueprint list|show|check`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vitarium.cli._options import Json, argument
 from vitarium.cli._tables import print_json, print_rows
+from vitarium.core.cache import remembered
 from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal
 
@@ -22,6 +23,10 @@ def list_(json: Json = False) -> None:
 
     Example:  vitarium blueprint list
     """
+    print_rows(remembered("blueprints", _shipped), as_json=json)
+
+
+def _shipped() -> list[dict[str, Any]]:
     from vitarium.blueprint import library, plan
 
     rows = []
@@ -30,7 +35,7 @@ def list_(json: Json = False) -> None:
         stages = " + ".join(f"{n} {stage}" for stage, n in planned.stages.items())
         row = {"name": blueprint.name, "models": len(planned), "stages": stages}
         rows.append({**row, "title": blueprint.title})
-    print_rows(rows, as_json=json)
+    return rows
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 from vitarium.cli import _options as options
 from vitarium.cli._options import option
 from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli.plugins import entries_of
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
 
@@ -107,11 +108,12 @@ def compress(
 
       vitarium compress demo-zoo --method list
     """
+    if method == "list":
+        compressing = [entry for entry in entries_of("operator") if entry["compresses"]]
+        print_rows({"method": entry["name"], "what": entry["what"]} for entry in compressing)
+        return
     from vitarium.compression.compress import compress as run
 
-    if method == "list":
-        print_rows({"method": name, "what": p.summary} for name, p in methods().items())
-        return
     recipe = {"objective": objective, **options.parsed(train, "--train", "optimizer.lr=5e-4")}
     compression = run(
         directory,

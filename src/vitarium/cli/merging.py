@@ -1,17 +1,15 @@
 """`vitarium merge`: one model of several."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from vitarium.cli import _options as options
+from vitarium.cli import plugins
 from vitarium.cli._options import option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
-
-if TYPE_CHECKING:
-    from vitarium.core.registry import Plugin
 
 _SHOWN_INGREDIENTS = 4
 
@@ -76,16 +74,16 @@ def merge(
 
       vitarium merge demo-zoo --where "stage = 'finetune'" --method epoch_average --set last=3
     """
-    from vitarium.core.registry import get, plugins
-    from vitarium.operators._runner.merge import merge as run
-    from vitarium.zoo.listing import select
-
     if method == "list" or not (method or models or where):
         methods()
         return
     if method is None:
-        names = ", ".join(plugins("operator"))
+        names = ", ".join(entry["name"] for entry in plugins.entries_of("operator"))
         raise InvalidInput(f"say how to merge (--method): {names}")
+    from vitarium.core.registry import get
+    from vitarium.operators._runner.merge import merge as run
+    from vitarium.zoo.listing import select
+
     plugin = get("operator", method)
     zoo = Zoo.open(directory)
     named = select(zoo, models or None, where, "merge")
@@ -125,23 +123,8 @@ def merge(
 
 def methods() -> None:
     """Print every operator: what it makes, and what it needs for that."""
-    from vitarium.core.registry import plugins
-
-    operators = plugins("operator").items()
-    print_rows({"method": n, "needs": _needs(p), "what": p.summary} for n, p in operators)
-
-
-def _needs(plugin: "Plugin") -> str:
-    facts = plugin.facts
-    min_models, max_models = facts["models"]
-    if facts["epochs"]:
-        models = "epochs of a model"
-    elif min_models == max_models:
-        models = "1 model" if max_models == 1 else f"{max_models} models"
-    else:
-        models = "models"
-    images = f"{facts['split']} images" if facts["split"] else ""
-    return ", ".join(filter(None, [models, "a base" if facts["needs_base"] else "", images]))
+    operators = plugins.entries_of("operator")
+    print_rows({"method": e["name"], "needs": e["needs"], "what": e["what"]} for e in operators)
 
 
 def _row(zoo: Zoo, id: str) -> dict[str, Any]:

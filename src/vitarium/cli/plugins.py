@@ -1,9 +1,17 @@
-"""`vitarium plugins`: the registry."""
+"""`vitarium plugins`: the registry, as it was found when vitarium's files last changed."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli._options import Json, argument, type_name
 from vitarium.cli._tables import print_rows
+from vitarium.core.cache import remembered
+from vitarium.core.errors import InvalidInput, UnknownName
+
+if TYPE_CHECKING:
+    from vitarium.core.registry import Plugin
+
+Entry = dict[str, Any]
+"""Of a plug-in: name, what it is, its paper, what it is `of` or needs, and its settings."""
 
 
 def plugins(
@@ -25,38 +33,83 @@ def plugins(
 
       vitarium plugins measure cka
     """
+    catalog = remembered("plugins", _catalog)
+    kinds = {f"{kind}s": kind for kind in catalog} | {"studies": "study"}
+    if kind is None:
+        listed = [kind for kind, entries in catalog.items() if not isinstance(entries, str)]
+        rows = [{"kind": kind, **_row(entry)} for kind in listed for entry in catalog[kind]]
+        print_rows(rows, as_json=json)
+        return
+    if kind in kinds and name is None:
+        print_rows([_row(entry) for entry in entries_of(kinds[kind])], as_json=json)
+        return
+    kind = kinds.get(kind, kind)
+    by_name = {entry["name"]: entry for entry in entries_of(kind)}
+    if name is not None and name.replace("-", "_") not in by_name:
+        raise UnknownName(kind, name, by_name)
+    for entry in [by_name[name.replace("-", "_")]] if name else by_name.values():
+        title = f"{entry['name']}: {entry['what']}"
+        title += f" ({entry['paper']})" if entry["paper"] else ""
+        settings = entry["settings"] or ([] if json else [{"setting": "none"}])
+        print_rows(settings, title=title, as_json=json)
+
+
+def entries_of(kind: str) -> list[Entry]:
+    """The plug-ins of a kind. Raises UnknownName, and InvalidInput where an extra is missing."""
+    catalog = remembered("plugins", _catalog)
+    if kind not in catalog:
+        raise UnknownName("kind of plug-in", kind, catalog)
+    if isinstance(catalog[kind], str):
+        raise InvalidInput(catalog[kind])
+    entries: list[Entry] = catalog[kind]
+    return entries
+
+
+def _row(entry: Entry) -> Entry:
+    return {key: entry[key] for key in ("name", "what", "of") if key in entry}
+
+
+def _catalog() -> dict[str, list[Entry] | str]:
+    """By kind, its plug-ins; or a text, which extra they need."""
     from vitarium.core import registry
     from vitarium.core.extras import MissingExtra
 
-    kinds = {f"{kind}s": kind for kind in registry.KINDS} | {"studies": "study"}
-    if kind is None or (kind in kinds and name is None):
-        rows = []
-        for listed_kind in [kinds[kind]] if kind else registry.KINDS:
-            try:
-                plugins = registry.plugins(listed_kind).values()
-            except MissingExtra:
-                if kind:  # of all kinds, those that are installed are listed
-                    raise
-                continue
-            for plugin in plugins:
-                row = {} if kind else {"kind": plugin.kind}
-                row |= {"name": plugin.name, "what": plugin.summary}
-                if kind and plugin.kind == "measure":
-                    row["of"] = plugin.facts["of"]
-                rows.append(row)
-        print_rows(rows, as_json=json)
-        return
-    kind = kinds.get(kind, kind)
-    for plugin in [registry.get(kind, name)] if name else registry.plugins(kind).values():
-        paper = plugin.facts.get("paper", "")
-        settings = [
-            {
-                "setting": setting,
-                "type": type_name(field.annotation),
-                "default": "required" if field.is_required() else str(field.get_default()),
-                "what": field.description or "",
-            }
-            for setting, field in plugin.config.model_fields.items()
-        ]
-        title = f"{plugin.name}: {plugin.summary}" + (f" ({paper})" if paper else "")
-        print_rows(settings or ([] if json else [{"setting": "none"}]), title=title, as_json=json)
+    catalog: dict[str, list[Entry] | str] = {}
+    for kind in registry.KINDS:
+        try:
+            catalog[kind] = [_entry(plugin) for plugin in registry.plugins(kind).values()]
+        except MissingExtra as error:
+            catalog[kind] = str(error)
+    return catalog
+
+
+def _entry(plugin: "Plugin") -> Entry:
+    facts = plugin.facts
+    settings = [
+        {
+            "setting": setting,
+            "type": type_name(field.annotation),
+            "default": "required" if field.is_required() else str(field.get_default()),
+            "what": field.description or "",
+        }
+        for setting, field in plugin.config.model_fields.items()
+    ]
+    entry = {"name": plugin.name, "what": plugin.summary, "paper": facts.get("paper", "")}
+    if plugin.kind == "measure":
+        entry["of"] = facts["of"]
+    if plugin.kind == "operator":
+        entry |= {"needs": _needs(facts), "compresses": facts["architecture"] is not None}
+    return {**entry, "settings": settings}
+
+
+def _needs(facts: Any) -> str:
+    """What an operator is given, in words."""
+    min_models, max_models = facts["models"]
+    if facts["epochs"]:
+        models = "epochs of a model"
+    elif min_models == max_models:
+        models = "1 model" if max_models == 1 else f"{max_models} models"
+    else:
+        models = "models"
+    images = f"{facts['split']} images" if facts["split"] else ""
+    return ", ".join(filter(None, [models, "a base" if facts["needs_base"] else "", images]))

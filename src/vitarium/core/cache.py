@@ -2,7 +2,18 @@
 
 import hashlib
 import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+from typing import Any
+
+from vitarium.core import files
+from vitarium.core.errors import CorruptFile
+from vitarium.core.extras import EXTRAS
 
 _NOWHERE = Path(os.devnull)  # nothing is found in it, and no folder can be made there
 
@@ -22,3 +33,26 @@ def zoo_cache(zoo: Path) -> Path:
     """Where the caches of a zoo lie that itself cannot be written; may not be there yet."""
     name = hashlib.sha256(os.fsencode(os.path.realpath(zoo))).hexdigest()[:16]
     return cache_folder() / "zoos" / name
+
+
+def remembered(name: str, compute: Callable[[], Any]) -> Any:
+    """What `compute` gives: JSON that follows from vitarium's own files, whose computing imports
+    torch. Computed anew when a file has changed, and each time where torch has been imported, or
+    with plug-ins from outside."""
+    outside = os.environ.get("VITARIUM_PLUGINS") or entry_points(group="vitarium")
+    if outside or "torch" in sys.modules:
+        return compute()
+    stamps = [[module, find_spec(module) is None] for module in chain(*EXTRAS.values())]
+    for file in sorted(Path(__file__).parents[1].rglob("*.*")):
+        if file.suffix in (".py", ".yaml"):
+            status = file.stat()
+            stamps.append([str(file), status.st_mtime_ns, status.st_size])
+    path = cache_folder() / "remembered" / f"{name}.json"
+    with suppress(OSError, CorruptFile, KeyError):
+        stored = files.read_sealed(path)
+        if stored["stamps"] == stamps:
+            return stored["value"]
+    value = compute()
+    with suppress(OSError):  # where nothing can be kept, it is computed each time
+        files.write_sealed(path, {"stamps": stamps, "value": value})
+    return value

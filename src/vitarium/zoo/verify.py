@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from vitarium.blueprint import Recipe, Spec
+from vitarium.blueprint import Spec
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, FileFault, VitariumError
 from vitarium.core.file_faults import fault
@@ -22,6 +23,8 @@ from vitarium.zoo.zoo import MARKS
 
 _ID = re.compile("[0-9a-f]{12}")
 _UNREAD = "unknown as long as it cannot be read"
+Factors = dict[str, Any]
+"""Of a model, as `ModelFolder.factors` gives them."""
 Shapes = dict[str, dict[str, tuple[int, ...]]]
 """Of the tensors of each architecture, which is built once."""
 _REGROW = "remove the model's folder and grow or import it again: the same seeds give it back"
@@ -99,12 +102,12 @@ class _Model:
                 return []
             lost = "what model it was; if nothing else is known of it, remove the folder"
             return [Fault(_inside(self.zoo, folder.path), "it has no model.json", lost)]
-        spec = read(folder.spec, f"what the model is; {_REGROW}")
+        spec = read(self._factors, f"what the model is; {_REGROW}")
         read(folder.about, f"what the model is; {_REGROW}")
         epochs = read(folder.epochs, f"the metrics of its epochs; {_REGROW}")
         result = read(folder.result, "how its training ended; its epochs are whole")
         read(folder.records, "what was measured of it; measure it again")
-        if isinstance(spec, Spec) and isinstance(epochs, list):
+        if isinstance(spec, dict) and isinstance(epochs, list):
             faults += self._check_epochs(spec, epochs, bool(result))
             faults += self._family(spec)
             for epoch in epochs:
@@ -113,31 +116,39 @@ class _Model:
                     lost = f"the weights of epoch {epoch.number}; {_REGROW}"
                 read(lambda epoch=epoch: self._weights(epoch), lost)  # type: ignore[misc]
             if self.deep and not faults and any(epoch.checkpoint for epoch in epochs):
-                read(lambda: self._fits(spec), "its weights, as weights of this model")
+                read(lambda: self._fits(folder.spec()), "its weights, as weights of this model")
             faults += self._unknown(spec)
         return list(dict.fromkeys(faults))
 
-    def _check_epochs(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
+    def _factors(self) -> Factors:
+        """As they stand in a file with a good checksum, without any plug-in. Raises CorruptFile."""
+        factors = self.folder.factors()
+        refs, planned = factors["ingredients"], factors.get("recipe", {}).get("epochs", 0)
+        are_refs = isinstance(refs, list) and all(map(_is_ref, refs))
+        if not are_refs or type(planned) is not int:
+            self.folder.spec()  # says what is wrong
+        return factors
+
+    def _check_epochs(self, spec: Factors, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
         file = _inside(self.zoo, self.folder.path / "epochs.jsonl")
         numbers = [epoch.number for epoch in epochs]
         if numbers != sorted(set(numbers)):
             yield Fault(file, "its epochs are not in order", f"which is which; {_REGROW}")
         last = numbers[-1] if numbers else -1
-        if not isinstance(spec.origin, Recipe) or spec.operator:
+        if "recipe" not in spec or spec["operator"]:
             if ended and not numbers:
                 yield Fault(file, "it names no epoch", f"its weights; {_REGROW}")
             return
-        if ended and self.folder.status == "finished" and last != spec.origin.epochs:
-            yield Fault(
-                file, f"it ends at epoch {last} of {spec.origin.epochs}", f"the others; {_REGROW}"
-            )
-        if not ended and 0 <= last < spec.origin.epochs and not epochs[-1].progress:
+        planned: int = spec["recipe"]["epochs"]
+        if ended and self.folder.status == "finished" and last != planned:
+            yield Fault(file, f"it ends at epoch {last} of {planned}", f"the others; {_REGROW}")
+        if not ended and 0 <= last < planned and not epochs[-1].progress:
             lost = f"where it was; {_REGROW}"
             yield Fault(file, f"nothing to go on from after epoch {last}", lost)
 
-    def _family(self, spec: Spec) -> Iterator[Fault]:
-        parents = [(spec.parent, spec.parent_epoch)] if spec.parent else []
-        for model, epoch in [*parents, *spec.ingredients]:
+    def _family(self, spec: Factors) -> Iterator[Fault]:
+        parents = [(spec["parent"], spec["parent_epoch"])] if spec["parent"] else []
+        for model, epoch in [*parents, *((r["model"], r["epoch"]) for r in spec["ingredients"])]:
             parent = ModelFolder(self.folder.path.parent / str(model))
             try:
                 parent.checkpoint(-1 if epoch is None else epoch)
@@ -184,7 +195,7 @@ class _Model:
             unlike = (n for n in sorted(shapes | in_file) if shapes.get(n) != in_file.get(n))
             raise CorruptFile(self.folder.path, f"weights do not fit the model: {next(unlike)}")
 
-    def _unknown(self, spec: Spec) -> Iterator[Fault]:
+    def _unknown(self, spec: Factors) -> Iterator[Fault]:
         """Files that nothing speaks of, but for those that a killed process leaves behind."""
         names = {"model.json", "epochs.jsonl", "result.json", "records.jsonl", "checkpoints"}
         for file in sorted(self.folder.path.glob("*")):
@@ -202,7 +213,7 @@ class _Model:
             lost = "nothing, if epochs.jsonl is whole; then remove it"
             yield Fault(_inside(self.zoo, file), "no epoch of epochs.jsonl names it", lost)
 
-    def _expected(self, spec: Spec, there: list[int]) -> set[int]:
+    def _expected(self, spec: Factors, there: list[int]) -> set[int]:
         """Epochs that may have a checkpoint, of those that are there: it is written first."""
         ended = files.exists(self._result)  # before the epochs are read: then these are all
         epochs = self.folder.epochs()  # again: there may be one more by now
@@ -212,9 +223,13 @@ class _Model:
         last = epochs[-1].number if epochs else -1
         later = [number for number in there if number > last]
         # training goes on with the next one, an import may leave some out
-        following = [last + 1] if isinstance(spec.origin, Recipe) else later[:1]
+        following = [last + 1] if "recipe" in spec else later[:1]
         # a model that diverges keeps the last of all, see `keep`
         return {*kept_epochs, *following, last}
+
+
+def _is_ref(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"model", "epoch"}
 
 
 def _mark(zoo: Path) -> Iterator[Fault]:
