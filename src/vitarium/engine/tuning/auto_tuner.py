@@ -43,19 +43,17 @@ class TrainRequest:
             raise InvalidInput(f"a stack of {self.stacked} models: give 1 or more, or auto")
 
 
+@dataclass(eq=False)
 class AutoTuner:
     """Chooses how each model of a plan is trained; `notify` gets each choice, in a line of text."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        machine: Machine,
-        request: TrainRequest,
-        calibration: Calibration,
-        notify: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.plan, self.machine, self.request = plan, machine, request
-        self.calibration, self._listener = calibration, notify
+    plan: Plan
+    machine: Machine
+    request: TrainRequest
+    calibration: Calibration
+    notify: Callable[[str], None] = lambda text: None
+
+    def __post_init__(self) -> None:
         self._chosen: dict[Hashable, TrainMode] = {}
         self._notified: set[str] = set()
 
@@ -133,8 +131,7 @@ class AutoTuner:
         if "auto" in (self.request.precision, self.request.compiled, self.request.stacked):
             parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
             parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
-            gain = self._speed(spec, PLAIN).per_image / self._speed(spec, mode).per_image
-            gain *= mode.stacked
+            gain = self._gain(spec, PLAIN, mode) * mode.stacked
             faster = f" ({gain:.1f} times as fast as plain fp32)" if mode != PLAIN else ""
             self._notify(f"{spec.stage}: {', '.join(parts)}{faster}")
         return mode
@@ -191,7 +188,7 @@ class AutoTuner:
     def _notify(self, text: str) -> None:
         if text not in self._notified:
             self._notified.add(text)
-            self._listener(text)
+            self.notify(text)
 
 
 def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
