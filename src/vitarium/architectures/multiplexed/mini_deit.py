@@ -56,21 +56,8 @@ class MiniVisionTransformer(VisionTransformer):
 
     def __init__(self, config: MiniDeit, num_outputs: int) -> None:
         norm = partial(LayerNorm, eps=config.norm_eps)
-        super().__init__(
-            img_size=config.img_size,
-            patch_size=config.patch_size,
-            in_chans=config.in_chans,
-            num_classes=num_outputs,
-            global_pool=config.global_pool,
-            embed_dim=config.embed_dim,
-            depth=0,
-            class_token=config.class_token,
-            reg_tokens=config.reg_tokens,
-            fc_norm=config.fc_norm,
-            drop_rate=config.drop_rate,
-            pos_drop_rate=config.pos_drop_rate,
-            norm_layer=norm,
-        )
+        without_blocks = {"depth": 0, "fc_norm": config.fc_norm, "norm_layer": norm}
+        super().__init__(**config.arguments() | without_blocks, num_classes=num_outputs)
         self.config, self._norm = config, norm
         self.group_sizes = group_sizes(config.share, config.depth)
         dim, act_layer = config.embed_dim, get_act_layer(config.act_layer)
@@ -87,8 +74,12 @@ class MiniVisionTransformer(VisionTransformer):
         """Take images of another size; `pos_embed` alone is resampled, other weights stay."""
         super().set_input_size(img_size, patch_size)
         for block in cast(list[MultiplexedBlock], self.blocks):
-            if block.attn.positions is not None:
-                block.attn.positions = self._resized(block.attn.positions)
+            if (before := block.attn.positions) is not None:
+                # the same weights, for the grid that there is now
+                resized = cast(RelativePositions, self._positions())
+                resized.to(next(before.parameters()).device).train(before.training)
+                resized.load_state_dict(before.state_dict(), assign=True)
+                block.attn.positions = resized
             if isinstance(block.local, LocalConvolution):
                 block.local.grid = self.patch_embed.grid_size
 
@@ -137,13 +128,6 @@ class MiniVisionTransformer(VisionTransformer):
             grid=self.patch_embed.grid_size,
             prefix_tokens=self.num_prefix_tokens,
         )
-
-    def _resized(self, positions: RelativePositions) -> RelativePositions:
-        """With the same weights, for the grid that there is now."""
-        device = next(positions.parameters()).device
-        resized = cast(RelativePositions, self._positions()).to(device).train(positions.training)
-        resized.load_state_dict(positions.state_dict(), assign=True)
-        return resized
 
 
 _TINY = {"embed_dim": 192, "num_heads": 3}

@@ -113,18 +113,10 @@ class MiniSwinTransformer(SwinTransformer):
 
     def __init__(self, config: MiniSwin, num_outputs: int) -> None:
         norm = partial(nn.LayerNorm, eps=config.norm_eps)
-        super().__init__(
-            img_size=config.img_size,
-            patch_size=config.patch_size,
-            in_chans=config.in_chans,
-            num_classes=num_outputs,
-            embed_dim=config.embed_dim,
-            depths=(0,) * len(config.depths),
-            num_heads=config.num_heads,
-            window_size=config.window_size,
-            drop_rate=config.drop_rate,
-            norm_layer=cast(Any, norm),
-        )
+        names = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads", "window_size"}
+        sizes = config.model_dump(include={*names, "drop_rate"})
+        without_blocks: dict[str, Any] = {"depths": (0,) * len(config.depths), "norm_layer": norm}
+        super().__init__(**sizes, **without_blocks, num_classes=num_outputs)
         self.config, self._norm = config, norm
         # where timm's Swin has its classifier: heads are put there
         self.pretrained_cfg = {"classifier": "head.fc"}
