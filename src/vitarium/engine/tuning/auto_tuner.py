@@ -126,8 +126,8 @@ class AutoTuner:
             return self._unmeasured(spec)
         models = [model for model in self.plan.models if _kind(model) == _kind(spec)]
         mode = TrainMode(self._precision(spec))
-        mode = replace(mode, compiled=self._compiled(spec, mode, models))
-        mode = replace(mode, stacked=self._stacked(spec, mode, len(models)))
+        mode = mode._replace(compiled=self._compiled(spec, mode, models))
+        mode = mode._replace(stacked=self._stacked(spec, mode, len(models)))
         if "auto" in (self.request.precision, self.request.compiled, self.request.stacked):
             parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
             parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
@@ -155,7 +155,7 @@ class AutoTuner:
         seconds = images * self._speed(spec, mode).per_image / max(self.machine.workers, 1)
         if seconds < _MIN_PLAN_SECONDS:
             return False
-        compiled = replace(mode, compiled=True)
+        compiled = mode._replace(compiled=True)
         gain, start = self._gain(spec, mode, compiled), self._speed(spec, compiled).start
         return gain >= _MIN_COMPILED_SPEEDUP and seconds * (1 - 1 / gain) > 2 * start
 
@@ -175,7 +175,7 @@ class AutoTuner:
             return 1
         max_size = -(-num_models // max(self.machine.workers, 1))
         for size in (size for size in _STACK_SIZES if size <= max_size):
-            per_image = self._speed(spec, replace(mode, stacked=size)).per_image / size
+            per_image = self._speed(spec, mode._replace(stacked=size)).per_image / size
             if per_image * MIN_SPEEDUP > per_model:
                 break  # no gain any more
             best, per_model = size, per_image

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -36,8 +36,7 @@ _MAX_STEPS = 5
 _SMALL_BATCH = 4
 
 
-@dataclass(frozen=True)
-class TrainMode:
+class TrainMode(NamedTuple):
     """How to train: with which precision, compiled or not, how many models as one."""
 
     precision: Precision = "fp32"
