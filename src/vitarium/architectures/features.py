@@ -1,5 +1,8 @@
 """Features, blocks and prefix tokens of a vision transformer."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 from torch import Tensor, nn
 
 from vitarium.core.errors import InvalidInput
@@ -25,7 +28,7 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 def transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """Every block with an `attn` and an `mlp`, in order of depth, by dotted name: also those inside
     of the stages of a hierarchical model. Raises InvalidInput where there is none."""
-    named_blocks = _transformer_blocks(model)
+    named_blocks = dict(_transformer_blocks(model))
     if not named_blocks:
         raise InvalidInput(
             f"{type(model).__name__} has no transformer blocks: none of its "
@@ -34,19 +37,13 @@ def transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
     return named_blocks
 
 
-def _transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    try:
-        parts = blocks(model)
-    except InvalidInput:
-        return {}
-    named_blocks = {}
-    for name, part in parts.items():
-        if all(isinstance(getattr(part, child, None), nn.Module) for child in ("attn", "mlp")):
-            named_blocks[name] = part
-        else:
-            inner = _transformer_blocks(part)
-            named_blocks |= {f"{name}.{index}": block for index, block in inner.items()}
-    return named_blocks
+def _transformer_blocks(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    with suppress(InvalidInput):
+        for name, part in blocks(model).items():
+            if all(isinstance(getattr(part, child, None), nn.Module) for child in ("attn", "mlp")):
+                yield f"{prefix}{name}", part
+            else:
+                yield from _transformer_blocks(part, f"{prefix}{name}.")
 
 
 def prefix_tokens(model: nn.Module) -> int:

@@ -11,9 +11,8 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,8 +30,7 @@ Allocate = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
 """Gives an empty tensor of that name, shape and type, to be filled."""
 
 
-@dataclass(frozen=True)
-class CachedTensors:
+class CachedTensors(NamedTuple):
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
 

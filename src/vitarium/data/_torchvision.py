@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vitarium.core.errors import DataNotFound
+from vitarium.core.registry import get
 from vitarium.data.base import DataConfig, DataFolders, Dataset, Split
 from vitarium.data.splits import with_splits
 
@@ -16,21 +17,23 @@ UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError)
 
 def load_torchvision(
     name: str,
-    source: Callable[..., Any],
+    class_name: str,
     config: DataConfig,
     folders: DataFolders,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     unpack: Callable[[Path], None] | None = None,
     also: str = "",
 ) -> Dataset:
-    """Read both parts of torchvision's class `source`, downloading them if no folder has them.
+    """Read both parts of a class of torchvision's, downloading them if no folder has them; mean and
+    deviation are those that the data set is registered with.
 
     Args:
         unpack: called before anything is downloaded, to fill a data folder from this machine.
         also: another way to get it, for the message of DataNotFound.
     """
+    from torchvision import datasets
+
+    source, facts = getattr(datasets, class_name), get("dataset", name).facts
     parts = next((parts for f in folders.all if (parts := _read(source, f))), None)
     if parts is None:
         target = folders.writable
@@ -48,7 +51,8 @@ def load_torchvision(
                 "torchvision's files into one of these folders, or name theirs with --data-dir "
                 f"or VITARIUM_DATA.{' ' + also if also else ''}"
             ) from None
-    return with_splits(name, parts[0].classes, config, *map(_split, parts), mean=mean, std=std)
+    looks = {"mean": facts["mean"], "std": facts["std"]}
+    return with_splits(name, parts[0].classes, config, *map(_split, parts), **looks)
 
 
 def _read(source: Callable[..., Any], folder: Path) -> tuple[Any, Any] | None:

@@ -1,15 +1,13 @@
 """What is known of a data set without its files: enough to plan with, and to normalize images."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitarium.core.registry import Section
 from vitarium.data.base import DataConfig
-from vitarium.data.splits import declared_val, num_val
+from vitarium.data.splits import num_val
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     num_classes: int | None
     num_train: int | None
     """Training images, before validation images are taken from them."""
@@ -35,7 +33,8 @@ def normalization(section: Section, channels: int) -> Normalization | None:
 def train_size(num_train: int, config: DataConfig) -> int:
     """Training images that are left of `num_train` when validation images are taken from them; none
     are taken where the configuration declares `num_val`: those are apart already."""
-    left = num_train - (0 if declared_val(config) else num_val(num_train, config))
+    has_val = bool(getattr(config, "num_val", None))
+    left = num_train if has_val else num_train - num_val(num_train, config)
     return min(left, config.train_limit or left)
 
 

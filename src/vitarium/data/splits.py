@@ -21,16 +21,15 @@ def with_splits(
     val: Split | None = None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    expected_train: int | None = None,
 ) -> Dataset:
     """Put a data set together; without validation images, some are taken from the training ones.
 
-    Raises InvalidData if there are not `expected_train` training images, or not as many validation
-    images as `config` declares, or a label is none of the classes' numbers.
+    Raises InvalidData if there are not as many training or validation images as `config` declares,
+    or a label is none of the classes' numbers.
     """
-    _check_count(name, "training images", len(train), "num_train", expected_train)
+    _check_count(name, "training images", len(train), "num_train", config)
     num_own_val = 0 if val is None else len(val)
-    _check_count(name, "validation images of its own", num_own_val, "num_val", declared_val(config))
+    _check_count(name, "validation images of its own", num_own_val, "num_val", config)
     for part, split in (("training", train), ("validation", val), ("test", test)):
         if split is None:
             continue
@@ -90,10 +89,7 @@ def num_val(num_train: int, config: DataConfig) -> int:
     return max(1, round(num_train * config.val_fraction))
 
 
-def declared_val(config: DataConfig) -> int | None:
-    return getattr(config, "num_val", None)
-
-
-def _check_count(name: str, what: str, count: int, field: str, declared: int | None) -> None:
+def _check_count(name: str, what: str, count: int, field: str, config: DataConfig) -> None:
+    declared = getattr(config, field, None)
     if declared is not None and declared != count:
         raise InvalidData(f"data set '{name}' has {count} {what}, but {field} says {declared}")

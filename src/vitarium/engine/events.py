@@ -1,23 +1,20 @@
 """Events of growing a zoo; displays and logs listen to them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vitarium.training import EpochEnded as EpochEnded
 from vitarium.training import Spent as Spent
 from vitarium.training import Stepped as Stepped
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(NamedTuple):
     """A worker begins, or goes on with, a model."""
 
     model: str
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """The model is done with: it is in the zoo (finished, diverged) or it is not."""
 
     model: str
@@ -25,24 +22,21 @@ class Ended:
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Retried:
+class Retried(NamedTuple):
     """The model's worker died of `cause`; it goes on from its last epoch in another."""
 
     model: str
     cause: str
 
 
-@dataclass(frozen=True)
-class Halved:
+class Halved(NamedTuple):
     """Memory ran out, as `cause` says: from now on there are at most `models` at a time."""
 
     models: int
     cause: str
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(NamedTuple):
     """Something that the user may want to know, in a line: what was measured and chosen."""
 
     text: str

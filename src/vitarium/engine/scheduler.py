@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, Self, TypeVar
 
@@ -165,6 +166,7 @@ class Pool(ABC, Generic[W]):
         worker.stop()
 
 
+@dataclass(eq=False)
 class Scheduler(Generic[W]):
     """Trains all models of a queue that can be trained, parents before their children.
 
@@ -173,17 +175,12 @@ class Scheduler(Generic[W]):
     epoch. When memory runs out there are half as many models at a time from then on.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        pool: Pool[W],
-        zoo: Zoo,
-        emit: Listener,
-        mode_of: ModeOf = lambda spec: TrainMode(),
-    ) -> None:
-        self.queue, self.pool, self.zoo, self.emit = queue, pool, zoo, emit
-        self.mode_of = mode_of
-        self.tries: Counter[str] = Counter()
+    queue: Queue
+    pool: Pool[W]
+    zoo: Zoo
+    emit: Listener
+    mode_of: ModeOf = lambda spec: TrainMode()
+    tries: Counter[str] = field(default_factory=Counter, init=False)
 
     def run(self) -> None:
         """Raises WriteFault where the zoo cannot be written any more."""

@@ -6,8 +6,8 @@ all: a worker that is lost costs the running epoch, and those that were still on
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core import files
@@ -25,8 +25,7 @@ Goods = Mapping[str, bytes]
 _ORDER = {"model.json": 0, "epochs.jsonl": 2, "result.json": 3}
 
 
-@dataclass(frozen=True)
-class FileSent:
+class FileSent(NamedTuple):
     """A file that a worker wrote, or (content None) removed; `path` is inside the zoo."""
 
     path: str
@@ -99,7 +98,7 @@ def run_shipped(job: Job, goods: Goods, send: Send) -> None:
             send(event)
 
         try:
-            run_job(replace(job, zoo=str(zoo.path)), emit)
+            run_job(job._replace(zoo=str(zoo.path)), emit)
         except WriteFault as error:  # of this machine's temporary folder, and not of the zoo
             raise RuntimeError(str(error)) from None
 

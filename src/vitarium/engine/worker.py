@@ -12,10 +12,9 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +32,7 @@ from vitarium.zoo import Zoo
 STEP_EVENTS_PER_SECOND = 5
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """Models to train into a zoo."""
 
     zoo: str
@@ -43,8 +41,7 @@ class Job:
     options: TrainOptions
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """A worker cannot go on, and is replaced.
 
     died: it is gone; sent by its pool.
@@ -83,21 +80,7 @@ def run_job(job: Job, emit: Listener) -> None:
             tasks.append(Task(spec, zoo.folder(spec.id), parent, teachers[teacher, at]))
         except VitariumError as error:
             emit(Ended(factors["id"], "failed", str(error)))
-    if len(tasks) > 1:
-        try:
-            _train(tasks, job.options, emit)
-            return
-        except WriteFault:
-            raise
-        except VitariumError:
-            pass  # of one of them: by itself each shows whether it is that one
-    for task in tasks:
-        try:
-            _train([task], job.options, emit)
-        except WriteFault:
-            raise
-        except VitariumError as error:
-            emit(Ended(task.spec.id, "failed", str(error)))
+    _train(tasks, job.options, emit)
 
 
 def starting_weights(
@@ -130,10 +113,19 @@ def _train(tasks: Sequence[Task], options: TrainOptions, emit: Listener) -> None
             last_emitted[event.model] = now
         emit(event)
 
-    outcomes = train_together(tasks, options=options, report=report)
-    for task in tasks:
-        message = (task.folder.result() or {}).get("message", "")
-        emit(Ended(task.spec.id, outcomes[task.spec.id], message))
+    try:
+        outcomes = train_together(tasks, options=options, report=report)
+        for task in tasks:
+            message = (task.folder.result() or {}).get("message", "")
+            emit(Ended(task.spec.id, outcomes[task.spec.id], message))
+    except WriteFault:
+        raise
+    except VitariumError as error:
+        if len(tasks) == 1:
+            emit(Ended(tasks[0].spec.id, "failed", str(error)))
+            return
+        for task in tasks:  # by itself each shows whether it is the one that fails
+            _train([task], options, emit)
 
 
 def attempt(work: Callable[[], None], send: Send) -> bool:

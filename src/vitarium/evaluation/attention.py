@@ -16,8 +16,7 @@ from vitarium.evaluation.features import blocks_of, evaluating
 from vitarium.evaluation.inputs import EvalModel
 
 See = Callable[[str, Tensor], None]
-"""Called with a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
-queries, and sum to 1."""
+"""Takes a block's name and probabilities, float [n, heads, queries, keys]; rows sum to 1."""
 
 BATCH_SIZE = 32
 """Images in a forward pass; no value depends on it."""

@@ -42,8 +42,7 @@ def compare(
         settings: of the measure, e.g. `kernel="rbf"`, `tokens="class"`, `batch_size=64`.
 
     Raises InvalidInput for wrong settings, a measure that is not of features, batches that are no
-    images, or loaders of different length; UnknownName for a layer; NotApplicable where a layer
-    has no value.
+    images, loaders of different length; UnknownName; NotApplicable for a layer without a value.
     """
     import pandas as pd
 

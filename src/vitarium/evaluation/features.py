@@ -5,8 +5,7 @@ They are turned into vectors as soon as the layer has run: memory does not grow 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,7 @@ MIN_IMAGES = 4
 _SAME = 1e-6
 
 
-@dataclass(frozen=True)
-class Tap:
+class Tap(NamedTuple):
     """A layer of a model whose output is recorded."""
 
     name: str

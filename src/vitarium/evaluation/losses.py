@@ -4,7 +4,7 @@ The model is never changed: it is called with other parameters (torch.func.funct
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ Parameters = Mapping[str, Tensor]
 """By the names of `model.named_parameters()`."""
 
 
-@dataclass(frozen=True)
-class Losses:
+class Losses(NamedTuple):
     """Losses and errors of models on the same images; float64 [models], on the CPU."""
 
     loss: Tensor

@@ -1,7 +1,7 @@
 """Accuracy and loss of weights on held-out images, by which operators select and learn."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.losses import losses, parameters
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """Of a model on images."""
 
     accuracy: float

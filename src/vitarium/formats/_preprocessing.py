@@ -1,8 +1,7 @@
 """How an image becomes what a model was trained on: other programs have to be told."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import PositiveFloat
 
@@ -21,8 +20,7 @@ class Preprocessed(Config):
     """As mean."""
 
 
-@dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(NamedTuple):
     """An image is resized, its middle is cropped, and it is normalized."""
 
     input_size: tuple[int, int, int]  # channels, height and width of what the model sees

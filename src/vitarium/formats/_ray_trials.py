@@ -12,10 +12,9 @@ iteration. Where neither fits, but folders counted from zero would, the user has
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 from torch import Tensor
@@ -49,8 +48,7 @@ class Trials(Config):
     result.json says, else 0."""
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(NamedTuple):
     """What is known of one training run; no weights are read yet."""
 
     path: Path

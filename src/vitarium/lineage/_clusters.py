@@ -164,9 +164,8 @@ def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Minimum spanning tree of sketches [K, size]: indices of models, int64 [K - 1, 2], and squared
     distances, float64 [K - 1], the shortest first. Cut where edges get long, it is single linkage
     of all pairs, where no matrix of them fits into memory. (Nearest neighbors are not: siblings
-    whose steps were small have each other, and not their parent.) By Boruvka's rounds, each of
-    which joins every tree so far with its nearest. Raises InvalidInput for a sketch that is not
-    finite."""
+    whose steps were small have each other, and not their parent.) Boruvka's rounds join
+    every tree so far with its nearest. Raises InvalidInput for a sketch that is not finite."""
     if not np.isfinite(sketch).all():
         raise InvalidInput("a sketch is not finite; set its model aside")
     models = len(sketch)

@@ -1,7 +1,7 @@
 """Gram matrices and moments of a set of models, in one pass over their weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from vitarium.measures.weights import _products as products
 MOMENTS = ("mean", "variance", "kurtosis", "zeros")
 
 
-@dataclass(frozen=True)
-class WeightStatistics:
+class WeightStatistics(NamedTuple):
     """Gram matrices and moments of K models."""
 
     grams: Mapping[str, np.ndarray]  # by tensor, inner products of all pairs, float64 [K, K]
@@ -47,8 +46,7 @@ def read_statistics(
     models: Sequence[Weights], tensors: Sequence[str], progress: Progress
 ) -> WeightStatistics:
     """Gram matrices and moments of K models; every tensor is read once. Raises CorruptFile. Takes 8
-    K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more, see
-    `_clusters`."""
+    K^2 bytes for every tensor: 3.6 GB for 3,000 models of 50 tensors; of more, see `_clusters`."""
     grams, sums = products.gathered(models, tensors, PowerSums(), progress)
     by_tensor = {name: moments(sums[name]) for name in tensors}
     by_kind = {kind: {name: by_tensor[name][kind] for name in tensors} for kind in MOMENTS}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,20 +31,12 @@ class MatmulConv2d(nn.Conv2d):
         """Images [batch, in_channels, height, width] to [batch, out_channels, ...], as Conv2d's."""
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         padded = F.pad(input, self._reversed_padding_repeated_twice, mode=mode)
-        kernel, dilation, stride = (
-            cast(tuple[int, int], pair) for pair in (self.kernel_size, self.dilation, self.stride)
-        )
-        height, width = (
-            (size - step * (extent - 1) - 1) // pace + 1
-            for size, extent, step, pace in zip(
-                padded.shape[-2:], kernel, dilation, stride, strict=True
-            )
-        )
-        patches = F.unfold(padded, kernel, dilation, stride=stride)
-        batch, groups = len(input), self.groups
-        patches = patches.view(batch, groups, -1, height * width)
-        weight = self.weight.reshape(groups, self.out_channels // groups, -1)
-        outputs = torch.einsum("bgcl,goc->bgol", patches, weight).reshape(batch, -1, height, width)
+        kernel, dilation, stride = self.kernel_size, self.dilation, self.stride
+        patches = F.unfold(padded, kernel, dilation, stride=stride).unflatten(1, (self.groups, -1))
+        weight = self.weight.unflatten(0, (self.groups, -1)).flatten(2)
+        outputs = torch.einsum("bgcl,goc->bgol", patches, weight).flatten(1, 2)
+        height = (padded.shape[-2] - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
+        outputs = outputs.unflatten(2, (height, -1))
         return outputs if self.bias is None else outputs + self.bias.view(-1, 1, 1)
 
 

@@ -10,10 +10,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import isfinite
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -32,8 +32,7 @@ Outcome = Literal["finished", "diverged"]
 _WRITING_THREADS = 4  # most of writing is waiting for the disk: they pay even on busy cores
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """A model to train.
 
     folder: where it is kept; whatever is finished in it stays as it is.

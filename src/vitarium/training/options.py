@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
@@ -52,8 +52,7 @@ class TrainOptions:
         return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-@dataclass(frozen=True)
-class Stepped:
+class Stepped(NamedTuple):
     """Step `step` of `steps` of an epoch (all from 1) is done."""
 
     model: str
@@ -71,8 +70,7 @@ class EpochEnded:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Spent:
+class Spent(NamedTuple):
     """A process was busy with a model from `start` to `end` (seconds since 1970).
 
     `what` is set-up, train, score or write; a stack is named by its first model.

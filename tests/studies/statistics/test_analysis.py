@@ -53,7 +53,7 @@ def test_the_mixed_model_gives_the_learning_rate_its_share(analysis):
 
 
 def test_kin_are_every_pair_once(stage, analysis):
-    kin = kinship(stage, analysis.ancestry)
+    kin = kinship(stage)
     assert [each.pairs for each in kin] == [4 * 15, 2 * 36, 4 * 36]
     assert sum(each.mask.astype(int) for each in kin).max() == 1
 

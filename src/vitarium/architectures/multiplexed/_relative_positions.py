@@ -1,5 +1,4 @@
-"""Image relative position encoding (iRPE): where two patches stand to each other (Wu et al. 2021,
-arXiv 2107.14222)."""
+"""iRPE: where two patches stand to each other (Wu et al. 2021, arXiv 2107.14222)."""
 
 from collections.abc import Callable
 from typing import Any, Literal, Self
@@ -123,18 +122,16 @@ class RelativePositions(nn.Module):
     def _table(self, name: str) -> Tensor:
         """The table by buckets; contextual: of all heads, or [heads, head_dim, buckets]."""
         if self.config.method == "cross":
-            table = self._sums(getattr(self, f"{name}_rows"), getattr(self, f"{name}_columns"))
+            # the sums of every row's and every column's entry, then those of the prefix tokens'
+            rows, columns = (getattr(self, f"{name}_{axis}") for axis in ("rows", "columns"))
+            count = self.buckets.per_axis
+            pairs = rows[..., :count, None] + columns[..., None, :count]
+            prefix = rows[..., count:] + columns[..., count:]
+            table = torch.cat((pairs.flatten(-2), prefix), dim=-1)
         else:
             table = getattr(self, name)
         contextual = self.config.mode == "contextual"
         return table[0] if contextual and self.config.shared_heads else table
-
-    def _sums(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Of every row's and every column's entry; of the prefix tokens' entries at last."""
-        count = self.buckets.per_axis
-        pairs = rows[..., :count, None] + columns[..., None, :count]
-        prefix = rows[..., count:] + columns[..., count:]
-        return torch.cat((pairs.flatten(-2), prefix), dim=-1)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)

@@ -6,22 +6,11 @@ import torch
 from timm.layers.helpers import to_2tuple
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from timm.layers.weight_init import trunc_normal_
-from timm.models.swin_transformer import (
-    get_relative_position_index,
-    window_partition,
-    window_reverse,
-)
+from timm.models import swin_transformer as swin
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from vitarium.architectures.multiplexed._blocks import (
-    Borrowed,
-    MultiplexedAttention,
-    MultiplexedBlock,
-    Norm,
-    SharedAttention,
-    SharedWeights,
-)
+from vitarium.architectures.multiplexed import _blocks as blocks
 from vitarium.architectures.multiplexed._sharing import Multiplexing
 from vitarium.core.errors import InvalidInput
 
@@ -30,7 +19,7 @@ Size = tuple[int, int]
 _ELSEWHERE = -100.0  # added to the logits of two patches that are no neighbors, as Swin has it
 
 
-class SharedWindowAttention(SharedAttention):
+class SharedWindowAttention(blocks.SharedAttention):
     """The large matrices of an attention and, with `position_bias`, a bias for each head for where
     two patches of a `window` stand: `relative_position_bias_table`."""
 
@@ -75,11 +64,11 @@ class SharedWindowAttention(SharedAttention):
 
     def _index(self) -> None:
         device = cast(Tensor, self.relative_position_bias_table).device
-        index = get_relative_position_index(*self.window).to(device)
+        index = swin.get_relative_position_index(*self.window).to(device)
         self.register_buffer("relative_position_index", index, persistent=False)
 
 
-class SharedWindowWeights(SharedWeights):
+class SharedWindowWeights(blocks.SharedWeights):
     """What the blocks of a group share, the position bias of their windows included."""
 
     def __init__(
@@ -88,7 +77,7 @@ class SharedWindowWeights(SharedWeights):
         num_heads: int,
         window: Size,
         config: Multiplexing,
-        norm: Norm,
+        norm: blocks.Norm,
         *,
         position_bias: bool,
     ) -> None:
@@ -98,7 +87,7 @@ class SharedWindowWeights(SharedWeights):
         )
 
 
-class MultiplexedWindowAttention(MultiplexedAttention):
+class MultiplexedWindowAttention(blocks.MultiplexedAttention):
     """Attention inside of windows, with the group's matrices and the block's own head mixing.
 
     maps [batch, rows, columns, dim] -> the same (Liu et al. 2021, arXiv 2103.14030, Sec. 3.2). In
@@ -121,7 +110,7 @@ class MultiplexedWindowAttention(MultiplexedAttention):
         **attention_settings: Any,
     ) -> None:
         super().__init__(shared, num_heads, **attention_settings)
-        self.shared = Borrowed(shared)
+        self.shared = blocks.Borrowed(shared)
         self.shifted = shifted
         self.set_resolution(resolution)
 
@@ -148,9 +137,9 @@ class MultiplexedWindowAttention(MultiplexedAttention):
         if any(self.shift):
             maps = maps.roll((-down, -right), (1, 2))
         padded = pad(maps, self.padding) if any(self.padding) else maps
-        windows = window_partition(padded, self.window).flatten(1, 2)
+        windows = swin.window_partition(padded, self.window).flatten(1, 2)
         attended = super().forward(windows).unflatten(1, self.window)
-        maps = window_reverse(attended, self.window, *padded.shape[1:3])[:, :rows, :columns]
+        maps = swin.window_reverse(attended, self.window, *padded.shape[1:3])[:, :rows, :columns]
         return maps.roll((down, right), (1, 2)) if any(self.shift) else maps
 
     def _logits(self, query: Tensor, key: Tensor) -> Tensor:
@@ -164,7 +153,7 @@ class MultiplexedWindowAttention(MultiplexedAttention):
         return super()._probabilities(maps)
 
 
-class MultiplexedWindowBlock(MultiplexedBlock):
+class MultiplexedWindowBlock(blocks.MultiplexedBlock):
     """A block of a Swin transformer with its group's weights: [batch, rows, columns, dim]."""
 
     def set_input_size(
@@ -199,5 +188,5 @@ def _mask(resolution: Size, window: Size, shift: Size) -> Tensor | None:
         for positions in [torch.arange(size)]
     )
     regions = 3 * rows[:, None] + columns
-    windows = window_partition(regions[None, :, :, None], window).flatten(1)
+    windows = swin.window_partition(regions[None, :, :, None], window).flatten(1)
     return (windows[:, None] != windows[:, :, None]) * _ELSEWHERE

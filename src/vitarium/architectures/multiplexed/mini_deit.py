@@ -11,13 +11,7 @@ from timm.models.vision_transformer import VisionTransformer, init_weights_vit_t
 from torch import nn
 
 from vitarium.architectures.base import architecture
-from vitarium.architectures.multiplexed._blocks import (
-    LocalConvolution,
-    MultiplexedAttention,
-    MultiplexedBlock,
-    SharedWeights,
-    attention_parts,
-)
+from vitarium.architectures.multiplexed import _blocks as blocks
 from vitarium.architectures.multiplexed._relative_positions import (
     RelativePositionConfig,
     RelativePositions,
@@ -56,26 +50,13 @@ class MiniVisionTransformer(VisionTransformer):
 
     def __init__(self, config: MiniDeit, num_outputs: int) -> None:
         norm = partial(LayerNorm, eps=config.norm_eps)
-        super().__init__(
-            img_size=config.img_size,
-            patch_size=config.patch_size,
-            in_chans=config.in_chans,
-            num_classes=num_outputs,
-            global_pool=config.global_pool,
-            embed_dim=config.embed_dim,
-            depth=0,
-            class_token=config.class_token,
-            reg_tokens=config.reg_tokens,
-            fc_norm=config.fc_norm,
-            drop_rate=config.drop_rate,
-            pos_drop_rate=config.pos_drop_rate,
-            norm_layer=norm,
-        )
+        without_blocks = {"depth": 0, "fc_norm": config.fc_norm, "norm_layer": norm}
+        super().__init__(**config.arguments() | without_blocks, num_classes=num_outputs)
         self.config, self._norm = config, norm
         self.group_sizes = group_sizes(config.share, config.depth)
         dim, act_layer = config.embed_dim, get_act_layer(config.act_layer)
         self.shared = nn.ModuleList(
-            SharedWeights(dim, config, norm, act_layer=act_layer) for _ in self.group_sizes
+            blocks.SharedWeights(dim, config, norm, act_layer=act_layer) for _ in self.group_sizes
         )
         self.shared.apply(init_weights_vit_timm)
         rates = cast(list[float], calculate_drop_path_rates(config.drop_path_rate, config.depth))
@@ -86,10 +67,14 @@ class MiniVisionTransformer(VisionTransformer):
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
         """Take images of another size; `pos_embed` alone is resampled, other weights stay."""
         super().set_input_size(img_size, patch_size)
-        for block in cast(list[MultiplexedBlock], self.blocks):
-            if block.attn.positions is not None:
-                block.attn.positions = self._resized(block.attn.positions)
-            if isinstance(block.local, LocalConvolution):
+        for block in cast(list[blocks.MultiplexedBlock], self.blocks):
+            if (before := block.attn.positions) is not None:
+                # the same weights, for the grid that there is now
+                resized = cast(RelativePositions, self._positions())
+                resized.to(next(before.parameters()).device).train(before.training)
+                resized.load_state_dict(before.state_dict(), assign=True)
+                block.attn.positions = resized
+            if isinstance(block.local, blocks.LocalConvolution):
                 block.local.grid = self.patch_embed.grid_size
 
     def prune_intermediate_layers(self, indices: Any = 1, *args: Any, **kwargs: Any) -> list[int]:
@@ -106,16 +91,16 @@ class MiniVisionTransformer(VisionTransformer):
         shared = [(rf"^shared\.{group}\.", (first,)) for group, first in enumerate(firsts)]
         return patterns | {"blocks": [*patterns["blocks"], *shared]}
 
-    def _block(self, number: int, drop_path: float) -> MultiplexedBlock:
+    def _block(self, number: int, drop_path: float) -> blocks.MultiplexedBlock:
         config = self.config
-        shared = cast(SharedWeights, self.shared[group_of(self.group_sizes, number)])
-        attention = MultiplexedAttention(
+        shared = cast(blocks.SharedWeights, self.shared[group_of(self.group_sizes, number)])
+        attention = blocks.MultiplexedAttention(
             shared.attn,
             config.num_heads,
             positions=self._positions(),
-            **attention_parts(config, config.num_heads),
+            **blocks.attention_parts(config, config.num_heads),
         )
-        return MultiplexedBlock(
+        return blocks.MultiplexedBlock(
             shared,
             attention,
             config.embed_dim,
@@ -137,13 +122,6 @@ class MiniVisionTransformer(VisionTransformer):
             grid=self.patch_embed.grid_size,
             prefix_tokens=self.num_prefix_tokens,
         )
-
-    def _resized(self, positions: RelativePositions) -> RelativePositions:
-        """With the same weights, for the grid that there is now."""
-        device = next(positions.parameters()).device
-        resized = cast(RelativePositions, self._positions()).to(device).train(positions.training)
-        resized.load_state_dict(positions.state_dict(), assign=True)
-        return resized
 
 
 _TINY = {"embed_dim": 192, "num_heads": 3}

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import init_weights_vit_timm
 from torch import nn
 
 from vitarium.architectures.base import architecture
+from vitarium.architectures.multiplexed import _windows as windows
 from vitarium.architectures.multiplexed._blocks import attention_parts
 from vitarium.architectures.multiplexed._sharing import (
     KernelSize,
@@ -18,14 +19,6 @@ from vitarium.architectures.multiplexed._sharing import (
     fits,
     group_of,
     group_sizes,
-)
-from vitarium.architectures.multiplexed._windows import (
-    MultiplexedWindowAttention,
-    MultiplexedWindowBlock,
-    SharedWindowAttention,
-    SharedWindowWeights,
-    Size,
-    fitting_window,
 )
 
 
@@ -113,18 +106,10 @@ class MiniSwinTransformer(SwinTransformer):
 
     def __init__(self, config: MiniSwin, num_outputs: int) -> None:
         norm = partial(nn.LayerNorm, eps=config.norm_eps)
-        super().__init__(
-            img_size=config.img_size,
-            patch_size=config.patch_size,
-            in_chans=config.in_chans,
-            num_classes=num_outputs,
-            embed_dim=config.embed_dim,
-            depths=(0,) * len(config.depths),
-            num_heads=config.num_heads,
-            window_size=config.window_size,
-            drop_rate=config.drop_rate,
-            norm_layer=cast(Any, norm),
-        )
+        names = {"img_size", "patch_size", "in_chans", "embed_dim", "num_heads", "window_size"}
+        sizes = config.model_dump(include={*names, "drop_rate"})
+        without_blocks: dict[str, Any] = {"depths": (0,) * len(config.depths), "norm_layer": norm}
+        super().__init__(**sizes, **without_blocks, num_classes=num_outputs)
         self.config, self._norm = config, norm
         # where timm's Swin has its classifier: heads are put there
         self.pretrained_cfg = {"classifier": "head.fc"}
@@ -151,10 +136,10 @@ class MiniSwinTransformer(SwinTransformer):
         window = (config.window_size, config.window_size)
         stage.depth = len(rates)
         stage.shared = nn.ModuleList(
-            SharedWindowWeights(
+            windows.SharedWindowWeights(
                 config.embed_dim * 2**number,
                 config.num_heads[number],
-                fitting_window(self._resolution(number), window),
+                windows.fitting_window(self._resolution(number), window),
                 config,
                 self._norm,
                 position_bias=config.position_bias,
@@ -168,24 +153,24 @@ class MiniSwinTransformer(SwinTransformer):
 
     def _block(
         self, number: int, stage: SwinTransformerStage, index: int, drop_path: float
-    ) -> MultiplexedWindowBlock:
+    ) -> windows.MultiplexedWindowBlock:
         config = self.config
         dim, heads = config.embed_dim * 2**number, config.num_heads[number]
         group = group_of(config.group_sizes[number], index)
-        shared = cast(SharedWindowWeights, cast(nn.ModuleList, stage.shared)[group])
-        attention = MultiplexedWindowAttention(
-            cast(SharedWindowAttention, shared.attn),
+        shared = cast(windows.SharedWindowWeights, cast(nn.ModuleList, stage.shared)[group])
+        attention = windows.MultiplexedWindowAttention(
+            cast(windows.SharedWindowAttention, shared.attn),
             heads,
             resolution=self._resolution(number),
             shifted=index % 2 == 1,
             **attention_parts(config, heads, bias=True),
         )
         parts = (shared, attention, dim, config, self._norm)
-        return MultiplexedWindowBlock(*parts, drop_path=drop_path)
+        return windows.MultiplexedWindowBlock(*parts, drop_path=drop_path)
 
-    def _resolution(self, number: int) -> Size:
+    def _resolution(self, number: int) -> windows.Size:
         """Of a stage's maps: each stage halves them, and an odd side is padded before."""
-        rows, columns = cast(Size, self.patch_embed.grid_size)
+        rows, columns = cast(windows.Size, self.patch_embed.grid_size)
         return (-(-rows // 2**number), -(-columns // 2**number))
 
 

@@ -53,10 +53,9 @@ def unfolded(
 ) -> dict[str, Tensor]:
     """The same function as folded weights, with the norms and layer scales of another model.
 
-    A mean of models that share norms and scales is the folded models' mean, so what is aligned in
-    folded form can be kept, and averaged, as an ordinary model. Tensors [*shape] by name, float64.
-    Raises IncompatibleWeights where the other model has a factor of zero, or shifts what a layer
-    without bias reads.
+    A mean of models that share norms and scales is the folded models' mean: aligned in folded form
+    they can be averaged as ordinary ones. Tensors [*shape] by name, float64. Raises
+    IncompatibleWeights where the other has a factor of zero, or shifts what no bias can take up.
     """
     tensors = {name: tensor.double().clone() for name, tensor in weights.items()}
     reference = {name: like[name].double() for name in factors(symmetries)}

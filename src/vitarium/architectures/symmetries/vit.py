@@ -153,19 +153,15 @@ class _Declaration:
         tensors = norm.state_dict()
         for kind, tensor in tensors.items():
             self._piece(f"{name}.{kind}", tensor.shape, (self.written,), elementwise=True)
-        listed = tuple(
-            (f"{reader}.weight", f"{reader}.bias" if layer.bias is not None else None)
-            for reader, layer in readers
-        )
         if self.written.group and self.groups[STREAM].maps == "orthogonal":
             bias = f"{name}.bias" if "bias" in tensors else None
+            listed = tuple(_tensors_of(*reader) for reader in readers)
             self.norms.append(Norm(STREAM, f"{name}.weight", bias, listed))
 
     def _scale(self, name: str, scale: Any, writer: str, layer: Any) -> None:
         if not isinstance(scale, nn.Identity):
             self._piece(f"{name}.gamma", scale.gamma.shape, (self.written,), elementwise=True)
-            bias = f"{writer}.bias" if layer.bias is not None else None
-            self.scales.append(Scale(f"{name}.gamma", (f"{writer}.weight", bias)))
+            self.scales.append(Scale(f"{name}.gamma", _tensors_of(writer, layer)))
 
     def _linear(self, name: str, out: Axis, into: Axis, layer: Any) -> None:
         """A linear layer, or a convolution seen as one."""
@@ -181,6 +177,10 @@ class _Declaration:
         self, tensor: str, shape: Sequence[int], axes: tuple[Axis, ...], **more: Any
     ) -> None:
         self.pieces.append(Piece(tensor, tuple(shape), axes, **more))
+
+
+def _tensors_of(name: str, layer: Any) -> tuple[str, str | None]:
+    return f"{name}.weight", None if layer.bias is None else f"{name}.bias"
 
 
 def _heads(name: str, head: nn.Module) -> list[list[tuple[str, nn.Linear]]]:

@@ -63,11 +63,6 @@ def apply_randomly(
     return images
 
 
-def grayed(images: Tensor) -> Tensor:
-    """Without color, in as many channels: [n, c, h, w] -> the same."""
-    return channels(images, 1).expand_as(images)
-
-
 def blurred(images: Tensor, sigmas: Tensor, kernel: int) -> Tensor:
     """A Gaussian blur of each image's own sigma (pixels, [n]), as torchvision's gaussian_blur with
     an odd kernel of `kernel` pixels and mirrored edges."""

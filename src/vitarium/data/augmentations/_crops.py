@@ -5,9 +5,8 @@ together they are two matrices per image, and for a whole batch two batched matr
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +20,7 @@ CROP_NUMBERS = 2 * _TRIES + 2
 """How many numbers `random_resized_crops` takes."""
 
 
-@dataclass(frozen=True)
-class CroppedAxis:
+class CroppedAxis(NamedTuple):
     """One axis of the frames of n images; all [n].
 
     The source pixels from `start` on, `length` of them, are resampled to `resized` pixels; of
@@ -46,8 +44,7 @@ class CroppedAxis:
         return _weights(positions, start, length, resized, source, interpolation)
 
 
-@dataclass(frozen=True)
-class WholeAxis:
+class WholeAxis(NamedTuple):
     """An axis of which the whole image is resampled, to the same number of pixels for all n.
 
     What is seen begins at `offset` ([n]), which is -`margin` at least and at most what leaves
@@ -67,8 +64,7 @@ class WholeAxis:
         return rows[to_device(self.margin + self.offset.unsqueeze(1) + pixels, device)]
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """The frames of n images (or one for all of a batch), each of `size` (height, width)."""
 
     rows: CroppedAxis | WholeAxis

@@ -36,21 +36,16 @@ def erased(images: Tensor, numbers: Tensor, probability: float, mode: Mode = "co
     which = ((whether[:, 0] < probability) & fits.any(1)).nonzero().squeeze(1)
     if not len(which):
         return images
-    inside = [
-        _box_sides(offsets[which, axis], tried.gather(1, first)[which, 0], size)
-        for axis, (tried, size) in enumerate(((tall, height), (wide, width)))
-    ]
+    inside = []  # which rows, and which columns
+    for axis, (tried, size) in enumerate(((tall, height), (wide, width))):
+        length = tried.gather(1, first)[which, 0]
+        start = (offsets[which, axis] * (size - length + 1)).floor()
+        inside.append(covered(start, start + length, size))
     chosen, rows, columns = (to_device(v, images.device) for v in (which, *inside))
     mask = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
     images, part = images.clone(), images[chosen]
     images[chosen] = torch.where(mask, _filling(part, color[which], noise[which], mode), part)
     return images
-
-
-def _box_sides(offset: Tensor, length: Tensor, size: int) -> Tensor:
-    """Which of `size` rows (or columns) a box of that length covers: [n] twice -> [n, size]."""
-    start = (offset * (size - length + 1)).floor()
-    return covered(start, start + length, size)
 
 
 def _filling(part: Tensor, color: Tensor, noise: Tensor, mode: Mode) -> Tensor:

@@ -35,10 +35,11 @@ def mix_batches(
     which, strength, centers = numbers[..., 0], numbers[..., 1], numbers[..., 2:]
     cut = which < (0.5 if mixup and cutmix else float(bool(cutmix)))
     share = torch.where(cut, _beta(strength, cutmix or mixup), _beta(strength, mixup or cutmix))
-    rows, columns = (
-        _box_sides(centers[..., axis], (1 - share).sqrt(), size)
-        for axis, size in enumerate(images.shape[-2:])
-    )
+    sides = []  # of the rectangle: its middle is anywhere, and what reaches outside is cut off
+    for axis, size in enumerate(images.shape[-2:]):
+        length, middle = ((1 - share).sqrt() * size).floor(), (centers[..., axis] * size).floor()
+        sides.append(covered(middle - (length / 2).floor(), middle + (length / 2).ceil(), size))
+    rows, columns = sides
     pasted = rows.sum(-1) * columns.sum(-1) / (rows.shape[-1] * columns.shape[-1])
     share = torch.where(cut, 1 - pasted, share)
     device = images.device
@@ -70,10 +71,3 @@ def _shared(numbers: Tensor, mode: Mode) -> Tensor:
 def _beta(numbers: Tensor, alpha: float) -> Tensor:
     """Uniform numbers -> draws from Beta(alpha, alpha)."""
     return torch.from_numpy(betaincinv(alpha, alpha, numbers.contiguous().numpy()))
-
-
-def _box_sides(center: Tensor, share: Tensor, size: int) -> Tensor:
-    """Which rows (or columns) a box of that share of the side covers: [...] -> [..., size]; its
-    middle is anywhere in the image, and what reaches outside is cut off."""
-    length, middle = (share * size).floor(), (center * size).floor()
-    return covered(middle - (length / 2).floor(), middle + (length / 2).ceil(), size)

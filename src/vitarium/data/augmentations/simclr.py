@@ -90,7 +90,7 @@ def simclr_views(
 
         for name, probability, changed in (
             ("jitters", config.color_jitter_probability, jitter),
-            ("gray", config.grayscale, lambda images, which: color.grayed(images)),
+            ("gray", config.grayscale, lambda images, _: channels(images, 1).expand_as(images)),
             ("blurs", config.blur, blur),
         ):
             images = color.apply_randomly(images, numbers(drawn, name), probability, changed)

@@ -3,20 +3,16 @@
 from vitarium.data._torchvision import load_torchvision
 from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-
 
 @dataset(
     "cifar10",
     fixed=True,
     num_classes=10,
     num_train=50000,
-    mean=MEAN,
-    std=STD,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
     paper="Krizhevsky 2009, Learning multiple layers of features from tiny images",
 )
 def cifar10(config: DataConfig, folders: DataFolders) -> Dataset:
     """Objects and animals, 32 × 32 RGB (Krizhevsky 2009)."""
-    from torchvision.datasets import CIFAR10
-
-    return load_torchvision("cifar10", CIFAR10, config, folders, mean=MEAN, std=STD)
+    return load_torchvision("cifar10", "CIFAR10", config, folders)

@@ -8,7 +8,6 @@ from pathlib import Path
 from vitarium.data._torchvision import load_torchvision
 from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
-MEAN, STD = (0.2860,), (0.3530,)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -17,22 +16,18 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
     fixed=True,
     num_classes=10,
     num_train=60000,
-    mean=MEAN,
-    std=STD,
+    mean=(0.2860,),
+    std=(0.3530,),
     paper="Xiao et al. 2017, arXiv 1708.07747",
     tiny={"train_limit": 500},
 )
 def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     """Articles of clothing, 28 × 28 gray (Xiao et al. 2017, arXiv 1708.07747)."""
-    from torchvision.datasets import FashionMNIST
-
     return load_torchvision(
         "fashion_mnist",
-        FashionMNIST,
+        "FashionMNIST",
         config,
         folders,
-        mean=MEAN,
-        std=STD,
         unpack=_unpack if DEBIAN.is_dir() else None,
         also=f"On Debian: apt install dataset-fashion-mnist, which fills {DEBIAN}.",
     )

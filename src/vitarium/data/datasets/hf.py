@@ -56,7 +56,6 @@ def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
         test=_split(test, config),
         mean=config.mean,
         std=config.std,
-        expected_train=config.num_train,
     )
 
 

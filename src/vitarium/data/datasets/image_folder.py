@@ -53,7 +53,6 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
         test=parts["test" if has_test else "val"][1],
         mean=config.mean,
         std=config.std,
-        expected_train=config.num_train,
     )
 
 

@@ -114,16 +114,24 @@ class ForkServer:
     def _start(self) -> Connection:
         engine_end, server_end = socket.socketpair()
         with server_end:
-            path = os.pathsep.join(entry for entry in sys.path if entry and isinstance(entry, str))
             handle = server_end.fileno()
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, str(handle), *self._modules],
-                pass_fds=[handle],
-                stdin=subprocess.DEVNULL,
-                env={**self._environment, "PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
-            )
+            arguments = [str(handle), *self._modules]
+            self._process = run_python(_PROGRAM, arguments, handle, self._environment)
         return Connection(engine_end.detach())
+
+
+def run_python(
+    program: str, arguments: Sequence[str], handle: int, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    """A new Python with this process's import path, which shares the file `handle` with it."""
+    path = os.pathsep.join(entry for entry in sys.path if entry and isinstance(entry, str))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", program, *arguments],
+        pass_fds=[handle],
+        stdin=subprocess.DEVNULL,
+        env={**environment, "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
+    )
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from vitarium.core.numerals import is_number
 SECONDS_TO_CONNECT = 5
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """HTTP/2's preface with empty settings, with which a gRPC server is greeted and answers in kind."""
-_SETTINGS = 4
+_SETTINGS = b"\4"
 
 
 class NoCluster(VitariumError):
@@ -100,13 +100,8 @@ def _is_grpc(connection: socket.socket) -> bool:
     """Greet as gRPC does; its servers begin their answer with a frame of settings."""
     connection.settimeout(SECONDS_TO_CONNECT)
     connection.sendall(_GREETING)
-    answer = b""
-    while len(answer) < 4:
-        more = connection.recv(4 - len(answer))
-        if not more:
-            return False
-        answer += more
-    return answer[3] == _SETTINGS
+    with connection.makefile("rb") as answer:
+        return answer.read(4)[3:] == _SETTINGS
 
 
 def _one_line(error: BaseException) -> str:

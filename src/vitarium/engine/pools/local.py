@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint import ModelSpec
-from vitarium.engine.pools._fork_server import ForkedProcess, ForkServer
+from vitarium.engine.pools._fork_server import ForkedProcess, ForkServer, run_python
 from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import Calibration, TrainMode
@@ -137,26 +137,17 @@ def _start_worker(handle: int, threads: int) -> "ForkedProcess | subprocess.Pope
         return _fork_server(threads, os.getpid()).fork(
             f"{_WORKER}:main", [str(threads)], files=[handle]
         )
-    path = os.pathsep.join(entry for entry in sys.path if entry and isinstance(entry, str))
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-P",
-            "-c",
-            f"from {_WORKER} import main; main()",
-            str(threads),
-            str(handle),
-        ],
-        pass_fds=[handle],
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
-        start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
-    )
+    program, arguments = f"from {_WORKER} import main; main()", [str(threads), str(handle)]
+    return run_python(program, arguments, handle, _environment(threads))
 
 
 @cache
 def _fork_server(threads: int, process: int) -> ForkServer:
-    return ForkServer([_WORKER], {**os.environ, "OMP_NUM_THREADS": str(threads)})
+    return ForkServer([_WORKER], _environment(threads))
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 def _oom_kills() -> int:

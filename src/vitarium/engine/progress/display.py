@@ -88,7 +88,9 @@ class _Display:
             case events.Notice():
                 self.show(event.text, "dim")
             case EpochEnded():
-                self.scores[event.model] = _scores(event)
+                scores = {n: event.metrics[n] for n in _SCORES if n in event.metrics}
+                texts = [f"{n.removeprefix('val_')} {score:.3f}" for n, score in scores.items()]
+                self.scores[event.model] = ", ".join(texts)
             case Ended():
                 self.ended += 1
 
@@ -161,11 +163,6 @@ class _Lines(_Display):
             text = f"{self.labels[event.model]} {event.status}: {details}"
             left = _left(self.seconds_left())
             self.show(f"[{self.ended}/{len(self.plan)}] {text}{left}")
-
-
-def _scores(event: EpochEnded) -> str:
-    scores = {name: event.metrics[name] for name in _SCORES if name in event.metrics}
-    return ", ".join(f"{name.removeprefix('val_')} {value:.3f}" for name, value in scores.items())
 
 
 def _left(seconds: float | None) -> str:

@@ -43,19 +43,17 @@ class TrainRequest:
             raise InvalidInput(f"a stack of {self.stacked} models: give 1 or more, or auto")
 
 
+@dataclass(eq=False)
 class AutoTuner:
     """Chooses how each model of a plan is trained; `notify` gets each choice, in a line of text."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        machine: Machine,
-        request: TrainRequest,
-        calibration: Calibration,
-        notify: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.plan, self.machine, self.request = plan, machine, request
-        self.calibration, self._listener = calibration, notify
+    plan: Plan
+    machine: Machine
+    request: TrainRequest
+    calibration: Calibration
+    notify: Callable[[str], None] = lambda text: None
+
+    def __post_init__(self) -> None:
         self._chosen: dict[Hashable, TrainMode] = {}
         self._notified: set[str] = set()
 
@@ -128,13 +126,12 @@ class AutoTuner:
             return self._unmeasured(spec)
         models = [model for model in self.plan.models if _kind(model) == _kind(spec)]
         mode = TrainMode(self._precision(spec))
-        mode = replace(mode, compiled=self._compiled(spec, mode, models))
-        mode = replace(mode, stacked=self._stacked(spec, mode, len(models)))
+        mode = mode._replace(compiled=self._compiled(spec, mode, models))
+        mode = mode._replace(stacked=self._stacked(spec, mode, len(models)))
         if "auto" in (self.request.precision, self.request.compiled, self.request.stacked):
             parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
             parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
-            gain = self._speed(spec, PLAIN).per_image / self._speed(spec, mode).per_image
-            gain *= mode.stacked
+            gain = self._gain(spec, PLAIN, mode) * mode.stacked
             faster = f" ({gain:.1f} times as fast as plain fp32)" if mode != PLAIN else ""
             self._notify(f"{spec.stage}: {', '.join(parts)}{faster}")
         return mode
@@ -158,7 +155,7 @@ class AutoTuner:
         seconds = images * self._speed(spec, mode).per_image / max(self.machine.workers, 1)
         if seconds < _MIN_PLAN_SECONDS:
             return False
-        compiled = replace(mode, compiled=True)
+        compiled = mode._replace(compiled=True)
         gain, start = self._gain(spec, mode, compiled), self._speed(spec, compiled).start
         return gain >= _MIN_COMPILED_SPEEDUP and seconds * (1 - 1 / gain) > 2 * start
 
@@ -178,7 +175,7 @@ class AutoTuner:
             return 1
         max_size = -(-num_models // max(self.machine.workers, 1))
         for size in (size for size in _STACK_SIZES if size <= max_size):
-            per_image = self._speed(spec, replace(mode, stacked=size)).per_image / size
+            per_image = self._speed(spec, mode._replace(stacked=size)).per_image / size
             if per_image * MIN_SPEEDUP > per_model:
                 break  # no gain any more
             best, per_model = size, per_image
@@ -191,7 +188,7 @@ class AutoTuner:
     def _notify(self, text: str) -> None:
         if text not in self._notified:
             self._notified.add(text)
-            self._listener(text)
+            self.notify(text)
 
 
 def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:

@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from filelock import FileLock
@@ -36,8 +36,7 @@ _MAX_STEPS = 5
 _SMALL_BATCH = 4
 
 
-@dataclass(frozen=True)
-class TrainMode:
+class TrainMode(NamedTuple):
     """How to train: with which precision, compiled or not, how many models as one."""
 
     precision: Precision = "fp32"
@@ -51,8 +50,7 @@ class TrainMode:
 PLAIN = TrainMode()
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(NamedTuple):
     """What a step costs.
 
     seconds: of a step.
@@ -234,5 +232,5 @@ def _keep(key: str, speed: Speed) -> None:
     with suppress(OSError):  # a cache that cannot be written: measured again next time
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            written = {key: vars(speed) for key, speed in {**_read(), key: speed}.items()}
+            written = {key: speed._asdict() for key, speed in {**_read(), key: speed}.items()}
             files.write_sealed(file, {"speeds": written})

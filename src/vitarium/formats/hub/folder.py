@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,13 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
     root = root_of(zoo.path)
 
     def copy(source: Path, target: Path) -> None:
+        """A folder comes without its rights: a copy of a read-only zoo can be changed."""
+        if source.is_dir():
+            target.mkdir(parents=True)
+            for item in files.listed(source):
+                if not item.name.startswith((".", "progress-")):  # of who writes, or goes on
+                    copy(item, target / item.name)
+            return
         check_place(source, root)
         if link:
             try:
@@ -85,26 +92,11 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
     for item in sorted(zoo.path.iterdir()):
         if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
             continue
-        if item.is_dir():
-            _copy_folder(item, out / item.name, copy)
-        else:
-            copy(item, out / item.name)
+        copy(item, out / item.name)
         yield out / item.name
     for id in sorted(ids):
-        _copy_folder(zoo.folder(id).path, out / "models" / id, copy)
+        copy(zoo.folder(id).path, out / "models" / id)
         yield out / "models" / id
-
-
-def _copy_folder(folder: Path, target: Path, copy: Callable[[Path, Path], object]) -> None:
-    """Files and folders without their rights: a copy of a read-only zoo can be changed."""
-    target.mkdir(parents=True)
-    for item in files.listed(folder):
-        if item.name.startswith((".", "progress-")):  # of who writes just now, or goes on
-            continue
-        if item.is_dir():
-            _copy_folder(item, target / item.name, copy)
-        else:
-            copy(item, target / item.name)
 
 
 def _tables(described: Population, folder: Path) -> Iterator[Path]:

@@ -4,9 +4,8 @@ import fnmatch
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitarium.core import files
 from vitarium.core.errors import HubError, InvalidInput
@@ -20,8 +19,7 @@ _LEFT_OUT = (".*", "*/.*", "index/*")
 """Hidden files (locks, what uploads are resumed from), and the zoo's cache."""
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(NamedTuple):
     """A file of the repository."""
 
     name: str

@@ -2,8 +2,8 @@
 
 import csv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vitarium.core.csv_cells import unguarded
 from vitarium.core.errors import InvalidInput, did_you_mean
@@ -15,8 +15,7 @@ from vitarium.formats.weights import SUFFIXES, check_place
 _MAX_LENGTH = 200  # characters of a path in messages
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row of the table, without its empty cells."""
 
     table: Path

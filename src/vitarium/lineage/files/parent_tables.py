@@ -12,10 +12,9 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput, did_you_mean
@@ -31,8 +30,7 @@ _NOT_FACTORS = (*METADATA, "file", "ingredients")
 _ID = re.compile("[0-9a-f]{12}")
 
 
-@dataclass(frozen=True)
-class ParentTable:
+class ParentTable(NamedTuple):
     """True parents as a table has them; of a model, what it started from or was made of."""
 
     path: Path

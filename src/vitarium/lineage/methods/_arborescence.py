@@ -1,6 +1,6 @@
 """Minimum spanning arborescences of dense graphs (networkx has sparse ones), and probabilities."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,8 +9,7 @@ from vitarium.core.errors import InvalidInput
 NO_PARENT = -1
 
 
-@dataclass(frozen=True)
-class Arborescence:
+class Arborescence(NamedTuple):
     """A tree in which every node but the root has one parent, of the least sum of costs."""
 
     root: int
@@ -53,9 +52,8 @@ def probabilities(
     (All trees could be counted by the matrix-tree theorem; but the determinant has no digits left
     where some models are very near to each other, and others far.)
 
-    Costs are float64 [K, K], as the tree was found with; T is in their unit, above 0. Returns, of
-    every node's edge from its parent float64 [K], NaN of the root's; of every node as the root
-    float64 [K].
+    Costs are float64 [K, K], as the tree was found with; T is in their unit, above 0. Returns
+    float64 [K] of each node's edge from its parent, NaN of the root's, and of each as the root.
     """
     edges, nodes = _validated(costs), np.arange(len(costs))
     as_root = np.exp((tree.root_costs.min() - tree.root_costs) / temperature)

@@ -1,7 +1,7 @@
 """Distances of weights, as MoTHer takes them. A layer is a matrix; timm's fused qkv are three."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ CHUNK_BYTES = 256_000_000  # bytes of weights of all models that are compared at
 _FUSED_NAMES = ("qkv", "in_proj")
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """Rows of a tensor that are a matrix [rows, columns] of their own."""
 
     tensor: str

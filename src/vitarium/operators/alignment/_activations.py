@@ -3,9 +3,8 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,7 @@ Key = tuple[str, int]
 By = Literal["correlation", "covariance", "product"]
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """Where a group's units can be seen: at the input or the output of a linear layer."""
 
     layer: str
@@ -123,8 +121,8 @@ def _record(
         for group, group_probes in where.items():
             for number, probe in enumerate(group_probes):
                 layer = model.get_submodule(probe.layer)
-                handle = layer.register_forward_hook(partial(look, (group, number), probe))
-                hooks.callback(handle.remove)
+                see = partial(look, (group, number), probe)
+                hooks.enter_context(layer.register_forward_hook(see))
         model(images)
 
 

@@ -56,10 +56,9 @@ def match_heads(
     pair. So the assignment of heads that follows is the best there is for the whole block.
 
     Args:
-        head_scores: [heads, heads]: at p, q what head q is worth in position p, but for its inner
-            units.
+        head_scores: [heads, heads]: at p, q what head q, without inner units, is worth in place p.
         inner: by group inside, [heads, n, heads, n]: at p, i, q, j what unit j of head q is worth
-            at unit i of position p.
+            at unit i of place p.
     """
     heads = len(head_scores)
     total, maps = head_scores.double(), {}

@@ -8,16 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import (
-    Symmetries,
-    UnitTransforms,
-    composed,
-    moved,
-    moved_piece,
-)
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, composed, moved_piece
 from vitarium.operators.alignment._assignment import best_transform, match_heads
 
 Tensors = Mapping[str, Tensor]
+Axes = list[tuple[int, tuple[int, ...]]]  # numbers of pieces, and of the axes of their units
 Kind = Literal["permutation", "orthogonal"]
 Kinds = Mapping[str, Kind]
 """By group, what may be done to its units; a group that is missing stays as it is."""
@@ -28,9 +23,8 @@ TOLERANCE = 1e-12
 class Matching:
     """A model on its way to match another one.
 
-    The objective is the inner product of the two, summed over all pieces. Every improvement moves
-    one group, with what is inside of it, to its best place while all else stays: the objective
-    never falls.
+    The objective is the inner product of the two, summed over all pieces. It never falls: every
+    improvement moves one group, with what is inside of it, to its best place while all else stays.
 
     Args:
         fixed, moving: weights, by the names that the symmetries have.
@@ -56,9 +50,8 @@ class Matching:
             if group.inside is None:
                 self._inner[name] = [n for n, g in symmetries.groups.items() if g.inside == name]
         self.groups = [n for n, inner in self._inner.items() if {n, *inner} & set(kinds)]
-        now = moved(symmetries, moving, self.moves)
         self._fixed = [piece.of(fixed) for piece in self.pieces]
-        self._now = [piece.of(now) for piece in self.pieces]
+        self._now = [moved_piece(symmetries, p, p.of(moving), self.moves) for p in self.pieces]
         self._stale = set(self.groups)
         """Those that may be able to improve: all but where nothing that they touch was moved."""
         self._half = set[str]()
@@ -139,9 +132,8 @@ class Matching:
         """Score a group with what is inside, by those pieces: finds the best move, and its gain."""
         groups = self.symmetries.groups
         size = groups[group].size
-        axes: list[tuple[int, tuple[int, ...]]] = []  # of what is in no inner group
-        inner_axes: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
-        inner_axes |= {name: [] for name in self._inner[group]}
+        axes: Axes = []  # of what is in no inner group
+        inner_axes: dict[str, Axes] = {name: [] for name in self._inner[group]}
         for n, at in having:
             inner = [(name, self.pieces[n].place(name)) for name in inner_axes]
             name, inner_at = next((pair for pair in inner if pair[1] is not None), ("", None))
@@ -158,7 +150,7 @@ class Matching:
             inner_scores[name] = self._scores(size * shape[1], at_axes).reshape(shape + shape)
         return partial(match_heads, group, scores, inner_scores, self.kinds)
 
-    def _scores(self, units: int, axes: Sequence[tuple[int, tuple[int, ...]]]) -> Tensor:
+    def _scores(self, units: int, axes: Axes) -> Tensor:
         """[units, units]: at i, j the inner product of place i of A with unit j of B."""
         total = torch.zeros(units, units, dtype=torch.float64, device=self._now[0].device)
         for number, at in axes:

@@ -1,8 +1,7 @@
 """Maps of a model's units that can be trained: free numbers in, a map that its group allows out.
 
 Every kind begins as the identity. Called, it gives matrices to differentiate through; its `exact`
-is what `symmetries.moved` takes, in float64. A step of the free numbers turns units equally far,
-however many there are.
+is what `symmetries.moved` takes, in float64. Steps of them turn few units as far as many.
 """
 
 from abc import ABC, abstractmethod

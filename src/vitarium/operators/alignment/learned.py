@@ -14,16 +14,10 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import choose, get
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import mean_loss
+from vitarium.operators.alignment import _trained_maps as unit_maps
 from vitarium.operators.alignment._matching import Tensors
 from vitarium.operators.alignment._midpoint import Midpoint
 from vitarium.operators.alignment._search import model_weights
-from vitarium.operators.alignment._trained_maps import (
-    Exchange,
-    Invertible,
-    Rotation,
-    UnitMap,
-    rearranged,
-)
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
@@ -91,18 +85,18 @@ def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Named
     yield from midpoint.best(reference, source, trained()).items()
 
 
-def _maps(config: LearnedMatching, symmetries: Symmetries) -> dict[str, UnitMap]:
+def _maps(config: LearnedMatching, symmetries: Symmetries) -> dict[str, unit_maps.UnitMap]:
     """Those that are to be trained, by group. Raises IncompatibleWeights where there are none."""
-    maps: dict[str, UnitMap] = {}
+    maps: dict[str, unit_maps.UnitMap] = {}
     for name, group in symmetries.groups.items():
         heads = symmetries.groups[group.inside].size if group.inside else None
         if config.maps == "permutations" or group.maps == "permutation":
             if config.maps == "permutations" or config.learn == "all":
-                maps[name] = Exchange(group.size, heads)
+                maps[name] = unit_maps.Exchange(group.size, heads)
         elif group.maps == "orthogonal":
-            maps[name] = Rotation(group.size, heads, keeps_mean=True)
+            maps[name] = unit_maps.Rotation(group.size, heads, keeps_mean=True)
         elif config.learn != "stream":
-            kind = Invertible if config.channels == "invertible" else Rotation
+            kind = unit_maps.Invertible if config.channels == "invertible" else unit_maps.Rotation
             maps[name] = kind(group.size, heads)
     if not maps:
         raise IncompatibleWeights(
@@ -115,7 +109,7 @@ def _maps(config: LearnedMatching, symmetries: Symmetries) -> dict[str, UnitMap]
 def _train(
     config: LearnedMatching,
     midpoint: Midpoint,
-    maps: Mapping[str, UnitMap],
+    maps: Mapping[str, unit_maps.UnitMap],
     models: tuple[Tensors, Tensors],
 ) -> None:
     symmetries = midpoint.ingredients.symmetries
@@ -131,7 +125,7 @@ def _train(
         optimizer.zero_grad()
         with torch.enable_grad():
             matrices = {group: unit_map() for group, unit_map in maps.items()}
-            point = rearranged(symmetries, moving, matrices)
+            point = unit_maps.rearranged(symmetries, moving, matrices)
             point = {name: torch.lerp(fixed[name], tensor, t) for name, tensor in point.items()}
             mean_loss(midpoint.model, point, batch.images, batch.labels).backward()
         rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps

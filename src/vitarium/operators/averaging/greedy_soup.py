@@ -30,8 +30,7 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
 
     Yields (name, tensor [*shape]) in float64. Every model is read twice, to be scored alone and
     then to be tried; of equal accuracy the one of lower loss comes first, then the earlier name. In
-    memory are the sum in float64, the model that is tried (mapped, where its file is not packed),
-    and the one that runs.
+    memory are the sum in float64, the model that is tried (mapped, unless packed), and one running.
     """
     examples, log = ingredients.examples(), ingredients.log
     scorer = Scorer(ingredients.model(), examples, config.num_images, config.batch_size)

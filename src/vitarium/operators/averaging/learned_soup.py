@@ -47,8 +47,7 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
 
     Yields (name, tensor [*shape]) in float64. The weights are positive and sum to 1 (a softmax);
     they start equal. In memory are one running model and its gradient, and the tensors of one name.
-    All models are unpacked into a temporary file, as large as they are together, which every step
-    reads twice.
+    All models are unpacked into a temporary file, as large as they are, read twice in every step.
     """
     model, log = ingredients.model(), ingredients.log
     scorer = Scorer(model, ingredients.examples(), config.num_images, config.batch_size)
@@ -113,11 +112,8 @@ class Mixed:
     def gradients(
         self, model: nn.Module, images: Tensor, labels: Tensor, log_factor: Tensor
     ) -> tuple[float, tuple[Tensor, Tensor]]:
-        """The soup's mean loss on a batch, and its gradients.
-
-        They are those of `logits` [parts, models] and of the logarithm [] of the factor of the
-        model's outputs.
-        """
+        """The soup's mean loss on a batch, and its gradients by `logits` [parts, models] and by the
+        logarithm [] of the factor of the model's outputs."""
         load(model, self.tensors())
         soup = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
         factor = log_factor.detach().to(images.device).requires_grad_()

@@ -29,8 +29,7 @@ def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
     """Point on the great circle from one model to another.
 
     Yields (name, tensor [*shape]) in float64. Norms are not equalized. mergekit's slerp has
-    `linear_above=0.9995`, which most models that are trained from one parent pass: theirs are then
-    plain interpolations.
+    `linear_above=0.9995`, which most children of one parent pass: then it is a plain interpolation.
     """
 
     def coefficients(name: str, products: Tensor) -> list[float]:

@@ -31,7 +31,7 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
     """
     if type(model) is not VisionTransformer:
         raise IncompatibleWeights(f"{_WHOSE} a {type(model).__name__}; {_PLAIN}")
-    _refuse(_vit_extras(model))
+    _refuse(model.patch_embed, _vit_extras(model))
     block: Any = model.blocks[0]
     return {
         **_common_factors(model, block, model.blocks[-1]),
@@ -55,7 +55,7 @@ def swin_factors(model: SwinTransformer) -> dict[str, Any]:
 
     Raises IncompatibleWeights that names what a multiplexed version cannot have.
     """
-    _refuse(_swin_extras(model))
+    _refuse(model.patch_embed, _swin_extras(model))
     stages: list[Any] = list(model.layers)
     firsts = [stage.blocks[0] for stage in stages]
     head: Any = model.head
@@ -85,8 +85,10 @@ def _common_factors(model: Any, first: Any, last: Any) -> dict[str, Any]:
     }
 
 
-def _refuse(extras: Iterable[str]) -> None:
+def _refuse(embedding: nn.Module, extras: Iterable[str]) -> None:
     """Raises IncompatibleWeights for anything that a multiplexed version cannot have."""
+    if type(embedding) is not PatchEmbed:
+        extras = [f"the patch embedding {type(embedding).__name__}"]
     if reasons := list(dict.fromkeys(extras)):
         raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(reasons)}; {_PLAIN}")
 
@@ -98,9 +100,6 @@ def _having(*extras: tuple[bool, str]) -> list[str]:
 def _vit_extras(model: VisionTransformer) -> Iterator[str]:
     """What the model has, by timm's words, and `mini_deit` has not."""
     embedding: Any = model.patch_embed
-    if type(embedding) is not PatchEmbed:
-        yield f"the patch embedding {type(embedding).__name__}"
-        return
     finals = [norm for norm in (model.norm, model.fc_norm) if not _nothing(norm)]
     yield from _having(
         (not _nothing(embedding.norm), "embed_norm_layer"),
@@ -142,9 +141,6 @@ def _vit_extras(model: VisionTransformer) -> Iterator[str]:
 def _swin_extras(model: SwinTransformer) -> Iterator[str]:
     """What the model has, by timm's words, and `mini_swin` has not."""
     embedding: Any = model.patch_embed
-    if type(embedding) is not PatchEmbed:
-        yield f"the patch embedding {type(embedding).__name__}"
-        return
     size, patch = embedding.img_size[0], embedding.patch_size[0]
     yield from _having(
         (len({*embedding.img_size}) > 1, f"img_size {embedding.img_size}"),

@@ -49,8 +49,7 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTens
     Yields (name, tensor [*shape]): theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is
     computed on training images of the model's own data, not augmented, under the model's own head;
     the floor is applied before the norms are made equal. Tensors that are no parameters get the
-    plain mean. In memory: one model and the gradients of a batch, and three times its weights in
-    float64.
+    plain mean. In memory: a model, a batch's gradients, and three times its weights in float64.
 
     Raises NotApplicable for a model whose outputs are not the classes of its data.
     """

@@ -119,7 +119,7 @@ def input_products(
 
     with ExitStack() as hooks, torch.no_grad():
         for name, layer in layers.items():
-            hooks.callback(layer.register_forward_pre_hook(partial(collect, name)).remove)
+            hooks.enter_context(layer.register_forward_pre_hook(partial(collect, name)))
         for batch in subject.examples.first(config.num_images).batches(config.batch_size):
             subject.model(batch.images)
     grams: dict[str, Tensor] = {}

@@ -164,6 +164,22 @@ def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool
     return total / share.where(share != 0, 1) if mean else total
 
 
+def combined(
+    vectors: Vectors, weights: Sequence[float], combination_type: CombinationType, mean: bool = True
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """By name, the base's tensor [*shape] and all task vectors as one, of that shape.
+
+    mean: with "ties", whether it is the mean of the entries with the elected sign, or their sum.
+    """
+    election = Election(vectors, weights)
+    for name, base, deltas in vectors():
+        if combination_type == "ties":
+            merged = disjoint(deltas, weights, election.signs(deltas), mean)
+        else:
+            merged = weighted_sum(deltas, weights)
+        yield name, base, merged / sum(weights) if combination_type == "mean" else merged
+
+
 class Scaled(Weighted):
     """Base of the settings: how much of the merged task vector is added to the base."""
 
@@ -178,16 +194,9 @@ class Scaled(Weighted):
         Raises InvalidInput for weights that add up to 0, where a mean is asked for.
         """
         weights = self.of(ingredients)
-        election = Election(vectors, weights)
         if combination_type == "mean" and sum(weights) == 0:
             raise InvalidInput("the models' weights add up to 0: there is no mean")
-        for name, base, deltas in vectors():
-            if combination_type == "ties":
-                merged = disjoint(deltas, weights, election.signs(deltas))
-            else:
-                merged = weighted_sum(deltas, weights)
-            if combination_type == "mean":
-                merged = merged / sum(weights)
+        for name, base, merged in combined(vectors, weights, combination_type):
             yield name, base + self.scaling_factor * merged
 
 

@@ -7,13 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.core.errors import InvalidInput
 from vitarium.operators.base import Ingredients, NamedTensors, Weighted, by_model, operator
-from vitarium.operators.task_vectors._task_vectors import (
-    Election,
-    Vectors,
-    disjoint,
-    trimmed,
-    weighted_sum,
-)
+from vitarium.operators.task_vectors._task_vectors import combined, trimmed
 
 STRICTNESS = 0.4
 
@@ -61,15 +55,9 @@ def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
         strictness = by_model(ingredients, config.strictness, STRICTNESS)
     else:
         strictness = [config.strictness] * len(ingredients)
-    vectors: Vectors = ingredients.deltas
-    if config.combination_type == "ties":
-        vectors = trimmed(vectors, config.density)
-    election = Election(vectors, weights)
-    for name, base, deltas in vectors():
-        if config.combination_type == "ties":
-            merged = disjoint(deltas, weights, election.signs(deltas), mean=False)
-        else:
-            merged = weighted_sum(deltas, weights)
+    density = config.density if config.combination_type == "ties" else 1.0
+    vectors = trimmed(ingredients.deltas, density)
+    for name, base, merged in combined(vectors, weights, config.combination_type, mean=False):
         uses = torch.zeros_like(base)
         for tensor, factor in zip(ingredients.model_tensors(name), strictness, strict=True):
             task_vector = tensor - base

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
 
 from vitarium.core.printable import printable, shortened
-from vitarium.lineage.base import Edge, Forest
+from vitarium.lineage.base import Edge, Forest, tree_numbers
 from vitarium.lineage.files.forests import Info
 from vitarium.lineage.ground_truth import Truth
 from vitarium.lineage.recover import Recovered
@@ -40,8 +39,7 @@ def short_name(model: str) -> str:
     return shortened(printable(model), _MAX_NAME)
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """An edge of a forest, or a true one that it lacks."""
 
     parent: str
@@ -191,11 +189,7 @@ def true_forest(recovered: Recovered, name: str) -> EvaluatedForest | None:
         for parent in truth.get(child, ())
         if parent in recovered.forest.parents
     ]
-    trees = DisjointSet(models)
-    for edge in edges:
-        trees.merge(edge.parent, edge.child)
-    numbers: dict[str, int] = {}
-    families = [numbers.setdefault(trees[model], len(numbers)) for model in models]
+    families = tree_numbers(models, ((edge.parent, edge.child) for edge in edges))
     forest = Forest(name, models, families, edges, {})
     return EvaluatedForest(forest, truth, descriptions(recovered.info))
 

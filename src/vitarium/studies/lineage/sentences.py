@@ -43,10 +43,6 @@ def sentences(
     ]
 
 
-def percent(value: float | None) -> str:
-    return number(value, "sure")
-
-
 def takes_roots(method: str) -> bool:
     """Whether the true roots are passed to a method where they are known."""
     return "roots" in get("lineage", method).config.model_fields
@@ -78,7 +74,7 @@ def _accuracy(forests: Forests, wants_truth: bool) -> Iterator[str]:
         of_roots = "" if roots is None else texts("roots", share=roots)
         yield texts("same_trees" if rand == 1 else "trees", rand=rand, roots=of_roots)
     accuracies = [
-        f"`{name}` **{percent(accuracy)}**{' (told the roots)' if takes_roots(name) else ''}"
+        f"`{name}` **{number(accuracy, 'sure')}**{' (told the roots)' if takes_roots(name) else ''}"
         for name, other in list(forests.items())[1:]
         if (accuracy := other.score("node_accuracy")) is not None
     ]

@@ -16,8 +16,8 @@ from vitarium.lineage.recover import Recovered, recover
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.lineage import figures, tables
 from vitarium.studies.lineage.evaluated import Forests, evaluated_forests, true_forest
-from vitarium.studies.lineage.sentences import forest_lines, percent, sentences, takes_roots
-from vitarium.studies.report.text import counted
+from vitarium.studies.lineage.sentences import forest_lines, sentences, takes_roots
+from vitarium.studies.report.text import counted, number
 from vitarium.studies.report.texts import Texts
 
 texts = Texts("lineage", "page")
@@ -108,7 +108,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     facts = [(f"{len(what):,}", name) for name, what in counts.items()]
     accuracy, rand = first.score("node_accuracy"), first.score("adjusted_rand_index")
     if accuracy is not None:
-        facts.append((percent(accuracy), "models with right parents"))
+        facts.append((number(accuracy, "sure"), "models with right parents"))
     if rand is not None:
         facts.append((f"{rand:.3f}", "adjusted Rand index of the trees"))
     sections = _sections(recovered, forests, lines)

@@ -40,14 +40,7 @@ class Table:
         """Of rows by column; integers stay integers beside empty cells."""
         names = list(dict.fromkeys(name for record in records for name in record))
         cells = [[record.get(name) for name in names] for record in records]
-        return cls(title, _frame(names, cells), note, **settings)
-
-    @classmethod
-    def of_rows(
-        cls, title: str, names: Sequence[str], cells: Sequence[Sequence[Any]], **settings: Any
-    ) -> "Table":
-        """Of the names of the columns and the cells of each row."""
-        return cls(title, _frame(names, cells), **settings)
+        return cls(title, frame_of(names, cells), note, **settings)
 
     @property
     def columns(self) -> list[str]:
@@ -74,15 +67,15 @@ class Table:
                     columns[f"{name}{suffix}"] = [getattr(value, part, None) for value in cells]
             else:
                 columns[str(name)] = list(cells)
-        frame = _frame(list(columns), list(zip(*columns.values(), strict=True)))
+        frame = frame_of(list(columns), list(zip(*columns.values(), strict=True)))
         for name in frame:
             if not any(isinstance(value, str) for value in frame[name]):
                 frame[name] = pd.to_numeric(frame[name], errors="coerce")
         return frame
 
 
-def _frame(names: Sequence[str], cells: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    """Of objects: a name need not be UTF-8, which pandas' own texts have to be."""
+def frame_of(names: Sequence[str], cells: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """Of cells row by row, as objects: a name need not be UTF-8, which pandas' texts have to be."""
     return pd.DataFrame(list(cells), columns=pd.Index(names, dtype=object), dtype=object)
 
 

@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from vitarium.studies.report.figures import Figure
-from vitarium.studies.report.tables import Table
+from vitarium.studies.report.tables import Table, frame_of
 from vitarium.studies.report.text import FORMATS, Columns, listed, number, with_interval
 from vitarium.studies.statistics.bootstrap import Estimate
 
@@ -50,7 +50,7 @@ class Texts(Formatter):
         if columns is None:
             return Table.of(heading, rows, note, **looks)
         units = {name: unit for name, unit in columns.items() if unit}
-        return Table.of_rows(heading, list(columns), rows, note=note, units=units, **looks)
+        return Table(heading, frame_of(list(columns), rows), note, units, **looks)
 
     def format_field(self, value: Any, format_spec: str) -> str:
         unit: Any = format_spec.removesuffix(",")

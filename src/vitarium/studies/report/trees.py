@@ -1,8 +1,7 @@
 """Trees of models: the layout and the figure of recovered forests and of a zoo's lineage."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
@@ -17,8 +16,7 @@ DASHED = "true, but missed"  # status of edges that are drawn dashed
 Cells = dict[str, Any]  # a row of a figure's data; its cell `forest` has the name of the forest
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A model's row, counted from the top, that of its last descendant, and its depth."""
 
     model: str

@@ -22,13 +22,7 @@ from vitarium.measures.landscape.barrier import path_losses
 from vitarium.studies.soups.evaluator import Evaluator
 from vitarium.studies.soups.experiments import Experiments, Failure, label
 from vitarium.studies.soups.groups import SiblingGroups
-from vitarium.studies.statistics.analysis import (
-    SAME_PARENT,
-    Kin,
-    ancestry_of,
-    kinship,
-    pairs_sharing,
-)
+from vitarium.studies.statistics.analysis import SAME_PARENT, Kin, kinship, pairs_sharing
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor
 from vitarium.studies.statistics.stages import Stage
@@ -104,7 +98,7 @@ class Barriers:
     @cached_property
     def kin(self) -> list[Kin]:
         """Pairs by how close kin they are, the closest first; of one parent, all are siblings."""
-        if kin := kinship(self.stage, ancestry_of(self.stage)):
+        if kin := kinship(self.stage):
             return kin
         has_parent = np.asarray([parent is not None for parent in self.stage.parents])
         siblings = has_parent[:, None] & has_parent & ~np.eye(len(self.stage), dtype=bool)

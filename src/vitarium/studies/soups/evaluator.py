@@ -1,8 +1,8 @@
 """Runs models of a zoo and what operators make of them: only logits stay, in the zoo's cache."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache, reduce
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ SELECTION: SplitName = "val"  # by which models are chosen; what is reported is 
 Logits = Mapping[SplitName, Tensor]  # [images, classes] of both splits
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """How a model, or the mean of several, does on each image."""
 
     val: Numbers

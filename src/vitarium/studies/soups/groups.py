@@ -21,9 +21,8 @@ Members = tuple[CheckpointRef, ...]
 class Group:
     """Models that are combined with each other.
 
-    A `family` has one parent, and heads of one shape; `mixed` are children of one parent with heads
-    of several shapes; a `part` of either has one value of a factor; `across` are the best of
-    several parents.
+    A `family` are children of one parent with heads of one shape, `mixed` with heads of several; a
+    `part` of either has one value of a factor; `across` are the best of several parents.
     """
 
     kind: Kind

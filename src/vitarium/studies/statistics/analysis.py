@@ -1,7 +1,7 @@
 """What factors explain of a stage's accuracies, predictions, representations and weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ Distances = tuple[Numbers, NDArray[np.int64]]
 """Squared distances [n, n] between models, and their indices [n] in the stage."""
 
 
-@dataclass(frozen=True)
-class Effect:
+class Effect(NamedTuple):
     """What one factor explains of one measure."""
 
     measure: str
@@ -44,8 +43,7 @@ class Effect:
         return self.p < 0.05
 
 
-@dataclass(frozen=True)
-class Kin:
+class Kin(NamedTuple):
     """Pairs of models that are equally close kin."""
 
     name: str
@@ -56,8 +54,7 @@ class Kin:
         return int(self.mask.sum()) // 2
 
 
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(NamedTuple):
     """What explains the variety of a stage's models."""
 
     stage: Stage
@@ -89,23 +86,22 @@ class Analysis:
 
 
 def analyze(stage: Stage, bootstrap: Bootstrap) -> Analysis:
-    ancestry = ancestry_of(stage)
     effects = [
         effect
         for measure, squared, indices in _distances(stage)
         if len(indices) >= MIN_MODELS
         for effect in _effects(stage, measure, squared, indices, bootstrap)
     ]
-    return Analysis(stage, effects, _mixed_models(stage), kinship(stage, ancestry), ancestry)
+    return Analysis(stage, effects, _mixed_models(stage), kinship(stage), _ancestry_of(stage))
 
 
-def ancestry_of(stage: Stage) -> Factor | None:
+def _ancestry_of(stage: Stage) -> Factor | None:
     """The first factor of parents that is no seed."""
     of_parents = (f for f in stage.groups if f.name.startswith(f"{PARENT}'s "))
     return next((f for f in of_parents if not is_seed(f.name)), None)
 
 
-def kinship(stage: Stage, ancestry: Factor | None) -> list[Kin]:
+def kinship(stage: Stage) -> list[Kin]:
     """Pairs of one parent, of different parents of one kind, and of parents of different kinds."""
     parents = np.asarray([parent or "" for parent in stage.parents])
     if len(set(parents.tolist())) < 2:
@@ -114,7 +110,7 @@ def kinship(stage: Stage, ancestry: Factor | None) -> list[Kin]:
     equal = parents[:, None] == parents
     same, unrelated = related & equal, related & ~equal
     kin = [Kin(SAME_PARENT, same), Kin("of different parents", unrelated)]
-    if ancestry is not None:
+    if (ancestry := _ancestry_of(stage)) is not None:
         kinds = np.asarray(ancestry.labels.tolist())
         same_kind = kinds[:, None] == kinds
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")

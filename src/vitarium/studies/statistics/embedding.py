@@ -1,6 +1,5 @@
 """Models as points of a plane, by how far apart they are."""
 
-import math
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
     """
     if len(squared) < _MIN_MODELS[method]:
         return None
-    principal, _ = classical_scaling(squared)
+    principal = classical_scaling(squared)
     if not np.ptp(principal) > 0:
         return None
     if method == "pca":
@@ -51,24 +50,20 @@ def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
     return np.asarray(mapping.fit_transform(distances), dtype=np.float64)
 
 
-def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, Numbers]:
-    """Principal components of points of which the squared distances are known (Gower 1966).
+def classical_scaling(squared: Numbers) -> Numbers:
+    """The first two principal components [models, 2] of points of which the squared distances
+    [models, models] are known (Gower 1966).
 
     For Euclidean distances these are the scores of a PCA of the points themselves, up to signs;
     the first of the largest entries of each is made positive.
-
-    Returns coordinates [models, dimensions] and each dimension's share of the variance.
     """
     centered = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
     values, vectors = np.linalg.eigh(-(centered + centered.T) / 4)
-    order = np.argsort(values)[::-1][:dimensions]
-    variances = np.clip(values[order], 0, None)
-    coordinates = vectors[:, order] * np.sqrt(variances)
+    order = np.argsort(values)[::-1][:2]
+    coordinates = vectors[:, order] * np.sqrt(np.clip(values[order], 0, None))
     largest = np.abs(coordinates).argmax(0)
     signs = np.sign(coordinates[largest, np.arange(coordinates.shape[1])])
-    total = np.clip(values, 0, None).sum()
-    shares = variances / total if total > 0 else np.full(len(order), math.nan)
-    return coordinates * np.where(signs == 0, 1, signs), shares
+    return coordinates * np.where(signs == 0, 1, signs)
 
 
 def standardized(features: Numbers) -> Numbers:

@@ -8,8 +8,7 @@ for distances Anderson's (2001) analysis of variance without coordinates.
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,7 @@ from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Explained:
+class Explained(NamedTuple):
     """The share of the variance that lies between groups."""
 
     eta_squared: Estimate
@@ -70,8 +68,7 @@ def explained(
             children of few parents a large sample of parents.
 
     The bootstrap's interval is of the adjusted share, in which copies of a model are not compared
-    with each other (they would look like a group that is close together), and of eta squared by
-    the relation of the two.
+    with each other (they would look like a close group); that of eta squared follows from it.
 
     Returns None where nothing can be explained: models do not differ, or the factor has one value,
     or another one for each model.
@@ -136,8 +133,7 @@ def _permutation(
     return float((1 + as_much.sum()) / (1 + permutations))
 
 
-@dataclass(frozen=True)
-class Mixed:
+class Mixed(NamedTuple):
     """A linear mixed model of one number per model, by restricted maximum likelihood.
 
     The shares are of the sum of the three variances (Nakagawa and Schielzeth 2013,

@@ -26,8 +26,7 @@ from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
 MAX_CANDIDATE_DISTANCE = 0.6
 """Groups are matched where units of the residual stream, in the best order, are nearer than this,
 by what each reads of pixels and positions: squared distance by the sum of both squares. In two zoos
-of small ViTs it was at most 0.42 in a tree, 0.61 between trees, but for those that began from the
-same initial weights."""
+of small ViTs it was at most 0.42 in a tree, and 0.61 between trees that did not begin alike."""
 MAX_MATCHED_RATIO = 0.6
 """Models are the same in another order where this much of what lay between them is left, at most:
 of the mean over matrices, or of the farthest one (and of 1, which chance alone can exceed)."""

@@ -6,6 +6,7 @@ keeps its parent's head is near it there, and has nothing in common with a new o
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def without_circles(derived: Derived) -> Derived:
     acyclic: dict[str, Mapping[str, float]] = {}
     for name in sorted(derived):
         acyclic[name] = derived[name]
-        if _is_own_ancestor(name, acyclic):
+        if _has_circle(acyclic):
             del acyclic[name]
     return acyclic
 
@@ -43,21 +44,17 @@ def with_derived(edges: Iterable[Edge], derived: Derived) -> tuple[list[Edge], l
         before, shares = parents.get(name, {}), derived[name]
         kind: Kind = "merged" if len(shares) > 1 else "trained"
         parents[name] = {p: Edge(p, name, _CONFIDENCE, share, kind) for p, share in shares.items()}
-        if _is_own_ancestor(name, parents):
+        if _has_circle(parents):
             parents[name] = before
             circular.append(name)
     return [edge for of_child in parents.values() for edge in of_child.values()], circular
 
 
-def _is_own_ancestor(name: str, parents: Mapping[str, Mapping[str, object]]) -> bool:
-    waiting, visited = list(parents[name]), set()
-    while waiting:
-        model = waiting.pop()
-        if model == name:
-            return True
-        if model not in visited:
-            visited.add(model)
-            waiting += parents.get(model, {})
+def _has_circle(parents: Mapping[str, Iterable[str]]) -> bool:
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError:
+        return True
     return False
 
 

@@ -82,9 +82,8 @@ class Relation:
 
     @property
     def root_log_density(self) -> np.ndarray:
-        """Log density [n] of the cosine and the spread where a is a root, p the origin and b
-        descends. Weights begin around zero: what a root has learned is at right angles to what
-        follows, too."""
+        """Log density [n] of cosine and spread where a is a root, p the origin and b descends.
+        Weights begin around zero: what a root learned is at right angles to what follows, too."""
         # Laplace around 0, and 10 % uniform: 0.05 is half of that
         new = np.exp(-np.abs(self.cosine) / 0.06) / 0.12
         return np.log(0.9 * new + 0.05) + _log_spread(self.spread + 0.01, 0.08, 0.45)

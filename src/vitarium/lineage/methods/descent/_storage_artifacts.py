@@ -1,7 +1,7 @@
 """What storage leaves in weights: zeros, few values, low precision. It tells which came first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ _ROUNDING_RANGE = (0.8, 1.25)
 """Between so many times the expected rounding error a squared distance is one of rounding alone."""
 
 
-@dataclass(frozen=True)
-class StorageArtifacts:
+class StorageArtifacts(NamedTuple):
     """Of K models, in their order."""
 
     zeros: np.ndarray  # share of entries that are zero, of a sample of rows, [K]

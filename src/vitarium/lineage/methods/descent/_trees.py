@@ -5,7 +5,7 @@ angles to the root itself; so do biases from zero, and gains from one; siblings'
 parent are alike or at right angles, and seldom opposed; and the whole tree of a root is short.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,15 +26,13 @@ _DERIVED_PARENT_PRIOR = 0.05
 """Prior odds that what was rounded, pruned or mixed is trained on, against other models."""
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(NamedTuple):
     root: int
     parents: np.ndarray  # index of each model's parent, int [K]; -1 of the root
     probability: np.ndarray  # of each model's parent among all that it could have, in (0, 1], [K]
 
 
-@dataclass(frozen=True)
-class RootedFamily:
+class RootedFamily(NamedTuple):
     tree: Tree
     probability: float  # that the tree's root is the root, in (0, 1]
     shared_init: np.ndarray

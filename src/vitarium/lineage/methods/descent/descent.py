@@ -1,7 +1,7 @@
 """Our own method: lines of descent from inner products alone; README.md tells how it decides."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -30,8 +30,7 @@ class Descent(Config):
     """How far a mixture may lie from its ingredients' span, as a share of what other models do."""
 
 
-@dataclass(frozen=True)
-class _Family:
+class _Family(NamedTuple):
     """A family before its tree is known."""
 
     model_set: ModelSet
