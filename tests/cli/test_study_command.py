@@ -104,7 +104,9 @@ def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
     )  # fmt: skip
     assert status == 0, err
     lines = message.splitlines()
-    assert lines[0].startswith("71 models are 1 tree (as was told), with 1 root and 70 edges")
+    assert lines[0].startswith(
+        "71 models are 1 tree (their number was given), with 1 root and 70 edges"
+    )
     assert "**" not in message
     tree = lines[lines.index("") + 1 :]
     assert tree[0] == "base  root 100 %   x"

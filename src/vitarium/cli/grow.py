@@ -1,5 +1,7 @@
 """`vitarium demo` and `vitarium grow`."""
 
+import shutil
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -42,11 +44,15 @@ def demo(
 
     print_note(f"Growing the demo zoo in {zoo}", style="bold")
     _grow(Blueprint.load("demo"), zoo, workers=workers, device=device)
+    program = Path(sys.argv[0])  # .venv/bin/vitarium, as `make demo` runs it
+    if shutil.which("vitarium") or program.name != "vitarium":
+        program = Path("vitarium")
+    table = f"import vitarium; print(vitarium.Zoo.open('{zoo}').models())"
     print_note(
         f"\nThe zoo lies in {zoo}. Look around:\n"
-        f"  vitarium ls {zoo}\n"
-        f"  vitarium show {zoo} MODEL\n"
-        f"  python -c \"import vitarium; print(vitarium.Zoo.open('{zoo}').models())\""
+        f"  {program} ls {zoo}\n"
+        f"  {program} show {zoo} MODEL\n"
+        f'  {program.with_name("python")} -c "{table}"'
     )
 
 

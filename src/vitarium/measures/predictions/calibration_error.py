@@ -23,7 +23,8 @@ class CalibrationError(Config):
 def calibration_error(config: CalibrationError, predictions: Predictions) -> float:
     """Expected calibration error: |accuracy - confidence| of a bin, over bins; in [0, 1].
 
-    Bins hold their lower edge, the last one its upper edge too (Guo et al., eq. 3 and 5).
+    Bins hold their lower edge, the last one its upper edge, too; in Guo et al. (eq. 3 and 5), each
+    holds its upper one.
     """
     confidence = predictions.log_probabilities.exp().amax(1)
     # Certainty belongs to the last bin: torchmetrics gives a probability of 1 a bin of its own.

@@ -30,7 +30,7 @@ def sentences(
         texts(
             "forest",
             singles=texts("singles", count=single) if has_singles else "",
-            given="as was told" if given_trees else "nobody told how many there are",
+            given="their number was given" if given_trees else "their number was not given",
             method=forest.method,
             roots=len(evaluated.roots),
             **{name: len(entries) for name, entries in counts.items()},
