@@ -1,15 +1,19 @@
 """What `import vitarium` offers."""
 
+import inspect
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import vitarium
+from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
+from vitarium.formats.base import exporter
 
 
 def test_every_public_name_is_there_and_listed():
@@ -80,8 +84,9 @@ def test_a_condition_narrows_what_is_named(family):
     with pytest.raises(InvalidInput, match="two models or more"):
         vitarium.recover(zoo, models=ids[:1], where="1 = 1) OR (1 = 1")
     for verb in (partial(vitarium.merge, method="uniform_soup"), vitarium.compress):
-        with pytest.raises(InvalidInput, match="say which models to"):
-            verb(zoo)
+        for nothing in ({}, {"where": " "}, {"models": []}):
+            with pytest.raises(InvalidInput, match="say which models to"):
+                verb(zoo, **nothing)
 
 
 def test_a_zoo_may_be_open_or_a_folder_wherever_one_is_taken(family, tiny):
@@ -106,3 +111,28 @@ def test_without_extras_every_name_is_there():
         "from vitarium import *; import vitarium; assert all(map(vitarium.__getattribute__, ['study']))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "but"),
+    [
+        (vitarium.measure, "measures", {"num_images"}),
+        (vitarium.merge, "operators", set()),
+        (vitarium.recover, "lineage", set()),
+    ],
+)
+def test_no_setting_can_be_called_like_a_parameter_of_what_takes_settings(function, kind, but):
+    reserved = set(import_module(f"vitarium.{kind}.base").RUNNER_OPTIONS)
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    assert named - reserved == but
+
+
+def test_settings_of_exporters_are_not_called_like_parameters_of_export(monkeypatch):
+    class Wrong(Config):
+        where: str = ""
+
+    with pytest.raises(TypeError, match="exporter 'x': call the settings"):
+
+        @exporter("x")
+        def x(config: Wrong, zoo, models, out): ...

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import pytest
 
 from vitarium.cli._options import type_name
+from vitarium.core import registry
+from vitarium.training.base import schedule
 
 
 @pytest.fixture
@@ -196,3 +198,10 @@ def test_the_version_is_told(vitarium):
     import vitarium as package
 
     assert vitarium("--version")[1].strip() == package.__version__
+
+
+def test_a_plugin_is_shown_by_its_name_as_it_is_or_with_hyphens(vitarium, monkeypatch):
+    monkeypatch.setitem(registry._plugins, "schedule", dict(registry.plugins("schedule")))
+    schedule("my-own")(lambda config, step, steps, steps_per_epoch: 1.0)
+    assert vitarium("plugins", "schedule", "my-own")[1].startswith("my-own")
+    assert vitarium("plugins", "operator", "greedy-soup")[1].startswith("greedy_soup")

@@ -50,6 +50,8 @@ def test_what_cannot_be_measured_is_told_once_with_its_reason(vitarium, grown_zo
         (["accuracy", "--epochs", "first"], "--epochs first: write all, last, or numbers"),
         (["accuracy", "--where", "lr > 100"], "no model fulfills the condition lr > 100"),
         (["accuracy", "--set", "tpo=3"], "unknown factor 'tpo'"),
+        (["accuracy", "--set", "device=cpu"], "device is no setting of the plug-in; see --device"),
+        (["cka", "--set", "num_images=8"], "num_images is no setting of the plug-in; see --num-im"),
         (["accuracy", "--epochs", "99"], "none of the 6 models has weights of epoch 99"),
     ],
 )
@@ -57,3 +59,9 @@ def test_bad_input_is_one_clear_message(vitarium, grown_zoo, arguments, words):
     status, _, errors = vitarium("measure", grown_zoo.path, *arguments)
     assert status == 2
     assert words in errors
+
+
+def test_without_a_pair_there_is_nothing_to_say(vitarium, grown_zoo):
+    id = grown_zoo.ids()[0]
+    status, out, err = vitarium("measure", grown_zoo.path, "cka", "--where", f"id = '{id}'")
+    assert (status, out, err) == (0, "", "")

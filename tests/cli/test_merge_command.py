@@ -79,6 +79,11 @@ def test_all_methods_are_listed_with_what_they_need(vitarium):
         ),
         (["zzz", "-m", "uniform_soup"], "unknown model 'zzz'"),
         (["--where", "true", "-m", "uniform_soup", "--set", "x=1"], "unknown factor 'x'"),
+        (
+            ["--where", "true", "-m", "uniform_soup", "--set", "stage=x"],
+            "is no setting of the plug",
+        ),
+        (["--where", " ", "-m", "uniform_soup"], "say which models to merge"),
         (["--where", "true", "-m", "uniform_soup", "--base", "zzz"], "has no use for a base"),
     ],
 )

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from vitarium import Blueprint, Zoo, export, grow, measure, merge, plan, recover
-from vitarium.architectures.base import architecture
+from vitarium.architectures.base import architecture, head, initialization
+from vitarium.architectures.heads import linear
+from vitarium.architectures.initializations import default
 from vitarium.architectures.vit.vit import vit
 from vitarium.core import registry
 from vitarium.core.config import Config, InvalidConfig
@@ -44,6 +46,8 @@ def grown(monkeypatch, tmp_path, tiny):
             yield name, config.scale * stacked.float().quantile(config.q, 0)
 
     architecture("my_vit")(vit)
+    head("my_head")(linear)
+    initialization("my_init")(default)
     objective("my_loss", **CLASSIFICATION)(supervised)
     stage = tiny["stages"]["pretrain"] | {"epochs": 1}
     del stage["grid"], tiny["stages"]["finetune"]["grid"]
@@ -57,6 +61,8 @@ def grown(monkeypatch, tmp_path, tiny):
             "objective": {"name": "my_loss", "label_smoothing": 0.1},
         },
     }
+    stages["my_head"] = stage | {"head": {"name": "ensemble", "heads": ["linear", "my_head"]}}
+    stages["my_init"] = stage | {"initialization": "my_init", "seed": 7}
     plain = {"workers": 0, "precision": "fp32", "compiled": False, "stacked": 1}
     blueprint = Blueprint.read({"name": "mine", "stages": stages})
     growth = grow(blueprint, tmp_path / "zoo", progress=False, **plain)

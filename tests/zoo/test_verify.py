@@ -264,6 +264,7 @@ def test_what_may_not_be_read_is_told_and_no_damage(zoo, monkeypatch, child):
     [
         {"ingredients": None},
         {"ingredients": [{"model": "../x"}]},
+        {"ingredients": [{"model": "0123456789ab", "epoch": []}]},
         {"recipe": {"epochs": "many"}},
         {"parent": "../.."},
     ],
@@ -278,3 +279,26 @@ def test_a_description_that_was_sealed_with_nonsense_is_a_fault(zoo, changes):
     (fault,) = verify(zoo.path)
     assert fault.path == f"models/{folder.path.name}/model.json"
     assert fault.fault.startswith("no valid spec")
+
+
+def test_a_description_that_was_sealed_as_another_kind_of_thing_is_a_fault(zoo):
+    folder = zoo.folder(zoo.ids()[0])
+    about = files.read_sealed(folder.path / "model.json")
+    for value in (None, [], "x", 3):
+        about["spec"] = value
+        files.write_sealed(
+            folder.path / "model.json", {key: about[key] for key in about if key != "xxh3"}
+        )
+        (fault,) = verify(zoo.path)
+        assert fault.fault.startswith("no valid spec")
+
+
+def test_deep_finds_a_recipe_that_is_not_the_one_of_its_id(zoo):
+    folder = zoo.folder(zoo.ids()[0])
+    about = files.read_sealed(folder.path / "model.json")
+    about["spec"]["recipe"]["optimizer"]["lr"] = 9.0
+    files.write_sealed(
+        folder.path / "model.json", {key: about[key] for key in about if key != "xxh3"}
+    )
+    (fault,) = verify(zoo.path, deep=True)
+    assert "its content has the id" in fault.fault

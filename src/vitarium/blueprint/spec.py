@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt
 
 from vitarium.blueprint.recipe import Imported, Recipe, described_import, flatten
 from vitarium.core.checkpoint_ref import MODEL_ID, CheckpointRef
-from vitarium.core.config import Config
+from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.printable import encodable
 from vitarium.core.registry import Section, SectionOf
 
@@ -131,6 +131,8 @@ class ImportedSpec(Spec):
 
 def restored(values: Mapping[str, Any]) -> Spec:
     """Read what `factors` of whichever kind of spec wrote. Raises InvalidConfig."""
+    if not isinstance(values, Mapping):
+        raise InvalidConfig([Problem((), f"{values!r} is no spec of a model")])
     kind: type[Spec] = ImportedSpec if "imported" in values else ModelSpec
     return kind.restore(values)
 

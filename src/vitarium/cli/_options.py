@@ -62,17 +62,25 @@ Settings = Annotated[list[str] | None, option("--set", _SET, metavar="NAME=VALUE
 
 
 def parsed(
-    pairs: Iterable[str] | None, option: str = "--set", example: str = "check=false"
+    pairs: Iterable[str] | None,
+    option: str = "--set",
+    example: str = "check=false",
+    *,
+    of: Callable[..., Any] = lambda: None,
 ) -> dict[str, Any]:
     """["check=false", "mean=[0.5]"] -> {"check": False, "mean": [0.5]}; what is no JSON is text.
 
-    Raises InvalidInput for what is no pair.
+    Raises InvalidInput for what is no pair, or is a parameter of its own of the function `of` that
+    will be called with them.
     """
     settings: dict[str, Any] = {}
     for pair in pairs or ():
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise InvalidInput(f"{option} {pair}: write NAME=VALUE, e.g. {option} {example}")
+        if name in inspect.signature(of).parameters:
+            flag = f"--{name.replace('_', '-')}"
+            raise InvalidInput(f"{option} {pair}: {name} is no setting of the plug-in; see {flag}")
         try:
             settings[name] = json.loads(value)
         except ValueError:

@@ -60,7 +60,7 @@ def compress(
     directory: options.ZooFolder,
     models: options.Models = None,
     where: options.Where = "",
-    method: Annotated[str, option("--method", "-m", "How; `list` shows all methods.")] = "minivit",
+    method: Annotated[str, option("--method", "-m", "Method (`list` to show all).")] = "minivit",
     epochs: Annotated[
         int | None,
         option("How long a student learns. Default: as long as its original did.", min=1),
@@ -129,7 +129,7 @@ def compress(
         workers=workers,
         grow_options={"precision": precision},
         **ctx.meta.get(_SETTINGS, {}),
-        **options.parsed(set_),
+        **options.parsed(set_, of=run),
     )
     _print(compression, json)
 

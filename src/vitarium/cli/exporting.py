@@ -52,7 +52,7 @@ def export(
             skip=skip,
             progress=progress,
             listener=skipped.append,
-            **options.parsed(settings),
+            **options.parsed(settings, of=run),
         )
     for event in skipped:
         print_note(f"left out: {event.checkpoint.model}: {event.reason}", style="yellow")

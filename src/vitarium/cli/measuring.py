@@ -88,7 +88,7 @@ def measure(
             overwrite=overwrite,
             force=force,
             progress=progress,
-            **options.parsed(set_),
+            **options.parsed(set_, of=run),
         )
     if json:
         print_json(table.to_dict("records"))
@@ -113,7 +113,7 @@ def _epochs(text: str) -> "Epochs":
 
 def _summary(zoo: Zoo, table: "pd.DataFrame") -> list[dict[str, Any]]:
     """The spread of each measure over whole models, and of its parts but tensors and layers."""
-    measured = table[table["refused"] == ""]
+    measured = table[table["refused"] == ""].astype({"part": str})
     first = measured["part"].str.split("/").str[0]
     tensors = {name for model in measured["model"].unique()[:1] for name in zoo.checkpoint(model)}
     totals = measured[~first.str.contains(".", regex=False) & ~first.isin(tensors)]

@@ -105,7 +105,7 @@ def merge(
                 skip_diverged=skip_diverged,
                 force=force,
                 progress=progress,
-                **options.parsed(set_),
+                **options.parsed(set_, of=run),
             )
             rows.append(_row(zoo, model.id))
     if json:

@@ -45,9 +45,11 @@ def plugins(
         return
     kind = kinds.get(kind, kind)
     by_name = {entry["name"]: entry for entry in entries_of(kind)}
-    if name is not None and name.replace("-", "_") not in by_name:
+    if name is not None and name not in by_name:
+        name = name.replace("-", "_")
+    if name is not None and name not in by_name:
         raise UnknownName(kind, name, by_name)
-    for entry in [by_name[name.replace("-", "_")]] if name else by_name.values():
+    for entry in [by_name[name]] if name else by_name.values():
         title = f"{entry['name']}: {entry['what']}"
         title += f" ({entry['paper']})" if entry["paper"] else ""
         settings = entry["settings"] or ([] if json else [{"setting": "none"}])

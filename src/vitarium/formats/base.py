@@ -123,4 +123,5 @@ def exporter(
         what = f"exporter '{name}' needs {', '.join(needs)}"
         raise ValueError(f"{what}: say with extra= what has them")
     facts: dict[str, Any] = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
-    return register("exporter", name, **facts, paper=paper, tiny=tiny)
+    reserved = ("zoo", "exporter", "out", "models", "where", "skip", "progress", "listener")
+    return register("exporter", name, reserved=reserved, **facts, paper=paper, tiny=tiny)

@@ -107,6 +107,9 @@ class ModelSet:
         return selected
 
 
+RUNNER_OPTIONS: tuple[str, ...] = ("source", "method", "trees", "compare", "truth", "models")
+RUNNER_OPTIONS += ("where", "epochs", "progress")
+"""Of `vitarium.recover`: no setting of a method is called like one of them."""
 Settings = TypeVar("Settings")
 Method = Callable[[Settings, ModelSet, int | None], Forest]
 AnyMethod = TypeVar("AnyMethod", bound=Callable[[Any, ModelSet, int | None], Forest])
@@ -141,7 +144,7 @@ def lineage(
         tiny: settings for the contract tests, where the defaults do not fit a dozen small models.
     """
     facts: dict[str, Any] = {"tiny": dict(tiny)} | ({} if paper is None else {"paper": paper})
-    return register("lineage", name, **facts)
+    return register("lineage", name, reserved=RUNNER_OPTIONS, **facts)
 
 
 def canonical_order(method: Method[Settings]) -> Method[Settings]:

@@ -23,6 +23,9 @@ from vitarium.evaluation.inputs import (
 __all__ = ["Config", "EvalModel", "Matrices", "NoConfig", "NotApplicable", "Predictions"]
 __all__ += ["Representation", "Values", "Weights", "measure"]
 
+RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "measures", "models", "where", "epochs", "pairs", "split")
+RUNNER_OPTIONS += ("data", "device", "data_dir", "overwrite", "force", "progress")
+"""Of `vitarium.measure`, but for `num_images`: no setting of a measure is called like one."""
 AsDistance = Literal["identity", "one_minus", "square"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -123,7 +126,7 @@ def measure(
         facts.update(of=of, needs=needs, title=title or name.replace("_", " "))
         facts["held_out"] = needs == "predictions" if held_out is None else held_out
         called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
-        register("measure", **facts)(called)
+        register("measure", reserved=RUNNER_OPTIONS, **facts)(called)
         return function
 
     return decorate

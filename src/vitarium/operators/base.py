@@ -26,6 +26,10 @@ _SPLIT = "register the operator with the split that it looks at"
 NamedTensors = Iterator[tuple[str, Tensor]]
 """What an operator yields: the names and the tensors [*shape] of a model."""
 
+RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "method", "models", "where", "base", "heads", "align")
+RUNNER_OPTIONS += ("stage", "data", "device", "data_dir", "skip_diverged", "force", "progress")
+"""Of `vitarium.merge`: no setting of an operator is called like one of them."""
+
 F = TypeVar("F", bound=Callable[..., NamedTensors])
 ChooseEpochs = Callable[[Any, Sequence[int]], Sequence[int]]
 """`(config, epochs of the model that have checkpoints) -> epochs`"""
@@ -82,7 +86,7 @@ def operator(
     facts = dict(locals())  # its arguments
     if aligns:
         facts |= {"models": (2, 2), "ordered": True, "origin": -1}
-    return register("operator", **facts)
+    return register("operator", reserved=RUNNER_OPTIONS, **facts)
 
 
 @dataclass

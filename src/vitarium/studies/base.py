@@ -19,7 +19,8 @@ __all__ = ["Figure", "Population", "Progress", "Section", "Sentences", "Table", 
 
 F = TypeVar("F", bound=Callable[..., Tables])
 RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "directory", "name", "out", "figures", "exports", "set")
-RUNNER_OPTIONS += ("models", "where", "split", "num_images", "device", "data_dir", "progress")
+RUNNER_OPTIONS += ("help", "models", "where", "split", "num_images", "device", "data_dir")
+RUNNER_OPTIONS += ("progress",)
 """Of `vitarium.study` and `vitarium study`: no setting of a study is called like one of them."""
 
 
@@ -103,6 +104,8 @@ def study(
 
     Raises TypeError, at import, for a fact that is misspelled or missing.
     """
+    if taken := set(exports) & set(RUNNER_OPTIONS):
+        raise TypeError(f"study '{name}': call the exports {sorted(taken)} otherwise")
     if not title:
         raise TypeError(f"study '{name}': give it a title")
     facts: dict[str, Any] = {"title": title, "of": of, "exports": exports, "paper": paper}

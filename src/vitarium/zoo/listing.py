@@ -93,7 +93,7 @@ def select(
     Raises InvalidInput where none does; and with a verb where neither models nor a condition is
     given, e.g. "say which models to merge".
     """
-    if verb and not where and (models is None or not (models := names_of(models))):
+    if verb and not where.strip() and (models is None or not (models := names_of(models))):
         raise InvalidInput(f"say which models to {verb}: their ids, or a condition (where)")
     if not where.strip():
         return zoo.ids() if models is None else names_of(models)

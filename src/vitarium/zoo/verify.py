@@ -12,7 +12,7 @@ from typing import Any
 
 from vitarium.blueprint import Spec
 from vitarium.core import files
-from vitarium.core.errors import CorruptFile, FileFault, VitariumError
+from vitarium.core.errors import CorruptFile, FileFault, InvalidInput, VitariumError
 from vitarium.core.file_faults import fault
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo import _index_tables, records
@@ -125,8 +125,8 @@ class _Model:
         factors = self.folder.factors()
         refs, planned = factors["ingredients"], factors.get("recipe", {}).get("epochs", 0)
         are_refs = isinstance(refs, list) and all(map(_is_ref, refs))
-        if not are_refs or type(planned) is not int:
-            self.folder.spec()  # says what is wrong
+        if self.deep or not are_refs or type(planned) is not int:
+            self.folder.spec()  # says what is wrong; whether its id is the hash of its content
         return factors
 
     def _check_epochs(self, spec: Factors, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
@@ -181,17 +181,17 @@ class _Model:
 
     def _fits(self, spec: Spec) -> None:
         """Raises CorruptFile where the last weights are not those of such a model."""
-        parts = (spec.origin.architecture, spec.origin.head)
-        if spec.origin.architecture is None or any(part and part.is_missing for part in parts):
-            return
-        num_outputs = self.folder.about().num_outputs
-        key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
+        origin, num_outputs = spec.origin, self.folder.about().num_outputs
+        parts = [part and part.factors() for part in (origin.architecture, origin.head)]
+        key = json.dumps([num_outputs, *parts])
         if key not in self.shapes:
-            tensors = spec.origin.build(num_outputs).state_dict()
-            self.shapes[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            self.shapes[key] = {}
+            with suppress(InvalidInput):  # nothing here builds it: nobody knows what fits
+                tensors = origin.build(num_outputs).state_dict()
+                self.shapes[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         shapes = self.shapes[key]
         in_file = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
-        if shapes != in_file:
+        if shapes and shapes != in_file:
             unlike = (n for n in sorted(shapes | in_file) if shapes.get(n) != in_file.get(n))
             raise CorruptFile(self.folder.path, f"weights do not fit the model: {next(unlike)}")
 
@@ -229,7 +229,8 @@ class _Model:
 
 
 def _is_ref(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"model", "epoch"}
+    types = {"model": str, "epoch": int}
+    return isinstance(value, dict) and {key: type(v) for key, v in value.items()} == types
 
 
 def _mark(zoo: Path) -> Iterator[Fault]:

@@ -52,7 +52,7 @@ def test_a_temperature_changes_what_is_right_before_and_after(subject):
     "wrong",
     [
         {"num_patches": 0},
-        {"where": "left"},
+        {"placement": "left"},
         {"size": 0},
         {"temperature": 0},
         {"severity": 6},

@@ -34,17 +34,17 @@ def test_patches_that_are_not_square_fill_rows_first():
     assert mask.int().tolist() == [[[[0, 0, 1, 1], [0, 0, 0, 0]]]]
 
 
-@pytest.mark.parametrize("where", ["random", "center"])
+@pytest.mark.parametrize("placement", ["random", "center"])
 @pytest.mark.parametrize("count", [1, 5, 16])
-def test_so_many_patches_are_chosen(where, count):
+def test_so_many_patches_are_chosen(placement, count):
     grid = PatchGrid(2, 2, 4, 4)
-    chosen = grid.chosen(PatchSettings(num_patches=count, where=where), range(9))
+    chosen = grid.chosen(PatchSettings(num_patches=count, placement=placement), range(9))
     assert chosen.sum(1).tolist() == [count] * 9
 
 
 def test_the_middle_is_what_is_nearest_to_it():
     grid = PatchGrid(2, 2, 5, 5)
-    settings = PatchSettings(num_patches=5, where="center")
+    settings = PatchSettings(num_patches=5, placement="center")
     cross = grid.chosen(settings, range(2)).view(2, 5, 5)
     assert cross[1].nonzero().tolist() == [[1, 2], [2, 1], [2, 2], [2, 3], [3, 2]]
 

@@ -84,7 +84,7 @@ HOW = [
     {"stream": "permutation"},
     {"channels": "permutation"},
     {"stream": "permutation", "channels": "permutation"},
-    {"stream": "none", "heads": False},
+    {"stream": "none", "attention_heads": False},
     {"channels": "none", "units": False},
 ]
 

@@ -128,7 +128,7 @@ def test_the_objective_is_the_inner_product_of_all_weights():
     assert Matching(SYMMETRIES, ONE, TWO, {}).objective == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["stream", "heads", "channels", "units"])
+@pytest.mark.parametrize("kind", ["stream", "attention_heads", "channels", "units"])
 def test_what_is_not_to_be_moved_stays(kind):
     made = aligned(ingredients(), **{kind: False})
     groups = [n for n in SYMMETRIES.groups if kind_of(SYMMETRIES, n) == kind]
@@ -146,7 +146,7 @@ def test_what_kinds_of_units_there_are():
     found = {n: kind_of(SYMMETRIES, n) for n in SYMMETRIES.groups if "blocks.1" not in n}
     assert found == {
         "stream": "stream",
-        "blocks.0.attn.heads": "heads",
+        "blocks.0.attn.heads": "attention_heads",
         "blocks.0.attn.qk": "channels",
         "blocks.0.attn.vo": "channels",
         "blocks.0.mlp": "units",
@@ -155,7 +155,7 @@ def test_what_kinds_of_units_there_are():
 
 
 def test_with_nothing_to_move_nothing_changes():
-    made = aligned(ingredients(), stream=False, heads=False, channels=False, units=False)
+    made = aligned(ingredients(), stream=False, attention_heads=False, channels=False, units=False)
     assert all(torch.equal(made[n], t) for n, t in TWO.items())
 
 

@@ -68,3 +68,8 @@ def test_data_frames_are_shown_as_they_are():
     table = Table("T", frame, units={"model": "id", "accuracy": "fraction"})
     assert table.rows == [["01234567", "50.0\xa0%", "3"]]
     assert table.frame.to_dict() == frame.to_dict()
+
+
+def test_a_list_in_a_cell_is_written_entry_by_entry():
+    assert cell(["3f2a0c41@5", 0.25]) == "3f2a0c41@5, 0.250"
+    assert cell(Quantity(0.25, "sure")) != "0.250, sure"

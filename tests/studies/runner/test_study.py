@@ -127,3 +127,4 @@ def test_a_result_lists_its_tables_which_spaces_find(studied):
     assert "Modles" not in studied
     with_break = next(name for name in studied if "\xa0" in name or " " in name)
     assert studied[with_break.replace("\xa0", " ")] is studied.tables[with_break]
+    assert with_break.replace("\xa0", " ") in studied

@@ -21,7 +21,7 @@ class PatchSettings(Perturbing):
 
     num_patches: PositiveInt = 1
     """Patches that are perturbed in each image."""
-    where: Literal["random", "center"] = "random"
+    placement: Literal["random", "center"] = "random"
     """Drawn for each image; or those nearest to the middle."""
     size: PositiveInt | None = None
     """Height and width of a patch, in pixels; None: the model's own."""
@@ -46,7 +46,7 @@ class PatchGrid:
         if settings.num_patches > total:
             there = f"{total} patches of {self.height} by {self.width} pixels"
             raise NotApplicable(f"num_patches is {settings.num_patches}, and there are {there}")
-        if settings.where == "center":
+        if settings.placement == "center":
             row, column = torch.arange(self.rows), torch.arange(self.columns)
             away = (row - (self.rows - 1) / 2) ** 2
             from_center = away[:, None] + (column - (self.columns - 1) / 2) ** 2

@@ -67,7 +67,7 @@ class PermutedUnits(Config):
 
     stream: bool = True
     """The units of the residual stream, through the whole model."""
-    heads: bool = True
+    attention_heads: bool = True
     """Whole heads of each attention, with their queries, keys, values and projections."""
     channels: bool = True
     """Those inside of each head, between queries and keys, and between values and projection."""
@@ -76,11 +76,11 @@ class PermutedUnits(Config):
 
 
 def kind_of(symmetries: Symmetries, group: str) -> str:
-    """What its units are: "stream", "heads", "channels" (inside of heads), or hidden "units"."""
+    """What its units are: "stream", "attention_heads", "channels" inside of these, or "units"."""
     if symmetries.groups[group].inside:
         return "channels"
     if any(inner.inside == group for inner in symmetries.groups.values()):
-        return "heads"
+        return "attention_heads"
     return group if group == "stream" else "units"
 
 

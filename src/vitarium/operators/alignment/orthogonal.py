@@ -19,7 +19,7 @@ class OrthogonalMatching(Search):
     """The residual stream: rotated, permuted, or left as it is."""
     channels: How = "orthogonal"
     """Those inside of each head, between queries and keys, and between values and projection."""
-    heads: bool = True
+    attention_heads: bool = True
     """Permute whole heads of each attention."""
     units: bool = True
     """Permute the hidden units of the MLPs, and of a head that is one."""

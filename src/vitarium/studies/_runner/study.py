@@ -44,6 +44,9 @@ class StudyResult:
             raise UnknownName("table", title, titles)
         return self.tables[titles[plain]]
 
+    def __contains__(self, title: str) -> bool:
+        return title.replace("\xa0", " ") in {name.replace("\xa0", " ") for name in self}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tables)
 

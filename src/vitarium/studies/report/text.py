@@ -68,6 +68,8 @@ def cell(value: Any, unit: Unit = "") -> str:
     match value:
         case str():
             return value[:8] if unit == "id" else value
+        case list():
+            return ", ".join(cell(entry, unit) for entry in value)
         case Spread(mean, deviation, low, high, unit):
             text = number(mean, unit)
             if not math.isfinite(deviation):

@@ -43,8 +43,10 @@ class SiblingGroups:
         self.members: dict[str, CheckpointRef] = {}
         for id, parent in zip(stage.ids, stage.parents, strict=True):
             folder = self.zoo.folder(id)
-            merged = folder.spec().operator is not None
-            if parent and not merged and any(epoch.checkpoint for epoch in folder.epochs()):
+            spec = folder.spec()
+            parts = (spec.origin.architecture, spec.origin.head)
+            usable = not spec.operator and not any(part and part.is_missing for part in parts)
+            if parent and usable and any(epoch.checkpoint for epoch in folder.epochs()):
                 self.members[id] = CheckpointRef(model=id, epoch=folder.checkpoint()[0])
         specs = {id: self.zoo.folder(id).spec() for id in self.members}
         self._parents = {id: spec.parent or "" for id, spec in specs.items()}
