@@ -89,27 +89,29 @@ def test_docstrings_of_tensor_functions_give_shapes():
 
 
 def test_identifiers_and_settings_are_spelled_as_in_pytorch():
-    found = []
+    misspelled = []
     for file in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(file.read_text())
         names = [name for node in ast.walk(tree) for name in identifiers(node)]
         for node in ast.walk(tree):  # the values of settings are words of the interface, too
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
                 names += re.findall(r"\w+", ast.unparse(node.slice))
-        found += [f"{file.relative_to(SOURCE)}: {name}" for name in names if BRITISH.search(name)]
-    assert not found, found
+        misspelled += [
+            f"{file.relative_to(SOURCE)}: {name}" for name in names if BRITISH.search(name)
+        ]
+    assert not misspelled, misspelled
 
 
 def test_pages_and_texts_are_spelled_as_the_interface():
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
     texts = [file for end in ("md", "toml", "yaml", "html") for file in SOURCE.rglob(f"*.{end}")]
-    found = [
+    misspelled = [
         f"{file.relative_to(ROOT)}:{number}: {word[0]}"
         for file in [*pages, *texts]
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
         if (word := BRITISH.search(line))
     ]
-    assert not found, found
+    assert not misspelled, misspelled
 
 
 @pytest.mark.parametrize("name", ["neighbours", "QuantisedHead", "centre_crop", "num_colours"])

@@ -214,8 +214,8 @@ def test_what_safetensors_files_hold_is_imported_with_lineage_and_factors(zoo, t
         assert torch.equal(again.load(id)(images), zoo.load(name)(images))
         parent = zoo.spec(name).parent
         assert again.spec(id).parent == (named[parent] if parent else None)
-        ours, theirs = zoo.spec(name).described(), again.spec(id).described()
-        assert float(theirs["optimizer.lr"]) == ours["optimizer.lr"]
+        exported_factors, factors = zoo.spec(name).described(), again.spec(id).described()
+        assert float(factors["optimizer.lr"]) == exported_factors["optimizer.lr"]
         assert again.epochs(id)["test_accuracy"].iloc[-1] == pytest.approx(
             zoo.epochs(name)["test_accuracy"].iloc[-1]
         )

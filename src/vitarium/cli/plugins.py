@@ -33,22 +33,21 @@ def plugins(
 
       vitarium plugins measure cka
     """
-    catalog = remembered("plugins", _catalog)
-    kinds = {f"{kind}s": kind for kind in catalog} | {"studies": "study"}
     if kind is None:
+        catalog = remembered("plugins", _catalog)
         listed = [kind for kind, entries in catalog.items() if not isinstance(entries, str)]
         rows = [{"kind": kind, **_row(entry)} for kind in listed for entry in catalog[kind]]
         print_rows(rows, as_json=json)
         return
-    if kind in kinds and name is None:
-        print_rows([_row(entry) for entry in entries_of(kinds[kind])], as_json=json)
+    singular = "study" if kind == "studies" else kind.removesuffix("s")
+    by_name = {entry["name"]: entry for entry in entries_of(singular)}
+    if kind != singular and name is None:
+        print_rows([_row(entry) for entry in by_name.values()], as_json=json)
         return
-    kind = kinds.get(kind, kind)
-    by_name = {entry["name"]: entry for entry in entries_of(kind)}
     if name is not None and name not in by_name:
         name = name.replace("-", "_")
     if name is not None and name not in by_name:
-        raise UnknownName(kind, name, by_name)
+        raise UnknownName(singular, name, by_name)
     for entry in [by_name[name]] if name else by_name.values():
         title = f"{entry['name']}: {entry['what']}"
         title += f" ({entry['paper']})" if entry["paper"] else ""

@@ -98,11 +98,12 @@ def select(
     if not where.strip():
         return zoo.ids() if models is None else names_of(models)
     matching = [row["model"] for row in listing(zoo.path, where=where).rows]
-    named = matching if models is None else names_of(models)
-    selected = [name for name in named if zoo.find(name.partition("@")[0]) in matching]
-    if not selected:
+    if models is not None:
+        fulfilling, names = set(matching), names_of(models)
+        matching = [name for name in names if zoo.find(name.partition("@")[0]) in fulfilling]
+    if not matching:
         raise InvalidInput(f"no model fulfills the condition {where}")
-    return selected
+    return matching
 
 
 def _score(database: Database, table: str) -> str:

@@ -155,8 +155,9 @@ def test_what_kinds_of_units_there_are():
 
 
 def test_with_nothing_to_move_nothing_changes():
-    made = aligned(ingredients(), stream=False, attention_heads=False, channels=False, units=False)
-    assert all(torch.equal(made[n], t) for n, t in TWO.items())
+    fixed = dict.fromkeys(["stream", "attention_heads", "channels", "units"], False)
+    weights = aligned(ingredients(), **fixed)
+    assert all(torch.equal(weights[n], t) for n, t in TWO.items())
 
 
 def test_more_starts_are_never_worse():

@@ -18,13 +18,13 @@ POINTS = np.random.default_rng(0).normal(size=(14, 6)) * [5, 3, 1, 1, 1, 1]
 
 
 def test_of_euclidean_distances_it_is_the_pca_of_the_points():
-    found = classical_scaling(cdist(POINTS, POINTS) ** 2)
-    assert np.abs(found) == pytest.approx(np.abs(PCA(2).fit_transform(POINTS)))
+    coordinates = classical_scaling(cdist(POINTS, POINTS) ** 2)
+    assert np.abs(coordinates) == pytest.approx(np.abs(PCA(2).fit_transform(POINTS)))
 
 
 def test_signs_do_not_hang_on_the_solver():
-    found = classical_scaling(cdist(POINTS, POINTS) ** 2)
-    assert (found[np.abs(found).argmax(0), [0, 1]] > 0).all()
+    coordinates = classical_scaling(cdist(POINTS, POINTS) ** 2)
+    assert (coordinates[np.abs(coordinates).argmax(0), [0, 1]] > 0).all()
 
 
 def test_squared_distances_are_those_of_scipy():
