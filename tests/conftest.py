@@ -214,7 +214,10 @@ def _write_without_weights(path: Path) -> None:
         folder = zoo.folder(spec.id)
         folder.begin(spec, About(10, tuple("0123456789"), {"torch": "x"}))
         for epoch in range(spec.recipe.epochs + 1):
-            metrics = {"test_accuracy": 0.1 + epoch / 4 + number / 100, "lr": 0.5 / (epoch + 1)}
+            metrics = {
+                "test_accuracy": 0.1 + epoch / 4 + number / 100,
+                "epoch_lr": 0.5 / (epoch + 1),
+            }
             folder.commit(epoch, metrics | ({"seconds": 1.5} if epoch else {}), None, None)
         folder.finish("finished")
 

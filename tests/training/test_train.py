@@ -106,10 +106,10 @@ def test_epochs_have_their_metrics(tiny, tmp_path):
     initial, *later = folder.epochs()
     assert set(initial.metrics) == {"val_loss", "val_accuracy", "test_loss", "test_accuracy"}
     for epoch in later:
-        assert {"train_loss", "train_accuracy", "lr", "seconds", "images_per_second"} < set(
+        assert {"train_loss", "train_accuracy", "epoch_lr", "seconds", "images_per_second"} < set(
             epoch.metrics
         )
-        assert epoch.metrics["lr"] == 0.003
+        assert epoch.metrics["epoch_lr"] == 0.003
         assert epoch.metrics["seconds"] > 0
 
 

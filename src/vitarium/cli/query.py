@@ -77,7 +77,8 @@ def query(
 
 def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
     """Print what can be asked: tables, number of rows, columns with types and an example."""
-    from vitarium.zoo.query import EXAMPLE, quote
+    from vitarium.zoo._sql_names import quote
+    from vitarium.zoo.query import EXAMPLE
 
     tables = {}
     for name, columns in database.columns.items():

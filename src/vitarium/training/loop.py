@@ -222,7 +222,7 @@ class _TrainingRun:
         means = {name: (value / steps).tolist() for name, value in sums.items()}
         return [
             {f"train_{name}": values[k] for name, values in means.items()}
-            | {"lr": member.rate(epoch, steps - 1)}
+            | {"epoch_lr": member.rate(epoch, steps - 1)}
             for k, member in enumerate(self.members)
         ], faults
 

@@ -29,7 +29,7 @@ Entry = dict[str, Any]
 """Of a model: facts (id, stage, ...), factors by dotted name, metrics of the last epoch; and its
 rows in the tables epochs and records."""
 
-VERSION = 3
+VERSION = 4
 METADATA = "vitarium"
 """Key of the index's version, headings and checksum in the file's metadata."""
 _COLUMNS = {

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -63,6 +63,20 @@ def read_description(folder: Path) -> dict[str, Any]:
     if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:
         raise CorruptFile(file, f"it has {', '.join(values)}")
     return values
+
+
+def read_epochs(folder: Path) -> list[Epoch]:
+    """Finished epochs in order. Raises CorruptFile."""
+    epochs = read_lines(folder, "epochs.jsonl", Epoch)
+    for number, epoch in enumerate(epochs, 1):
+        if not isinstance(epoch.metrics, dict):
+            raise CorruptFile(folder / "epochs.jsonl", f"line {number}: its metrics are no mapping")
+    return [replace(epoch, metrics=_renamed(epoch.metrics)) for epoch in epochs]
+
+
+def _renamed(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Under today's names: earlier versions called the rate of an epoch as a factor is called."""
+    return {"epoch_lr" if name == "lr" else name: value for name, value in metrics.items()}
 
 
 def read_lines(folder: Path, name: str, kind: type[Line]) -> list[Line]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.core.errors import InvalidInput
+from vitarium.zoo._sql_names import quote
 from vitarium.zoo.model import SCORES as SCORES
 from vitarium.zoo.model import ModelNames, names_of
-from vitarium.zoo.query import Database, UnknownColumn, quote
+from vitarium.zoo.query import Database, UnknownColumn
 from vitarium.zoo.zoo import Zoo
 
 _FIXED = ("model", "stage", "parent", "epochs", "before", "after", "status")
@@ -57,7 +58,8 @@ def listing(
     headed = {"model": "id", "stage": "stage", "parent": "parent", **factors}
     headed |= {"epochs": "last_epoch", "before": "first.score"}
     headed |= {"after": _score(database, "models"), "status": "status"}
-    columns = of_models | headed
+    short = {name: of_models[column] for name, column in database.short_names.items()}
+    columns = of_models | short | headed
     first_scores = (
         f"SELECT model, {_score(database, 'epochs')} AS score FROM epochs "
         "QUALIFY row_number() OVER (PARTITION BY model ORDER BY epoch) = 1"
@@ -68,7 +70,8 @@ def listing(
     source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first ON model = id"
     if models is not None:
         source += f" WHERE id IN ({', '.join(['NULL', *map(repr, models)])})"
-    condition = f"WHERE (\n{where}\n)" if where.strip() else ""  # a comment ends with its line
+    condition = database.with_whole_ids(where)
+    condition = f"WHERE (\n{condition}\n)" if where.strip() else ""  # a comment ends with its line
     order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])
     try:
         names, rows = database.rows(
@@ -117,7 +120,7 @@ def _order(sort: Sequence[str], columns: Iterable[str]) -> list[str]:
     for term in sort:
         name = term.strip().removeprefix("-").strip('"')
         if name.lower() not in by_lower:
-            raise UnknownColumn(name, columns)
+            raise UnknownColumn(name, columns, is_text=False)
         direction = "DESC" if term.strip().startswith("-") else "ASC"
         terms.append(f"{quote(by_lower[name.lower()])} {direction} NULLS LAST")
     return terms

@@ -83,7 +83,7 @@ class ModelFolder:
 
     def epochs(self) -> list[Epoch]:
         """Finished epochs in order. Raises CorruptFile."""
-        return model_files.read_lines(self.path, "epochs.jsonl", Epoch)
+        return model_files.read_epochs(self.path)
 
     def result(self) -> dict[str, Any] | None:
         """How the training ended: `status` and `message`; None while it has not."""

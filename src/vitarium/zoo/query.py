@@ -11,6 +11,7 @@ from vitarium.core.errors import InvalidInput, QueryTooLarge, UnknownName, Vitar
 from vitarium.zoo import _index, records
 from vitarium.zoo import _query_limits as limits
 from vitarium.zoo._query_limits import Answer, TimeLimit, capped
+from vitarium.zoo._sql_names import short_names, with_column, with_quotes, with_whole_ids
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,11 +37,6 @@ _ASKING = ("SELECT", "MULTI")  # MULTI is what a PIVOT becomes
 
 _STACK = re.compile(r"\n\n(?:LINE |Stack Trace)|, due to the following Python exception")
 """What DuckDB adds to an error after what is wrong."""
-_WORDS = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$\$.*?\$\$
-    | (?P<dotted>[^\W\d]\w*(?:\.\w+)+)""",
-    re.VERBOSE | re.DOTALL,
-)
 _UNKNOWN_TABLE = re.compile(r"Table with name (.+?) does not exist")
 _UNKNOWN_COLUMN = re.compile(
     r'(?:Referenced column|does not have a column named|Column) "(.+?)"(?: in \w+ list)?'
@@ -67,6 +63,9 @@ class Database:
         records.attach(self._duckdb, zoo)
         self.columns = _index.columns(self._duckdb)
         """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
+        all_columns = [name for table in self.columns.values() for name in table]
+        self.short_names = short_names(self.columns["models"], all_columns)
+        """Last parts of factors' names where that is enough: "lr" -> "optimizer.lr"."""
         for lock in _LOCKS:
             self._duckdb.execute(lock)
         self._memory = limits.memory_limit(self._duckdb)
@@ -163,7 +162,39 @@ class Database:
             what = f"the byte {code - 0xDC00:#x}" if code > 0xDC00 else "half a letter"
             fault = f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
             raise InvalidInput(fault) from None
-        statements = self._duckdb.extract_statements(self.quoted(sql))
+        names = [name for table in self.columns.values() for name in table]
+        return self._with_short_names(self.with_whole_ids(with_quotes(sql, names)))
+
+    def with_whole_ids(self, sql: str) -> str:
+        """As `_sql_names.with_whole_ids` does, with the ids of this zoo."""
+
+        def ids() -> list[str]:
+            return [id for (id,) in self._duckdb.execute("SELECT id FROM models").fetchall()]
+
+        return with_whole_ids(sql, ids)
+
+    def _with_short_names(self, sql: str) -> "duckdb.Statement":
+        """The statement; a name that is none of its columns may be a factor's in short."""
+        import duckdb
+
+        statement = self._statement(sql)
+        for _ in self.short_names:
+            try:
+                if statement.type.name == "SELECT":
+                    self._duckdb.sql(statement)  # looks columns up, and computes nothing
+                return statement
+            except duckdb.Error as error:
+                column = _UNKNOWN_COLUMN.search(str(error))
+                by_lower = {short.lower(): short for short in self.short_names}
+                if not column or column[1].lower() not in by_lower:
+                    return statement
+                short = by_lower[column[1].lower()]
+                sql = with_column(sql, short, self.short_names[short])
+                statement = self._statement(sql)
+        return statement
+
+    def _statement(self, sql: str) -> "duckdb.Statement":
+        statements = self._duckdb.extract_statements(sql)
         if len(statements) != 1:
             raise InvalidInput(f"{len(statements)} statements; write one SELECT, e.g. {EXAMPLE}")
         kind = statements[0].type.name
@@ -171,21 +202,6 @@ class Database:
             fault = f"a zoo can only be asked: write a SELECT, not {kind}, e.g. {EXAMPLE}"
             raise InvalidInput(fault)
         return statements[0]
-
-    def quoted(self, sql: str) -> str:
-        """The SQL with quotes around names with dots, so that `optimizer.lr` is that column."""
-        names = {name.lower() for table in self.columns.values() for name in table if "." in name}
-
-        def quote_known(match: re.Match[str]) -> str:
-            text: str = match[0]
-            first, _, rest = text.partition(".")
-            if match["dotted"] is None:
-                return text
-            if text.lower() in names:
-                return quote(text)
-            return f"{first}.{quote(rest)}" if rest.lower() in names else text
-
-        return _WORDS.sub(quote_known, sql)
 
     def _explained(self, error: Exception) -> InvalidInput:
         """DuckDB's error in one line, with the names that there are for one that there is not."""
@@ -201,27 +217,34 @@ class Database:
             return UnknownName("table", table[1], self.columns)
         if column := _UNKNOWN_COLUMN.search(message):
             columns = {name for names in self.columns.values() for name in names}
-            return UnknownColumn(column[1], columns)
+            return UnknownColumn(column[1], columns | self.short_names.keys())
         if message.startswith("Permission Error"):
             return InvalidInput(f"a query reads the zoo's tables and no files: {message}")
         return InvalidInput(f"the SQL cannot be used: {message}")
 
 
 class UnknownColumn(UnknownName):
-    """A column that no table has; often a text without its quotes."""
+    """A column that no table has; often a text without its quotes, or another word for one."""
 
-    def __init__(self, name: str, columns: Iterable[str]) -> None:
+    def __init__(self, name: str, columns: Iterable[str], *, is_text: bool = True) -> None:
         super().__init__("column", name, columns)
-        if not difflib.get_close_matches(name, self.candidates, cutoff=0.7):
+        if (meant := _SYNONYMS.get(name.lower())) in self.candidates:
+            self.args = (f"unknown column '{name}'; did you mean '{meant}'?",)
+        elif is_text and not difflib.get_close_matches(name, self.candidates, cutoff=0.7):
             self.args = (f"{self} (a text stands in single quotes: '{name}')",)
 
 
+_SYNONYMS = {
+    "learning_rate": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "accuracy": "test_accuracy",
+    "knn_accuracy": "test_knn_accuracy",
+    "loss": "test_loss",
+    "model": "id",
+    "epochs": "last_epoch",
+}
+"""What columns are called elsewhere, and here."""
 EXAMPLE = '"SELECT stage, count(*) FROM models GROUP BY stage"'
-
-
-def quote(name: str) -> str:
-    """A name as SQL writes it: in double quotes."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _joined(frames: "list[pd.DataFrame]") -> "pd.DataFrame":
