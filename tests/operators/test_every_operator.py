@@ -37,6 +37,9 @@ def test_a_misspelled_or_missing_fact_is_an_error_at_import():
         operator("x", title="X", split="trian")
     with pytest.raises(TypeError, match="operator 'x': models"):
         operator("x", title="X", models=2)
+    for models in ((3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match=r"operator 'x': models=\(.*\) is no range"):
+            operator("x", title="X", models=models)
 
 
 def _mean(ingredients):

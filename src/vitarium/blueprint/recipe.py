@@ -84,6 +84,10 @@ class Recipe(Config):
             raise InvalidConfig([Problem((factor,), text) for factor, text in problems.items()])
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """What enters the id."""
+        return self.factors(defaults=False)
+
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after that epoch (0: before training) stay in the zoo."""
         if epoch == self.epochs or self.checkpoints == "all":
@@ -129,6 +133,15 @@ class Imported(Config):
     """None: as the architecture comes."""
     settings: dict[str, JsonValue] = {}
     """Its generating factors by dotted name: ours (`optimizer.lr`) where they mean the same."""
+    initial_epoch: NonNegativeInt | None = None
+    """The epoch whose weights are those before training; None: none that is known of. No part of
+    the id: it says what the weights are, and does not change them."""
+
+    def identity(self) -> dict[str, Any]:
+        """What enters the id."""
+        values = self.factors(defaults=False)
+        values.pop("initial_epoch", None)
+        return values
 
     def build(self, num_outputs: int) -> "nn.Module":
         """The model with random weights. Raises InvalidInput where nothing here can build it."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Self
 
@@ -33,6 +33,10 @@ class Spec(Config):
     heads: str | None = None
     """What became of the ingredients' heads: "average", "ensemble" or the `ID@EPOCH` of the one
     that was kept; None: the operator combined them like all other weights."""
+    differing: tuple[str, ...] = ()
+    """Factors, by dotted name, in which the ingredients differ: they stand in the origin, which is
+    that of one ingredient, and are no factors of this model. No part of the id, which the
+    ingredients decide."""
 
     @property
     @abstractmethod
@@ -48,7 +52,7 @@ class Spec(Config):
         out, so that a factor which a later version adds changes no id.
         """
         content: dict[str, Any] = {
-            type(self.origin).__name__.lower(): self.origin.factors(defaults=False),
+            type(self.origin).__name__.lower(): self.origin.identity(),
             "parent": self.parent,
             "parent_epoch": self.parent_epoch,
         }
@@ -66,8 +70,13 @@ class Spec(Config):
         """How it starts from its parent, where that is not as usual."""
         return {}
 
+    @property
+    def initial_epoch(self) -> int | None:
+        """The epoch whose weights are those before training, if there is one (`initial_epoch`)."""
+        return initial_epoch(self.factors())
+
     def described(self) -> dict[str, Any]:
-        """Every generating factor by its dotted name, on one level."""
+        """Every generating factor by its dotted name, on one level; see `described`."""
         return described(self.factors())
 
     def factors(self, *, defaults: bool = True) -> dict[str, Any]:
@@ -87,17 +96,18 @@ class Spec(Config):
         base: CheckpointRef | None = None,
         heads: str | None = None,
         changes: Mapping[str, Section] | None = None,
+        differing: Sequence[str] = (),
     ) -> Self:
         """The spec of what an operator makes of ingredients, one of which has this recipe.
 
         `base` is what they started from, where the operator looks at that; `changes` are sections
-        of the recipe that differ in the result.
+        of the recipe that differ in the result; `differing`: see `Spec.differing`.
         """
         origin, (parent, epoch) = self.origin.changed(changes or {}), base or (None, None)
         values: dict[str, Any] = {"stage": stage, "operator": operator}
         values |= {type(origin).__name__.lower(): origin}
-        values |= {"parent": parent, "parent_epoch": epoch}
-        return type(self).model_validate({**values, "ingredients": ingredients, "heads": heads})
+        values |= {"parent": parent, "parent_epoch": epoch, "ingredients": ingredients}
+        return type(self).model_validate({**values, "heads": heads, "differing": differing})
 
 
 class ModelSpec(Spec):
@@ -138,12 +148,41 @@ def restored(values: Mapping[str, Any]) -> Spec:
 
 
 def described(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As `Spec.described`, of what `Spec.factors` gave: without importing any plug-in."""
+    """As `Spec.described`, of what `Spec.factors` gave: without importing any plug-in.
+
+    Of a model that an operator made they are the operator with its settings, and what all of its
+    ingredients have in common.
+    """
     if "imported" in values:
-        return described_import(values["imported"])
-    conversion = values["conversion"]
-    changed = flatten({"conversion": conversion}) if conversion else {}
-    return flatten(values["recipe"]) | changed
+        factors = described_import(values["imported"])
+    else:
+        factors = flatten(values["recipe"])
+        if values["conversion"]:
+            factors |= flatten({"conversion": values["conversion"]})
+    if not values["operator"]:
+        return factors
+    shared = {k: v for k, v in factors.items() if k not in values["differing"]}
+    return flatten({"operator": values["operator"]}) | shared
+
+
+def differing_factors(factors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names whose values are not equal in all of these, or which some of them lack."""
+    first = factors[0]
+    names = dict.fromkeys(name for values in factors for name in values)
+    absent = object()
+    return [n for n in names if any(v.get(n, absent) != first.get(n, absent) for v in factors)]
+
+
+def initial_epoch(values: Mapping[str, Any]) -> int | None:
+    """Of what `Spec.factors` gave: the epoch whose weights are those before training.
+
+    Of a model that is trained here it is epoch 0 (random weights, or what the parent gave); of one
+    that was trained elsewhere it is what the importer knew, and None where that is nothing, however
+    its epochs are numbered; of one that an operator made there is none.
+    """
+    if values["operator"]:
+        return None
+    return values["imported"]["initial_epoch"] if "imported" in values else 0
 
 
 def is_complete(values: Any) -> bool:

@@ -17,7 +17,8 @@ class CheckpointRef(NamedTuple):
 
     model: str
     epoch: int
-    """0 is the state before training."""
+    """0 is the state before training of a model that is grown; of imported ones it is what they say
+    (`Model.initial_epoch`)."""
 
     def __str__(self) -> str:
         return f"{self.model}@{self.epoch}"

@@ -28,7 +28,7 @@ class Weights(Mapping[str, Tensor]):
     Args:
         name: what to call it in messages: `ID@EPOCH`.
         tensors: they themselves, e.g. a checkpoint of the zoo.
-        start: gives the weights after epoch 0.
+        start: gives the weights before training.
         parent: gives those that training started from.
         skeleton: gives the model without memory (on the meta device), to ask what a tensor is of.
 

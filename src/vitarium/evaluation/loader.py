@@ -66,7 +66,11 @@ class ModelLoader:
         spec, about = self._spec(ref.model), folder.about()
 
         def start() -> Weights:
-            return self._weights_of(ref.model, 0, "its initial weights are not kept")
+            epoch = spec.initial_epoch
+            if epoch is None:
+                why = "an operator made it" if spec.operator else "no epoch is known as untrained"
+                raise NotApplicable(f"{ref}: it has no initial weights ({why})")
+            return self._weights_of(ref.model, epoch, "its initial weights are not kept")
 
         def parent() -> Weights:
             if spec.parent is None:

@@ -71,6 +71,11 @@ class Trial(NamedTuple):
         return max([*self.lines, *self.checkpoints], default=0)
 
     @property
+    def initial_epoch(self) -> int | None:
+        """Ray counts iterations from 1: where there are lines, iteration 0 is before training."""
+        return 0 if self.lines and 0 in {*self.lines, *self.checkpoints} else None
+
+    @property
     def is_finished(self) -> bool:
         """Whether it got as far as its configuration says, or nothing says how far."""
         epochs = self.config.get("training::epochs_train")

@@ -33,6 +33,9 @@ class ForeignModel:
     num_outputs: int
     parent: str | None = None  # the `name` of the model it started from
     parent_epoch: int | None = None  # None: after the parent's last kept epoch
+    initial_epoch: int | None = None
+    """The epoch whose weights are those before training; None: none that is known of. A number 0
+    alone says nothing: many programs count epochs from 0."""
     architecture: Section | None = None
     """None: nothing here builds it; its tensors are kept all the same."""
     head: Section | None = None

@@ -225,6 +225,7 @@ def _imported(importer: str, model: ForeignModel, weights: str) -> Imported:
         "architecture": model.architecture,
         "head": model.head,
         "settings": dict(model.settings),
+        "initial_epoch": model.initial_epoch,
     }
     try:
         return Imported.read(values)

@@ -71,9 +71,7 @@ def population(zoo: Zoo, ids: Collection[str]) -> Population:
     rows.sort(key=lambda row: (row["parent"] is not None, row["stage"], row["id"]))
     models = []
     for row in rows:
-        spec = zoo.spec(row["id"])
-        factors = {"operator": spec.operator.name} if spec.operator else {}
-        factors |= spec.described()
+        factors = zoo.spec(row["id"]).described()
         factors.pop("name", None)  # an imported model's elsewhere
         set_factors = {key: value for key, value in factors.items() if value is not None}
         models.append(Model(row, set_factors, zoo.epochs(row["id"]).to_dict("records")))

@@ -32,7 +32,7 @@ RUNNER_OPTIONS += ("stage", "data", "device", "data_dir", "skip_diverged", "forc
 
 F = TypeVar("F", bound=Callable[..., NamedTensors])
 ChooseEpochs = Callable[[Any, Sequence[int]], Sequence[int]]
-"""`(config, epochs of the model that have checkpoints) -> epochs`"""
+"""`(config, trained epochs of the model that have checkpoints, in order) -> epochs`"""
 ChangeArchitecture = Callable[[Any, Section | None], Section]
 """`(config, the model's architecture) -> the result's`"""
 
@@ -72,7 +72,7 @@ def operator(
         split: it looks at images of that split: `ingredients.examples()`, or with a model those of
             the model's own data, `ingredients.subject(number)`. The test split is out of reach.
         epochs: it takes one model, and combines the epochs that this chooses of those with
-            checkpoints.
+            checkpoints, the state before training left out.
         aligns: of two models, in their order, it gives the second, with its units transformed to
             match the first, and the second's recipe.
         origin: number of the model whose recipe the result has.
@@ -82,8 +82,12 @@ def operator(
         tiny_architecture: of the models in the contract tests, e.g. `{"name": "ewa_vit"}`; None: a
             plain ViT of one block.
         identity_on_copies: settings with which copies of a model give that model; False: none do.
+
+    Raises ValueError where `models` is no range.
     """
     facts = dict(locals())  # its arguments
+    if models[0] < 0 or (models[1] is not None and models[1] < models[0]):
+        raise ValueError(f"operator '{name}': models={models} is no range of numbers of models")
     if aligns:
         facts |= {"models": (2, 2), "ordered": True, "origin": -1}
     return register("operator", reserved=RUNNER_OPTIONS, **facts)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vitarium.blueprint.plan import distinguishing_factors
-from vitarium.blueprint.spec import described
+from vitarium.blueprint.spec import described, initial_epoch
 from vitarium.core.errors import CorruptFile
 from vitarium.core.printable import distinct
 from vitarium.zoo import _index
@@ -57,6 +57,7 @@ def _entry(model: ModelFolder) -> Entry:
             **{name: spec[name] for name in ("id", "stage", "parent", "parent_epoch")},
             "operator": spec["operator"]["name"] if spec["operator"] else None,
             "status": _a(str, result["status"]) if result else "training",
+            "initial_epoch": initial_epoch(spec),
             "last_epoch": _a(int, last.number) if last else None,
             "seconds": float(sum(epoch.metrics.get("seconds", 0.0) for epoch in epochs)),
         },

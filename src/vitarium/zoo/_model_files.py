@@ -33,7 +33,7 @@ class About:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch; number 0 is the state before training."""
+    """One finished epoch; whether one is the state before training: `Spec.initial_epoch`."""
 
     number: int
     metrics: Mapping[str, float]

@@ -20,7 +20,8 @@ class Listing:
     """Models, a row each; `matching` fulfill the condition, of `total` in the zoo.
 
     The rows have: model (its id), stage, parent, the factors that differ, epochs (the last that is
-    finished), before and after (accuracy on test images), status.
+    finished), before (where there is an epoch before training) and after (accuracy on test images),
+    status.
     """
 
     rows: list[dict[str, Any]]
@@ -60,14 +61,12 @@ def listing(
     headed |= {"after": _score(database, "models"), "status": "status"}
     short = {name: of_models[column] for name, column in database.short_names.items()}
     columns = of_models | short | headed
-    first_scores = (
-        f"SELECT model, {_score(database, 'epochs')} AS score FROM epochs "
-        "QUALIFY row_number() OVER (PARTITION BY model ORDER BY epoch) = 1"
-    )
+    first_scores = f"SELECT model, epoch, {_score(database, 'epochs')} AS score FROM epochs"
     taken = {name.lower() for name in headed}
     free = [name for name in columns if name in headed or name.lower() not in taken]
     listed = ", ".join(f"{columns[name]} AS {quote(name)}" for name in free)
-    source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first ON model = id"
+    source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first "
+    source += "ON first.model = models.id AND first.epoch = models.initial_epoch"
     if models is not None:
         source += f" WHERE id IN ({', '.join(['NULL', *map(repr, models)])})"
     condition = database.with_whole_ids(where)

@@ -23,7 +23,7 @@ class Model:
 
         model = zoo["3f2a"]
         model.load()               # an nn.Module, after the last epoch
-        model.state_dict(epoch=0)  # weights before training
+        model.state_dict(epoch=0)  # weights before training, of a model that was grown
         model.metrics              # a table: one row per epoch
         model.parent, model.children
 
@@ -54,7 +54,11 @@ class Model:
 
     @property
     def factors(self) -> dict[str, Any]:
-        """Every generating factor by its dotted name, e.g. `optimizer.lr`."""
+        """Every generating factor by its dotted name, e.g. `optimizer.lr`.
+
+        Of a model that an operator made: the operator and its settings (`operator.density`), and
+        the factors that all of its ingredients have in common.
+        """
         from vitarium.blueprint.spec import described
 
         return described(self._folder.factors())
@@ -96,6 +100,14 @@ class Model:
     def children(self) -> "list[Model]":
         """The models of which this is the parent, in order of id."""
         return [Model(self.zoo, id) for id in self.zoo.children(self.id)]
+
+    @property
+    def initial_epoch(self) -> int | None:
+        """The epoch whose weights are those before training; None: there is none, or none that is
+        known of: the epochs of an imported model are trained ones, however they are numbered."""
+        from vitarium.blueprint.spec import initial_epoch
+
+        return initial_epoch(self._folder.factors())
 
     @property
     def ingredients(self) -> tuple[CheckpointRef, ...]:

@@ -222,7 +222,8 @@ class Zoo:
         )
 
     def state_dict(self, model: ModelName, epoch: int = -1) -> "dict[str, Tensor]":
-        """The weights after an epoch (0: before training, -1: the last kept), on the CPU.
+        """The weights after an epoch (-1: the last kept), on the CPU. Epoch 0 of a model that was
+        grown is before training; of others, see `Model.initial_epoch`.
 
         Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
         """

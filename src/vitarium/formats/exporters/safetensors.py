@@ -55,6 +55,7 @@ def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
         "parent": spec.parent,
         "parent_epoch": spec.parent_epoch,
         "epoch": epoch,
+        "initial_epoch": spec.initial_epoch,
         "architecture": factors.pop("architecture", None),
         "num_classes": folder.about().num_outputs,
         **merge_columns,

@@ -118,11 +118,14 @@ def _configuration(zoo: Zoo, id: str, paths: _PublishedPaths) -> dict[str, Any]:
     else:
         described, structural = flatten(spec.origin.factors()), ("architecture", "head")
         factors = {k: v for k, v in described.items() if k.partition(".")[0] not in structural}
-    config = published.to_published(factors)
+    config = published.to_published({k: v for k, v in factors.items() if k not in spec.differing})
     if not _is_published(spec):
         config = {**_described(spec, about.num_outputs, paths), **config}
     if spec.stage != paths.of(id).partition("/")[0]:
         config[f"{OURS}stage"] = spec.stage
+    numbers = {epoch.number for epoch in zoo.folder(id).epochs()}
+    if spec.initial_epoch != (0 if 0 in numbers else None):  # what an importer would take it for
+        config[f"{OURS}initial_epoch"] = spec.initial_epoch
     if about.classes:
         config[f"{OURS}classes"] = list(about.classes)
     if spec.operator:

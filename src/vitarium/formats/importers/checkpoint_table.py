@@ -32,7 +32,7 @@ from vitarium.formats.weights import WRAPPED_IN, read_shapes, read_weights
 
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
-METADATA = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes")
+METADATA = ("name", "parent", "parent_epoch", "epoch", "initial_epoch", "stage", "num_classes")
 """Columns of neither factors nor metrics."""
 
 
@@ -90,6 +90,7 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
         num_outputs=outputs,
         parent=first.cells.get("parent"),
         parent_epoch=first.number_of("parent_epoch"),
+        initial_epoch=first.number_of("initial_epoch"),
         architecture=architecture,
         head=head,
         settings={c: _value(first.cells[c]) for c in factors if not _structural(c)},

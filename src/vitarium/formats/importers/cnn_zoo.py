@@ -41,6 +41,7 @@ def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
             epochs=trial.epochs(),
             num_outputs=num_outputs(read_shapes(file, trial.root)) if file else 0,
             settings=to_ours(trial.config),
+            initial_epoch=trial.initial_epoch,
             finished=trial.is_finished,
             notes=trial.notes,
         )

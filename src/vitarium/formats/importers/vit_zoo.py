@@ -35,7 +35,7 @@ MODELS: Mapping[str, str] = {
 """`model::type` -> timm's name."""
 PARENT_PATHS = ("pretraining::model::path", "pretrained::model::path")
 """Where a configuration says what it starts from; the second is the published README's."""
-STRUCTURE = ("architecture", "head", "classes", "stage")
+STRUCTURE = ("architecture", "head", "classes", "stage", "initial_epoch")
 """What an export writes with `vitarium::` where the published keys do not tell it."""
 Shapes = Mapping[str, torch.Size]
 _T = TypeVar("_T", Tensor, torch.Size)
@@ -97,6 +97,7 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
         head=head,
         settings=to_ours({k: value for k, value in config.items() if k not in structure_keys}),
         classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
+        initial_epoch=config.get(f"{OURS}initial_epoch", trial.initial_epoch),
         finished=trial.is_finished,
         notes=tuple(notes),
     )

@@ -15,7 +15,7 @@ class DistanceFrom(Config):
 
 @measure("distance_from_start", unit="norm", studies=True)
 def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
-    """Euclidean distance of the weights from those of epoch 0, whole and per tensor."""
+    """Euclidean distance of the weights from those before training, whole and per tensor."""
     return _distance(config, weights, weights.start)
 
 

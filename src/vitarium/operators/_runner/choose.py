@@ -24,7 +24,12 @@ def chosen(
         if len(refs) != 1:
             raise InvalidInput(f"{name} combines the epochs of one model; {len(refs)} are given")
         ((id, last),) = refs
-        stored = [e.number for e in zoo.folder(id).epochs() if e.checkpoint and e.number <= last]
+        untrained = zoo[id].initial_epoch
+        stored = [
+            epoch.number
+            for epoch in zoo.folder(id).epochs()
+            if epoch.checkpoint and epoch.number <= last and epoch.number != untrained
+        ]
         refs = [CheckpointRef(id, epoch) for epoch in facts["epochs"](operator.config, stored)]
     diverged = {ref.model for ref in refs if zoo.folder(ref.model).status == "diverged"}
     if skip_diverged:

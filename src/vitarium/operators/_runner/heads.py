@@ -12,7 +12,6 @@ from vitarium.core.registry import Section, choose
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import check_alike
-from vitarium.zoo import Zoo
 
 CHOICES = ("merge", "average", "ensemble")
 _KEEP = "say what becomes of the heads: --heads ID keeps that model's"
@@ -104,23 +103,3 @@ class WeightSubset(Weights):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> CheckpointRef:
-    """What all models were trained from. Raises InvalidInput where that is not one model."""
-    parents = {}
-    for ref in models:
-        parent = zoo[ref.model].parent_checkpoint
-        if parent is None:
-            raise InvalidInput(
-                f"{operator} needs what the models started from, and {ref.model} has no "
-                "parent; name a base (--base ID)"
-            )
-        parents[parent] = ref.model
-    if len(parents) > 1:
-        listed = " and ".join(f"{parent} of {model}" for parent, model in parents.items())
-        raise InvalidInput(
-            f"{operator} needs what the models started from, and they have different parents: "
-            f"{listed}; name a base (--base ID)"
-        )
-    return next(iter(parents))

@@ -1,16 +1,16 @@
 """One combination of models: what it will be, its weights, and its place in the zoo."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from vitarium.architectures.heads import is_head
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.blueprint import CheckpointRef
+from vitarium.blueprint.spec import differing_factors
 from vitarium.core import files
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
@@ -19,7 +19,8 @@ from vitarium.core.registry import Section
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.operators._runner.heads import Heads, WeightSubset, common_parent
+from vitarium.operators._runner.bases import common_head, common_parent
+from vitarium.operators._runner.heads import Heads, WeightSubset
 from vitarium.operators.base import Ingredients, OperatorLog
 from vitarium.zoo._scratch import scratch, temporary_folder
 from vitarium.zoo.model import ModelName
@@ -83,7 +84,14 @@ class MergePlan:
             base=self.base,
             heads=self.heads.label,
             changes=changes,
+            differing=self._differing(),
         )
+
+    def _differing(self) -> list[str]:
+        """The factors in which ingredients differ; what the result is built of is its own."""
+        factors = [self.zoo[ref.model].factors for ref in self.chosen]
+        names = differing_factors([_without_operator(values) for values in factors])
+        return [name for name in names if name.partition(".")[0] not in ("architecture", "head")]
 
     def save(self, progress: Progress = SILENT) -> str:
         """Compute it and keep it in the zoo, unless it is there; its id.
@@ -175,28 +183,22 @@ class MergePlan:
     def _base_weights(self) -> Weights:
         """The base's weights, with the head that the models had before they were trained.
 
-        A model that starts from another gets a new head, so the parent's is not what its own
-        started from. Raises IncompatibleWeights where the models' heads did not start alike.
+        Raises IncompatibleWeights where the models' heads did not start alike, or it is not known
+        from what.
         """
         assert self.base
-        weights, first = self.sources.weights(self.base), self.models[0]
+        base = self.sources.weights(self.base)
         if self.heads.separate:
-            return self.heads.backbone(weights)
-        starts = []
-        for ref in self.chosen:
-            is_child = self.zoo[ref.model].parent_checkpoint == self.base
-            starts.append(self.sources.weights(ref).start if is_child else weights)
-        names = [name for name in first.shapes if is_head(first.skeleton, name)]
-        for model, start in zip(self.models, starts, strict=True):
-            for name in names:
-                if name not in start or not torch.equal(start[name], starts[0][name]):
-                    raise IncompatibleWeights(
-                        f"{first.name} and {model.name}: their heads started from different "
-                        f"values, so {name} has no common base; say what becomes of the heads: "
-                        "--heads average, --heads ensemble or --heads ID"
-                    )
-        head = {name: starts[0][name] for name in names}
-        return Weights(weights.name, {**WeightSubset(weights, head=False), **head})
+            return self.heads.backbone(base)
+        if self.spec.origin.architecture is None:  # which tensors are a head is not known
+            return base
+        head = common_head(self.sources, self.chosen, base, self.base)
+        return Weights(base.name, {**WeightSubset(base, head=False), **head})
+
+
+def _without_operator(factors: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an ingredient that was itself merged: how is its own matter."""
+    return {k: v for k, v in factors.items() if k.partition(".")[0] != "operator"}
 
 
 def disk_buffer(folder: Path) -> AbstractContextManager[Path]:

@@ -16,7 +16,7 @@ class EpochChoice(Config):
 
     def epochs(self, checkpoints: Sequence[int]) -> list[int]:
         """Those that are averaged. Raises InvalidInput where there are too few."""
-        return trained_epochs(checkpoints)
+        return list(checkpoints)
 
     def weights(self, count: int) -> list[float] | None:
         """Of so many epochs, the first epoch first; None: all the same."""
@@ -31,7 +31,7 @@ class EpochAverage(EpochChoice):
 
     def epochs(self, checkpoints: Sequence[int]) -> list[int]:
         if self.last is None:
-            return trained_epochs(checkpoints)
+            return list(checkpoints)
         return latest_epochs(checkpoints, self.last)
 
 
@@ -51,8 +51,7 @@ class Lawa(EpochChoice):
 class Swa(EpochChoice):
     """Stochastic weight averaging: mean of every c-th epoch of the last part of training.
 
-    Algorithm 1 of the paper. The statistics of a batch normalization are averaged like all weights,
-    and would have to be computed anew; vision transformers have none.
+    Algorithm 1 of the paper.
     """
 
     start: float = Field(default=0.75, ge=0, le=1)
@@ -61,9 +60,11 @@ class Swa(EpochChoice):
     """Every how many of the epochs from there on counts: the length of a cycle."""
 
     def epochs(self, checkpoints: Sequence[int]) -> list[int]:
-        epochs = trained_epochs(checkpoints)
-        first = math.ceil(round(self.start * epochs[-1], 9)) if epochs else 0
-        return [epoch for epoch in epochs if epoch >= first][:: self.every]
+        if not checkpoints:
+            return []
+        from_zero = checkpoints[0] == 0  # then the weights of epoch n are those after n + 1
+        first = math.ceil(round(self.start * (checkpoints[-1] + from_zero), 9)) - from_zero
+        return [epoch for epoch in checkpoints if epoch >= first][:: self.every]
 
 
 class Ema(EpochChoice):
@@ -83,21 +84,15 @@ class Ema(EpochChoice):
         return [self.decay ** (count - 1), *decayed[1:]]
 
 
-def trained_epochs(checkpoints: Sequence[int]) -> list[int]:
-    """The epochs with checkpoints in order, without the state before training (epoch 0)."""
-    return sorted(epoch for epoch in checkpoints if epoch > 0)
-
-
 def latest_epochs(checkpoints: Sequence[int], count: int) -> list[int]:
-    """The last `count` epochs of training. Raises InvalidInput where there are fewer."""
-    epochs = trained_epochs(checkpoints)
-    if len(epochs) < count:
-        listed = ", ".join(map(str, epochs)) or "none"
+    """The last `count` of the trained epochs. Raises InvalidInput where there are fewer."""
+    if len(checkpoints) < count:
+        listed = ", ".join(map(str, checkpoints)) or "none"
         raise InvalidInput(
-            f"the last {count} epochs are asked for, and {len(epochs)} are kept ({listed}); "
+            f"the last {count} epochs are asked for, and {len(checkpoints)} are kept ({listed}); "
             "ask for fewer"
         )
-    return epochs[-count:]
+    return list(checkpoints[-count:])
 
 
 def _average(config: EpochChoice, ingredients: Ingredients) -> NamedTensors:
