@@ -432,3 +432,18 @@ def test_tensors_without_an_architecture_have_no_place_there(theirs, tmp_path):
     import_zoo(tmp_path / "cnns", tmp_path / "zoo")
     with pytest.raises(InvalidInput, match="--exporter safetensors takes any model"):
         export(Zoo.open(tmp_path / "zoo"), "vit_zoo", out=tmp_path / "out")
+
+
+def test_iteration_0_of_ray_is_before_training_and_folders_alone_say_nothing(
+    theirs, published, tmp_path
+):
+    import_zoo(published, tmp_path / "zoo")
+    zoo = Zoo.open(tmp_path / "zoo")
+    for id in zoo.ids():
+        expected = 0 if 0 in {epoch.number for epoch in zoo.folder(id).epochs()} else None
+        assert zoo[id].initial_epoch == expected
+    assert {zoo[id].initial_epoch for id in zoo.ids()} >= {0}
+    (published / "pretraining/sl_seed_42/result.json").unlink()
+    import_zoo(published, tmp_path / "other")
+    other = Zoo.open(tmp_path / "other")
+    assert other[by_name(other)["pretraining/sl_seed_42"]].initial_epoch is None
