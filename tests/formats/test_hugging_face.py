@@ -9,35 +9,17 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from reference.transformers_models import SIZES, VIT, randomized
 from vitarium import Zoo
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UntrustedFile
 from vitarium.formats.export import export
 from vitarium.formats.import_zoo import import_zoo
 
-SMALL = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 16,
-    "patch_size": 4,
-    "initializer_range": 0.5,
-}
-VIT = {"intermediate_size": 40}
-
-
-def randomised(model):
-    """Every parameter drawn anew, so that nothing is at its telling 0 or 1."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model.eval()
-
 
 @pytest.fixture
 def saved(tmp_path):
     def save(name, config, folder="theirs", **how):
-        made = randomised(getattr(transformers, name)(config))
+        made = randomized(getattr(transformers, name)(config))
         made.save_pretrained(tmp_path / folder, **how)
         return made, tmp_path / folder
 
@@ -71,7 +53,7 @@ def same(ours, theirs):
     ],
 )
 def test_a_vit_has_the_logits_that_transformers_gives(saved, tmp_path, settings):
-    config = transformers.ViTConfig(num_labels=3, **SMALL, **VIT, **settings)
+    config = transformers.ViTConfig(num_labels=3, **VIT, **settings)
     theirs, source = saved("ViTForImageClassification", config)
     zoo, id = imported(source, tmp_path)
     same(zoo.load(id), theirs)
@@ -81,13 +63,13 @@ def test_a_vit_has_the_logits_that_transformers_gives(saved, tmp_path, settings)
 @pytest.mark.parametrize("kind", ["Dinov2ForImageClassification", "Dinov2Model"])
 def test_dinov2_has_the_outputs_that_transformers_gives(saved, tmp_path, kind, settings):
     labels = {"num_labels": 3} if kind == "Dinov2ForImageClassification" else {}
-    theirs, source = saved(kind, transformers.Dinov2Config(**SMALL, **settings, **labels))
+    theirs, source = saved(kind, transformers.Dinov2Config(**SIZES, **settings, **labels))
     zoo, id = imported(source, tmp_path)
     same(zoo.load(id), theirs)
 
 
 def test_the_norms_eps_is_the_models(saved, tmp_path):
-    config = transformers.ViTConfig(num_labels=3, **SMALL, **VIT)
+    config = transformers.ViTConfig(num_labels=3, **VIT)
     assert config.layer_norm_eps == 1e-12
     _, source = saved("ViTForImageClassification", config)
     zoo, id = imported(source, tmp_path)
@@ -96,7 +78,7 @@ def test_the_norms_eps_is_the_models(saved, tmp_path):
 
 
 def test_a_bare_vit_gives_its_class_token(saved, tmp_path):
-    theirs, source = saved("ViTModel", transformers.ViTConfig(**SMALL, **VIT))
+    theirs, source = saved("ViTModel", transformers.ViTConfig(**VIT))
     zoo, id = imported(source, tmp_path)
     same(zoo.load(id), theirs)
     assert not any("pooler" in name for name in zoo.state_dict(id))
@@ -104,14 +86,14 @@ def test_a_bare_vit_gives_its_class_token(saved, tmp_path):
 
 def test_classes_are_those_of_id2label_in_the_order_of_the_labels(saved, tmp_path):
     names = {n: f"class {n}" for n in range(11)}
-    config = transformers.ViTConfig(id2label=names, **SMALL, **VIT)
+    config = transformers.ViTConfig(id2label=names, **VIT)
     _, source = saved("ViTForImageClassification", config)
     zoo, id = imported(source, tmp_path)
     assert zoo.folder(id).about().classes == tuple(names.values())
 
 
 def test_shards_and_pickles_are_read_as_the_one_file_is(saved, tmp_path):
-    config = transformers.ViTConfig(num_labels=3, **SMALL, **VIT)
+    config = transformers.ViTConfig(num_labels=3, **VIT)
     theirs, source = saved("ViTForImageClassification", config, max_shard_size="10KB")
     assert (source / "model.safetensors.index.json").exists()
     zoo, id = imported(source, tmp_path)
@@ -124,9 +106,7 @@ def test_shards_and_pickles_are_read_as_the_one_file_is(saved, tmp_path):
 
 
 def test_the_names_that_modules_have_in_transformers_5_are_read_too(saved, tmp_path):
-    theirs, source = saved(
-        "ViTForImageClassification", transformers.ViTConfig(num_labels=3, **SMALL, **VIT)
-    )
+    theirs, source = saved("ViTForImageClassification", transformers.ViTConfig(num_labels=3, **VIT))
     state = {name: tensor.contiguous() for name, tensor in theirs.state_dict().items()}
     assert set(state) != set(load_file(source / "model.safetensors"))
     save_file(state, source / "model.safetensors")
@@ -136,7 +116,7 @@ def test_the_names_that_modules_have_in_transformers_5_are_read_too(saved, tmp_p
 
 def test_a_folder_of_folders_is_a_population(saved, tmp_path):
     for name in ("one", "two"):
-        config = transformers.ViTConfig(num_labels=len(name), **SMALL, **VIT)
+        config = transformers.ViTConfig(num_labels=len(name), **VIT)
         saved("ViTForImageClassification", config, folder=f"hub/{name}")
     (tmp_path / "hub" / "other").mkdir()
     (tmp_path / "hub" / "other" / "config.json").write_text('{"architectures": ["Bert"]}')
@@ -145,7 +125,7 @@ def test_a_folder_of_folders_is_a_population(saved, tmp_path):
 
 
 def test_links_of_the_hubs_cache_are_followed_and_no_others(saved, tmp_path):
-    config = transformers.ViTConfig(num_labels=3, **SMALL, **VIT)
+    config = transformers.ViTConfig(num_labels=3, **VIT)
     theirs, source = saved("ViTForImageClassification", config)
     repository = tmp_path / "models--me--mine"
     cached = repository / "snapshots" / "abc"
@@ -170,13 +150,14 @@ def test_links_of_the_hubs_cache_are_followed_and_no_others(saved, tmp_path):
     [
         ({"hidden_act": "mish"}, "hidden_act is 'mish'; known are gelu"),
         ({"image_size": [16, 32]}, "have to be square"),
-        ({"hidden_size": None}, "is not that of a ViTForImageClassification"),
+        ({"hidden_size": None}, "hidden_size: None is not a valid integer"),
         ({"hidden_size": 25}, "embed_dim 25 is not divisible by num_heads 2"),
-        ({"architectures": ["BertModel"]}, "holds a BertModel; what can be imported: ViTFor"),
+        ({"architectures": ["BertModel"]}, "is of a BertModel; what can be imported: Beit"),
+        ({"architectures": ["CLIPModel"]}, "its image tower can be imported: save it"),
     ],
 )
 def test_what_has_no_counterpart_is_refused(saved, tmp_path, change, message):
-    _, source = saved("ViTForImageClassification", transformers.ViTConfig(**SMALL, **VIT))
+    _, source = saved("ViTForImageClassification", transformers.ViTConfig(**VIT))
     file = source / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(InvalidInput, match=message):
@@ -185,7 +166,7 @@ def test_what_has_no_counterpart_is_refused(saved, tmp_path, change, message):
 
 
 def test_weights_of_another_model_are_named(saved, tmp_path):
-    _, source = saved("ViTForImageClassification", transformers.ViTConfig(**SMALL, **VIT))
+    _, source = saved("ViTForImageClassification", transformers.ViTConfig(**VIT))
     file = source / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"num_hidden_layers": 3}))
     with pytest.raises(IncompatibleWeights, match=r"blocks\.2"):

@@ -35,7 +35,7 @@ class MlpHead(LinearHead):
 @head("linear")
 def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     """One linear layer."""
-    layer = nn.Linear(_num_features(model), num_outputs)
+    layer = nn.Linear(num_features(model), num_outputs)
     config.initialization(layer)
     _replace(model, layer, num_outputs)
 
@@ -44,7 +44,7 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
 def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     """An MLP with one hidden layer."""
     layers = nn.Sequential(
-        nn.Linear(_num_features(model), config.hidden_dim),
+        nn.Linear(num_features(model), config.hidden_dim),
         _ACTIVATIONS[config.activation](),
         nn.Linear(config.hidden_dim, num_outputs),
     )
@@ -55,7 +55,7 @@ def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
 @head("none")
 def none(config: NoConfig, model: nn.Module, num_outputs: int) -> None:
     """Nothing: the features are the outputs."""
-    _replace(model, nn.Identity(), _num_features(model))
+    _replace(model, nn.Identity(), num_features(model))
 
 
 class EnsembleHead(Config):
@@ -100,7 +100,7 @@ def _replace(model: nn.Module, new: nn.Module, num_outputs: int) -> None:
     model.num_classes = num_outputs  # type: ignore[assignment]
 
 
-def _num_features(model: nn.Module) -> int:
+def num_features(model: nn.Module) -> int:
     """Width of the features that the head sees."""
     width = getattr(model, "head_hidden_size", None) or model.num_features
     return int(width)  # type: ignore[arg-type]

@@ -2,17 +2,19 @@
 
 import inspect
 import math
+from collections.abc import Iterator
 from functools import lru_cache
+from inspect import Parameter
 from typing import Annotated, Any, Self
 
 import timm
-from pydantic import AfterValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, ConfigDict, PositiveFloat, model_validator
 from torch import nn
 
 from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.devices import meta_device
-from vitarium.core.errors import did_you_mean
+from vitarium.core.errors import InvalidInput, did_you_mean
 
 
 def _plain(value: Any) -> Any:
@@ -41,6 +43,9 @@ class TimmModel(ArchitectureConfig):
     model: str
     """timm's name, e.g. vit_small_patch16_224."""
 
+    layer_norm_eps: PositiveFloat | None = None
+    """Of every LayerNorm; None: as timm has it. ViTs of other libraries have another one."""
+
     @property
     def overrides(self) -> dict[str, Any]:
         """The parameters of the model's class that are set."""
@@ -51,7 +56,7 @@ class TimmModel(ArchitectureConfig):
         return _skeleton(self.model, **self.overrides)[0]
 
     def __hash__(self) -> int:
-        return hash((self.model, tuple(sorted(self.overrides.items()))))
+        return hash((self.model, self.layer_norm_eps, tuple(sorted(self.overrides.items()))))
 
     @model_validator(mode="after")
     def _builds(self) -> Self:
@@ -67,10 +72,18 @@ class TimmModel(ArchitectureConfig):
         return self
 
 
+def _as_timm(config: TimmModel) -> tuple[str, dict[str, Any]]:
+    if (eps := config.layer_norm_eps) is not None:
+        raise InvalidInput(
+            f"its layer_norm_eps is {eps:g}, and timm's config.json has no key for it"
+        )
+    return config.model, config.overrides
+
+
 @architecture(
     "timm",
     paper="Wightman 2019, github.com/huggingface/pytorch-image-models",
-    timm=lambda config: (config.model, config.overrides),
+    timm=_as_timm,
     symmetries=vit_symmetries,
     tiny={
         "model": "vit_tiny_patch16_224",
@@ -84,6 +97,10 @@ def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
     model: nn.Module = timm.create_model(
         config.model, pretrained=False, num_classes=num_outputs, **config.overrides
     )
+    if config.layer_norm_eps is not None:
+        for norm in model.modules():
+            if isinstance(norm, nn.LayerNorm):
+                norm.eps = config.layer_norm_eps
     return model
 
 
@@ -99,10 +116,20 @@ def _skeleton(name: str, /, **overrides: Any) -> _Skeleton:
     channels, height, width = model.pretrained_cfg["input_size"]
     size = overrides.get("img_size", (height, width))
     height, width = (size, size) if isinstance(size, int) else size
-    parameters = inspect.signature(type(model).__init__).parameters
-    not_factors = {"self", "num_classes", "device", "dtype", "kwargs"}
-    factors = [key for key in parameters if key not in not_factors]
+    factors = list(dict.fromkeys(_factors(type(model))))
     return (overrides.get("in_chans", channels), height, width), factors
+
+
+def _factors(model_class: type) -> Iterator[str]:
+    """Parameters of a class, and of those that it hands on the rest to."""
+    not_factors = {"self", "num_classes", "device", "dtype"}
+    for base in model_class.__mro__:
+        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        kinds = {parameter.name: parameter.kind for parameter in parameters}
+        rest = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        yield from (n for n, kind in kinds.items() if kind not in rest and n not in not_factors)
+        if Parameter.VAR_KEYWORD not in kinds.values():
+            return
 
 
 def _built(name: str, /, **overrides: Any) -> _Skeleton:

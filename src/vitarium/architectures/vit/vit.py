@@ -24,6 +24,8 @@ class Vit(TransformerConfig):
     num_heads: PositiveInt = 3
     class_token: bool = True
     reg_tokens: NonNegativeInt = 0
+    no_embed_class: bool = False
+    """Patches alone have positions, class token and registers none."""
     global_pool: Literal["token", "avg"] = "token"
     pos_drop_rate: float = Field(0.0, ge=0, lt=1)
     norm_eps: PositiveFloat = 1e-6

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from vitarium.architectures.heads import head_prefix
+from vitarium.blueprint import Spec
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
@@ -19,6 +20,7 @@ from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuse
 from vitarium.zoo import Zoo
 
 RUNS = "--exporter safetensors and --exporter onnx take it"
+_FOREIGN = ("crop_pct", "crop_mode", "interpolation", "input_size")
 _OF_THE_ARCHITECTURE = ("pool_size", "fixed_input_size", "first_conv")
 
 
@@ -80,7 +82,7 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
         "num_classes": num_classes,
         "num_features": model.num_features,
         **({"global_pool": pool} if isinstance(pool, str) and pool else {}),
-        **({"label_names": list(about.classes)} if len(about.classes) == num_classes else {}),
+        **({"label_names": list(about.classes)} if len(about.classes) == num_classes > 0 else {}),
         "model_args": arguments,
         "pretrained_cfg": {
             # of timm's own description, what is the architecture's and not its weights'
@@ -93,8 +95,16 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
             "mean": inputs.mean,
             "std": inputs.std,
             "num_classes": num_classes,
+            **_given_back(spec),
         },
     }
+
+
+def _given_back(spec: Spec) -> dict[str, Any]:
+    """What an importer found under timm's own words."""
+    factors = spec.described()
+    names = {key: f"preprocessing.{key}" for key in _FOREIGN}
+    return {key: factors[name] for key, name in names.items() if name in factors}
 
 
 def _check(zoo: Zoo, checkpoint: CheckpointRef, folder: Path, input_size: Sequence[int]) -> None:

@@ -1,0 +1,55 @@
+"""A model's folder as hubs have it: config.json, and weights in one file or in shards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from vitarium.core.errors import CorruptFile, VitariumError
+from vitarium.formats._foreign_json import ForeignJson, read_object
+from vitarium.formats.weights import read_weights, root_of
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+class _Index(ForeignJson):
+    weight_map: dict[str, str]
+
+
+def model_folders(source: Path) -> list[Path]:
+    """The folder if it is a model's, else those in it that are."""
+    direct = source / CONFIG
+    files = [direct] if direct.is_file() else sorted(source.glob(f"*/{CONFIG}"))
+    return [file.parent for file in files]
+
+
+def config_keys(folder: Path) -> set[str] | None:
+    """Of its config.json; None for what cannot be read as a JSON object."""
+    try:
+        return set(read_object(folder / CONFIG))
+    except (VitariumError, OSError):
+        return None
+
+
+def folder_weights(folder: Path, names: Sequence[str] = WEIGHTS) -> dict[str, Tensor]:
+    """All tensors of a model's folder, of the first of these files that is there, whole or in
+    shards. Raises UntrustedFile, CorruptFile and InvalidInput."""
+    root = root_of(folder)
+    for name in names:
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            weights: dict[str, Tensor] = {}
+            for shard in _shards(index):
+                weights |= read_weights(folder / shard, root)
+            return weights
+        if (folder / name).is_file():
+            return read_weights(folder / name, root)
+    raise CorruptFile(folder, f"it has none of {', '.join(names)}")
+
+
+def _shards(index: Path) -> list[str]:
+    names = sorted(set(_Index.read(index).weight_map.values()))
+    if not names or any(Path(name).name != name for name in names):
+        raise CorruptFile(index, "its weight_map does not name files of this folder")
+    return names

@@ -1,0 +1,1 @@
+"""Vision models of Hugging Face's transformers that timm has, too: settings and tensors."""
