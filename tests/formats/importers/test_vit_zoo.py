@@ -65,7 +65,7 @@ def test_the_papers_architecture_is_told_from_its_type_and_weights(theirs, tmp_p
     config = theirs.configuration(**{"model::type": "vit_s_16", "model::dropout": 0.1})
     theirs.write_trial(tmp_path / "p/pretraining/m", config, None, {2: weights})
     (model,) = found(tmp_path / "p").values()
-    assert model.architecture.factors() == {
+    assert model.architecture.factors(defaults=False) == {
         "name": "timm",
         "model": "vit_small_patch16_224",
         "proj_drop_rate": 0.1,
