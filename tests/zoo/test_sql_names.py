@@ -9,7 +9,7 @@ from vitarium import Zoo
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.zoo import _index_tables
-from vitarium.zoo._sql_names import short_names, with_column, with_quotes, with_whole_ids
+from vitarium.zoo._sql_names import short_names, with_column, with_full_ids, with_quotes
 from vitarium.zoo.listing import listing
 
 IDS = ["2a14103d5e6f", "2a99103d5e6f", "77b0aaaaaaaa"]
@@ -33,7 +33,7 @@ def zoo(written_once, tmp_path_factory):
     ],
 )
 def test_an_id_may_be_compared_by_its_beginning(sql, expected):
-    assert with_whole_ids(sql, lambda: IDS) == expected
+    assert with_full_ids(sql, lambda: IDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_an_id_may_be_compared_by_its_beginning(sql, expected):
     ],
 )
 def test_nothing_else_is_taken_for_the_beginning_of_an_id(sql):
-    assert with_whole_ids(sql, lambda: IDS) == sql
+    assert with_full_ids(sql, lambda: IDS) == sql
 
 
 def test_the_beginning_of_several_ids_is_refused_with_the_ids():
     with pytest.raises(InvalidInput, match="'2a' is the beginning of 2a14103d5e6f, 2a99103d5e6f"):
-        with_whole_ids("id = '2a'", lambda: IDS)
+        with_full_ids("id = '2a'", lambda: IDS)
 
 
 def test_conditions_and_queries_take_ids_as_they_are_listed(zoo):

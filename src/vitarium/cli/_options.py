@@ -30,6 +30,7 @@ path_argument = partial(argument, readable=False)
 
 ZooFolder = Annotated[Path, path_argument("The zoo's folder.", metavar="DIR")]
 Json = Annotated[bool, option("--json", "As JSON.")]
+Csv = Annotated[bool, option("--csv", "As CSV.")]
 DryRunJson = Annotated[bool, option("--json", "With --dry-run: as JSON.")]
 Device = Annotated[str, option("auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")]
 DataDir = Annotated[Path | None, path_option("Dataset folder, searched first.")]

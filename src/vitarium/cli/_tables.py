@@ -1,38 +1,85 @@
-"""How tables are printed: for people, or as JSON."""
+"""How tables are printed: for people, as JSON, or as CSV."""
 
+import csv
+import io
 import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from vitarium.cli._streams import is_speakable
+from vitarium.cli._streams import exactly, is_speakable
+from vitarium.core.csv_cells import guarded
+from vitarium.core.errors import InvalidInput
 from vitarium.core.printable import escaped_json, printable
 from vitarium.core.terminal import Terminal
 
 Rows = Iterable[Mapping[str, Any]]
+Column = tuple[list[str], bool]
+"""Heading and cells, and whether they are numbers."""
 
 _FITTED = 1000  # rows that are fitted to the terminal's width; more of them take seconds
+_UNBROKEN = 24  # characters of the longest cell of a column that is not broken over lines
+GAP = 2  # between columns
 
 
-def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
-    """Print rows with the same keys as a table, or all of them as a JSON array."""
+def print_rows(rows: Rows, *, title: str = "", as_json: bool = False, as_csv: bool = False) -> None:
+    """Print rows with the same keys as a table, or all of them as a JSON array or CSV.
+
+    On a terminal long texts are broken over lines; ids, numbers and short texts never are.
+    """
     listed = [dict(row) for row in rows]
-    console = Terminal()
+    if as_json and as_csv:
+        raise InvalidInput("choose one of --json and --csv")
     if as_json:
         print_json(listed)
-    elif listed and console.is_terminal and len(listed) <= _FITTED:
-        console.print(_table(listed, title))
-    elif listed:  # a file or a pipe is as wide as it needs to be
-        sys.stdout.write("".join(f"{line}\n" for line in lines(listed, title)))
+    elif as_csv:
+        print_csv(listed)
+    elif listed:
+        console, columns = Terminal(), _columns(listed)
+        if console.is_terminal and len(listed) <= _FITTED and _fits(columns, console.width):
+            console.print(_table(columns, title))
+        else:  # a file or a pipe is as wide as it needs to be
+            sys.stdout.write("".join(f"{line}\n" for line in lines(listed, title)))
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as CSV, with a heading; nothing for no rows."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    if keys:
+        text = csv_text([keys, *([row.get(key) for key in keys] for row in rows)])
+        cells = text.split("\t")  # no terminal is harmed by a tab
+        sys.stdout.write(exactly("\t".join(printable(cell, newline="\n") for cell in cells)))
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Lines of CSV; lists and mappings as JSON, nothing for what has no value."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, list | tuple | dict):
+            value = json.dumps(_plain(value), ensure_ascii=False, default=str)
+        return guarded(value) if isinstance(value, str) else value
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(map(cell, row) for row in rows)
+    return text.getvalue()
+
+
+def widths(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Of each column of a table, the cells that it takes without a break, with the gap after it."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    measured = (max(map(cell_len, cells)) + GAP for cells, _ in _columns(rows))
+    return dict(zip(names, measured, strict=True))
 
 
 def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
@@ -49,7 +96,7 @@ def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _columns(rows: list[dict[str, Any]]) -> list[tuple[list[str], bool]]:
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """Each column's heading and cells, each on one line, and whether they are numbers."""
     columns = []
     for key in dict.fromkeys(key for row in rows for key in row):
@@ -69,20 +116,27 @@ def _filled(cells: list[str], *, right: bool) -> list[str]:
     return [f"{space}{cell}" if right else f"{cell}{space}" for cell, space in filled]
 
 
-def _table(rows: list[dict[str, Any]], title: str) -> Table:
+def _fits(columns: Sequence[Column], width: int) -> bool:
+    """Whether a table fits if texts longer than `_UNBROKEN` alone are broken over lines."""
+    needed = [min(max(map(cell_len, cells)), _UNBROKEN) + GAP for cells, _ in columns]
+    return sum(needed) <= width + GAP
+
+
+def _table(columns: Sequence[Column], title: str) -> Table:
     grid = Table(
         title=Text(printable(title), "bold") if title else None,
         title_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, GAP, 0, 0),
         pad_edge=False,
     )
-    columns = _columns(rows)
-    for (heading, *_), right in columns:
-        grid.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
-    for cells in zip(*(cells[1:] for cells, _ in columns), strict=True):
-        grid.add_row(*map(Text, cells))
+    for (heading, *cells), right in columns:
+        is_short = max(map(cell_len, (heading, *cells))) <= _UNBROKEN
+        justify: Literal["right", "left"] = "right" if right else "left"
+        grid.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=is_short)
+    for row in zip(*(cells[1:] for cells, _ in columns), strict=True):
+        grid.add_row(*map(Text, row))
     return grid
 
 

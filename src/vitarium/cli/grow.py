@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vitarium.cli import _options as options
+from vitarium.cli._models import SCORED, print_models
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import resumable
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import SCORED, for_people
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import duration, size
 from vitarium.core.terminal import Terminal, print_note
@@ -173,7 +173,7 @@ def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
         growth = grow_zoo(blueprint, zoo, **settings)
     listed = {row["model"]: row for row in listing(zoo).rows}
     rows = [listed[model.id] for model in growth.plan.models if model.id in listed]
-    print_rows(for_people(rows), title=f"{zoo}: {SCORED}")
+    print_models(rows, title=f"{zoo}: {SCORED}")
     print_note(
         f"{len(growth.grown)} models grown, {len(growth.existing)} were there already, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "

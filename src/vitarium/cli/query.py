@@ -1,17 +1,15 @@
 """`vitarium query`: SQL over a zoo."""
 
-import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from vitarium.cli._options import Json, ZooFolder, argument, option, path_option
 from vitarium.cli._streams import exactly
-from vitarium.cli._tables import encodable_json, print_json, print_rows, to_json
+from vitarium.cli._tables import csv_text, encodable_json, print_json, print_rows, to_json
 from vitarium.core import files
-from vitarium.core.csv_cells import guarded
 from vitarium.core.errors import InvalidInput
 from vitarium.core.printable import printable
 from vitarium.core.terminal import print_line
@@ -125,20 +123,9 @@ def _distinct(names: list[str]) -> list[str]:
 
 def _csv(database: "Database", sql: str) -> Iterator[bytes]:
     names, batches = database.batches(sql)
-    yield _csv_lines([_distinct(names)])
+    yield csv_text([_distinct(names)]).encode()
     for rows in batches:
-        yield _csv_lines(rows)
-
-
-def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
-    def cell(value: Any) -> Any:
-        if isinstance(value, bool):
-            return str(value).lower()
-        return guarded(value) if isinstance(value, str) else value
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(cell, row) for row in rows)
-    return text.getvalue().encode()
+        yield csv_text(rows).encode()
 
 
 def _json(database: "Database", sql: str) -> Iterator[bytes]:

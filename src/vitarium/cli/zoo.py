@@ -3,15 +3,13 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from vitarium.cli._options import Json, Where, ZooFolder, argument, option
+from vitarium.cli._models import SCORED, for_people, print_models
+from vitarium.cli._options import Csv, Json, Where, ZooFolder, argument, option
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.core.printable import shortened
 from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 
-SCORED = "accuracy on test images before and after training"
 ON_A_TERMINAL = 100  # models that are listed on a terminal unless more are asked for
-_MAX_LENGTH = 100  # characters in a cell of a listing
 
 
 def ls(
@@ -25,6 +23,15 @@ def ls(
             show_default=False,
         ),
     ] = "",
+    columns: Annotated[
+        str,
+        option(
+            "These columns: of the listing, of `vitarium query DIR`, or measures. Default: those "
+            "in which the models differ, as far as the terminal is wide.",
+            metavar="COLUMN[,COLUMN]|all",
+            show_default=False,
+        ),
+    ] = "",
     limit: Annotated[
         int | None,
         option(
@@ -34,48 +41,71 @@ def ls(
         ),
     ] = None,
     json: Json = False,
+    csv: Csv = False,
 ) -> None:
     """List the models of a zoo: the factors in which they differ, and their scores.
 
-    Accuracies are fractions, on test images, before training and after the last epoch. --where and
-    --sort take the columns as they are headed, and all columns of `vitarium query DIR`.
+    Accuracies are fractions, on test images, before training and after the last epoch; a model
+    without one from its training has what `vitarium measure DIR accuracy` measured. --where, --sort
+    and --columns take the columns as they are headed, all columns of `vitarium query DIR`, and the
+    names of measures. --json and --csv have all factors and metrics unless columns are named.
 
     Examples:
 
       vitarium ls demo-zoo
 
       vitarium ls demo-zoo --where "optimizer = 'adamw' and after > 0.9" --sort -after --limit 5
+
+      vitarium ls demo-zoo --columns model,lr,after,calibration_error
     """
     from vitarium.zoo.listing import listing
 
     zoo = Zoo.open(directory)
-    if limit is None and not json and Terminal().is_terminal:
+    is_file = json or csv
+    if limit is None and not is_file and Terminal().is_terminal:
         limit = ON_A_TERMINAL
-    terms = [term for term in sort.split(",") if term.strip()]
-    listed = listing(zoo.path, where=where, sort=terms, limit=limit or None)
-    if json:
-        from vitarium.zoo import _index as index
-
-        rows = {row["id"]: row for row in index.rows(zoo.path)}
-        keys = dict.fromkeys(key for row in rows.values() for key in row)
-        chosen = [rows[row["model"]] for row in listed.rows if row["model"] in rows]
-        print_json([{key: row.get(key) for key in keys} for row in chosen])
+    names, terms = ([n for n in text.split(",") if n.strip()] for text in (columns, sort))
+    chosen = [] if columns.strip() == "all" else names
+    listed = listing(zoo.path, where=where, sort=terms, columns=chosen, limit=limit or None)
+    rows = [_asked(row, chosen) for row in listed.rows]
+    if is_file:
+        print_rows(rows if chosen else _all_of(zoo, rows), as_json=json, as_csv=csv)
         return
     counts = f"{listed.matching:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
-    title = f"{directory}: {counts} models; {SCORED}"
-    if not listed.rows:
-        print_line(title)
-    print_rows(for_people(listed.rows), title=title)
+    title = f"{directory}: {counts} models"
+    if chosen:
+        print_rows(map(for_people, rows), title=title)
+    else:
+        print_models(rows, title=f"{title}; {SCORED}", every_column=bool(names))
     if more := listed.matching - len(listed.rows):
         print(f"… {more:,} more; --limit 0 for all, --where and --sort to choose")
+
+
+def _asked(row: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    """The columns that were named, which need not have the model's id."""
+    names = {name.strip().strip('"').lower() for name in columns}
+    return {k: v for k, v in row.items() if not names or k.lower() in names}
+
+
+def _all_of(zoo: Zoo, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All factors and metrics of models, in the order of a listing."""
+    from vitarium.zoo import _index as index
+
+    rows = {row["id"]: row for row in index.rows(zoo.path)}
+    keys = dict.fromkeys(key for row in rows.values() for key in row)
+    chosen = [rows[row["model"]] for row in listed if row["model"] in rows]
+    return [{key: row.get(key) for key in keys} for row in chosen]
 
 
 def show(
     directory: ZooFolder,
     model: Annotated[str, argument("A model's id, or its first digits.")],
     json: Json = False,
+    csv: Csv = False,
 ) -> None:
     """Show one model: its recipe, its parent and children, and every epoch's metrics.
+
+    With --csv, the epochs alone.
 
     Example:  vitarium show demo-zoo 3f2a
     """
@@ -87,6 +117,9 @@ def show(
         {"epoch": epoch.number, "kept": epoch.checkpoint is not None, **epoch.metrics}
         for epoch in folder.epochs()
     ]
+    if csv:
+        print_rows(epochs, as_json=json, as_csv=csv)
+        return
     if json:
         columns = dict.fromkeys(column for row in epochs for column in row)
         epochs = [{column: row.get(column) for column in columns} for row in epochs]
@@ -96,9 +129,7 @@ def show(
     facts: dict[str, Any] = {
         "stage": spec["stage"],
         "status": " ".join(filter(None, (folder.result() or {"status": "training"}).values())),
-        "parent": f"{spec['parent']} after epoch {spec['parent_epoch']}"
-        if spec["parent"]
-        else "none: from scratch",
+        "parent": _parent(spec),
         "children": ", ".join(children) or "none",
     }
     if operator := spec["operator"]:
@@ -114,24 +145,11 @@ def show(
     print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)")
 
 
-def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A listing with scores rounded, without what goes without saying.
-
-    Ids are cut to eight digits, which is enough to name a model by. Left out are factors that none
-    of these models has, and the status where all are finished.
-    """
-    columns = {"parent", "epochs", "before", "after"}
-    columns |= {key for row in rows for key, value in row.items() if value is not None}
-    if all(row["status"] == "finished" for row in rows):
-        columns.discard("status")
-
-    def cut(value: Any) -> Any:
-        return shortened(value, _MAX_LENGTH) if isinstance(value, str) else value
-
-    listed = []
-    for row in rows:
-        cells = {cut(key): cut(value) for key, value in row.items() if key in columns}
-        ids = {"model": row["model"][:8], "parent": (row["parent"] or "")[:8]}
-        scores = {k: row[k] if row[k] is None else round(row[k], 3) for k in ("before", "after")}
-        listed.append({**cells, **ids, **scores})
-    return listed
+def _parent(spec: dict[str, Any]) -> str:
+    """A model's parent in words; that there is none is known of those alone that were grown."""
+    if spec["parent"]:
+        epoch = "" if spec["parent_epoch"] is None else f" after epoch {spec['parent_epoch']}"
+        return f"{spec['parent']}{epoch}"
+    if spec["operator"]:
+        return "none: merged, see its ingredients"
+    return "none: not known" if "imported" in spec else "none: from scratch"

@@ -29,12 +29,12 @@ Entry = dict[str, Any]
 """Of a model: facts (id, stage, ...), factors by dotted name, metrics of the last epoch; and its
 rows in the tables epochs and records."""
 
-VERSION = 5
+VERSION = 7
 METADATA = "vitarium"
 """Key of the index's version, headings and checksum in the file's metadata."""
 _COLUMNS = {
     "models": "id VARCHAR, stage VARCHAR, parent VARCHAR, parent_epoch BIGINT, operator VARCHAR, "
-    "status VARCHAR, initial_epoch BIGINT, last_epoch BIGINT, seconds DOUBLE",
+    "ingredients VARCHAR, status VARCHAR, initial_epoch BIGINT, last_epoch BIGINT, seconds DOUBLE",
     "epochs": "model VARCHAR, epoch BIGINT, kept BOOLEAN",
     "records": "model VARCHAR, epoch BIGINT, measure VARCHAR, settings VARCHAR, value DOUBLE, "
     "unit VARCHAR",

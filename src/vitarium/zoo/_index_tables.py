@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from vitarium.blueprint.plan import distinguishing_factors
 from vitarium.blueprint.spec import described, initial_epoch
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile
 from vitarium.core.printable import distinct
 from vitarium.zoo import _index
@@ -56,6 +57,7 @@ def _entry(model: ModelFolder) -> Entry:
         "facts": {
             **{name: spec[name] for name in ("id", "stage", "parent", "parent_epoch")},
             "operator": spec["operator"]["name"] if spec["operator"] else None,
+            "ingredients": [str(CheckpointRef(**ref)) for ref in spec["ingredients"]] or None,
             "status": _a(str, result["status"]) if result else "training",
             "initial_epoch": initial_epoch(spec),
             "last_epoch": _a(int, last.number) if last else None,

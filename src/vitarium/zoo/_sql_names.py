@@ -65,8 +65,8 @@ def with_column(sql: str, name: str, column: str) -> str:
     return "".join(replaced(*token) for token in _tokens(sql))
 
 
-def with_whole_ids(sql: str, find_ids: Callable[[], Sequence[str]]) -> str:
-    """With ids in the place of their beginnings, where a column of ids is compared with one.
+def with_full_ids(sql: str, find_ids: Callable[[], Sequence[str]]) -> str:
+    """With full ids in the place of their beginnings, where a column of ids is compared with one.
 
     Ids have 12 digits, so that such a comparison would be true of none. One that begins no id
     stays. Raises InvalidInput for the beginning of several.

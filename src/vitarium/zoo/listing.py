@@ -1,27 +1,31 @@
 """The models of a zoo as people list them: filtered, sorted, with the factors that differ."""
 
-from collections.abc import Collection, Iterable, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitarium.core.errors import InvalidInput
+from vitarium.zoo._measured import ACCURACY, measured_columns
 from vitarium.zoo._sql_names import quote
 from vitarium.zoo.model import SCORES as SCORES
 from vitarium.zoo.model import ModelNames, names_of
 from vitarium.zoo.query import Database, UnknownColumn
 from vitarium.zoo.zoo import Zoo
 
-_FIXED = ("model", "stage", "parent", "epochs", "before", "after", "status")
+_BEFORE_FACTORS = ("model", "stage", "name", "parent", "operator", "ingredients")
+_FIXED = (*_BEFORE_FACTORS, "epochs", "before", "after", "score", "status")
 
 
 @dataclass(frozen=True)
 class Listing:
     """Models, a row each; `matching` fulfill the condition, of `total` in the zoo.
 
-    The rows have: model (its id), stage, parent, the factors that differ, epochs (the last that is
-    finished), before (where there is an epoch before training) and after (accuracy on test images),
-    status.
+    The rows have: model (its id), stage, name (of an imported one), parent, operator and
+    ingredients, the factors that differ, epochs (the last that is finished), before (training) and
+    after (accuracy on test images; of a model that has none from its training, as it was measured),
+    score (what these are: "accuracy" or "k-NN accuracy"), status. If columns were named, those.
     """
 
     rows: list[dict[str, Any]]
@@ -35,55 +39,87 @@ def listing(
     models: Collection[str] | None = None,
     where: str = "",
     sort: Sequence[str] = (),
+    columns: Sequence[str] = (),
     limit: int | None = None,
 ) -> Listing:
     """List models: parents before children and stage by stage, unless sorted otherwise.
 
     Args:
         models: only these, by their ids; None: all.
-        where: an SQL condition over the columns of the table `models`, and over the names in
-            `Listing.rows`; where a name is both, it is what the listing shows.
+        where: an SQL condition over the columns of the table `models`, over measures, and over the
+            names in `Listing.rows`; where a name is both, it is what the listing shows.
         sort: columns; a leading `-` turns the order around. Without a value comes last.
+        columns: what the rows have beside the model, of the same names; none: see `Listing`.
         limit: at most so many models.
 
     Raises InvalidInput, UnknownName with the nearest column there is, CorruptFile; QueryTimeout and
     QueryTooLarge for a condition that takes too much.
     """
     database = Database(zoo)
-    of_models = {name: f"models.{quote(name)}" for name in database.columns["models"]}
-    factors = {
-        name if short in _FIXED else short: of_models[name]
-        for name, short in database.headings.items()
-        if name not in _FIXED
-    }
-    headed = {"model": "id", "stage": "stage", "parent": "parent", **factors}
-    headed |= {"epochs": "last_epoch", "before": "first.score"}
-    headed |= {"after": _score(database, "models"), "status": "status"}
-    short = {name: of_models[column] for name, column in database.short_names.items()}
-    columns = of_models | short | headed
-    first_scores = f"SELECT model, epoch, {_score(database, 'epochs')} AS score FROM epochs"
-    taken = {name.lower() for name in headed}
-    free = [name for name in columns if name in headed or name.lower() not in taken]
-    listed = ", ".join(f"{columns[name]} AS {quote(name)}" for name in free)
-    source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first "
-    source += "ON first.model = models.id AND first.epoch = models.initial_epoch"
+    source = _Source(database)
+    by_lower = {name.lower(): name for name in source.columns}
+    rows_have = [_column(name, by_lower) for name in columns] or list(source.headed)
+    rows_have = list(dict.fromkeys(["model", *rows_have]))
+    selection = source.sql
     if models is not None:
-        source += f" WHERE id IN ({', '.join(['NULL', *map(repr, models)])})"
-    condition = database.with_whole_ids(where)
+        selection += f" WHERE models.id IN ({', '.join(['NULL', *map(repr, models)])})"
+    condition = database.with_full_ids(where)
     condition = f"WHERE (\n{condition}\n)" if where.strip() else ""  # a comment ends with its line
-    order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])
+    order = [*_order(sort, by_lower), "parent IS NOT NULL", "stage", "parent", "id"]
     try:
         names, rows = database.rows(
-            f"SELECT {', '.join(map(quote, headed))}, count(*) OVER () FROM ({source}) AS models "
-            f"{condition} ORDER BY {order}" + ("" if limit is None else f" LIMIT {limit:d}")
+            f"SELECT {', '.join(map(quote, rows_have))}, count(*) OVER () FROM ({selection}) "
+            f"AS models {condition} ORDER BY {', '.join(order)}"
+            + ("" if limit is None else f" LIMIT {limit:d}")
         )
     except UnknownColumn as error:
-        raise UnknownColumn(error.name, columns) from None
+        raise UnknownColumn(error.name, source.columns) from None
+    listed = [dict(zip(names, row[:-1], strict=False)) for row in rows]
     return Listing(
-        [dict(zip(names, row[:-1], strict=False)) for row in rows],
+        [_with_list(row) for row in listed],
         matching=rows[0][-1] if rows else 0,
         total=database.rows("SELECT count(*) FROM models")[1][0][0],
     )
+
+
+class _Source:
+    """What can be listed: the table `models`, the measured numbers, and the names of a listing."""
+
+    def __init__(self, database: Database) -> None:
+        of_models = {name: f"models.{quote(name)}" for name in database.columns["models"]}
+        measured = measured_columns(database, of_models)
+        of_records = {name: f"measured.{quote(name)}" for name in measured.names}
+        short = {name: of_models[column] for name, column in database.short_names.items()}
+        self.headed = self._headed(
+            database, of_models, of_records.get(measured.column(ACCURACY) or "")
+        )
+        """Names in a listing, and the SQL of each."""
+        taken = {name.lower() for name in self.headed}
+        unheaded = {**of_models, **of_records, **short}
+        self.columns = {n: sql for n, sql in unheaded.items() if n.lower() not in taken}
+        self.columns |= self.headed
+        before = f"SELECT model, epoch, {_score(database, 'epochs')} AS score FROM epochs"
+        listed = ", ".join(f"{sql} AS {quote(name)}" for name, sql in self.columns.items())
+        self.sql = (
+            f"SELECT {listed} FROM models "
+            f"LEFT JOIN ({before}) AS before ON before.model = models.id AND before.epoch = models.initial_epoch "
+            f"LEFT JOIN ({measured.table}) AS measured ON measured.model = models.id"
+        )
+
+    def _headed(
+        self, database: Database, of_models: Mapping[str, str], measured: str | None
+    ) -> dict[str, str]:
+        factors = {
+            name if short in _FIXED else short: of_models[name]
+            for name, short in database.headings.items()
+            if name not in _FIXED
+        }
+        headed = {"model": of_models["id"]}
+        headed |= {n: of_models[n] for n in _BEFORE_FACTORS if n in of_models}
+        headed |= {**factors, "epochs": "CASE WHEN operator IS NULL THEN last_epoch END"}
+        trained = _score(database, "models")
+        headed |= {"before": "before.score", "after": f"coalesce({trained}, {measured or 'NULL'})"}
+        return headed | {"score": _kind(database, measured), "status": of_models["status"]}
 
 
 def select(
@@ -109,17 +145,44 @@ def select(
 
 
 def _score(database: Database, table: str) -> str:
-    there = [name for name in SCORES if name in database.columns[table]]
-    return f"coalesce(NULL{''.join(f', try_cast({quote(name)} AS DOUBLE)' for name in there)})"
+    """SQL of the accuracy on test images that was computed while the model was trained."""
+    present = [name for name in SCORES if name in database.columns[table]]
+    return f"coalesce(NULL{''.join(f', {_number(name)}' for name in present)})"
 
 
-def _order(sort: Sequence[str], columns: Iterable[str]) -> list[str]:
-    by_lower = {name.lower(): name for name in columns}
+def _kind(database: Database, measured: str | None) -> str:
+    """SQL that names what the score is; models that learn without labels have none but by k-NN."""
+    kinds = dict(zip(SCORES, ("accuracy", "k-NN accuracy"), strict=True))
+    cases = [
+        f"WHEN {_number(name)} IS NOT NULL THEN '{kind}'"
+        for name, kind in kinds.items()
+        if name in database.columns["models"]
+    ]
+    cases += [f"WHEN {measured} IS NOT NULL THEN 'accuracy'"] if measured else []
+    return f"CASE {' '.join(cases)} END" if cases else "NULL::VARCHAR"
+
+
+def _number(name: str) -> str:
+    return f"try_cast({quote(name)} AS DOUBLE)"
+
+
+def _column(name: str, by_lower: Mapping[str, str]) -> str:
+    plain = name.strip().strip('"')
+    if plain.lower() not in by_lower:
+        raise UnknownColumn(plain, by_lower.values(), is_text=False)
+    return by_lower[plain.lower()]
+
+
+def _order(sort: Sequence[str], by_lower: Mapping[str, str]) -> list[str]:
     terms = []
     for term in sort:
-        name = term.strip().removeprefix("-").strip('"')
-        if name.lower() not in by_lower:
-            raise UnknownColumn(name, columns, is_text=False)
+        name = _column(term.strip().removeprefix("-"), by_lower)
         direction = "DESC" if term.strip().startswith("-") else "ASC"
-        terms.append(f"{quote(by_lower[name.lower()])} {direction} NULLS LAST")
+        terms.append(f"{quote(name)} {direction} NULLS LAST")
     return terms
+
+
+def _with_list(row: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(row.get("ingredients"), str):
+        row["ingredients"] = json.loads(row["ingredients"])
+    return row

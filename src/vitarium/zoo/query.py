@@ -11,7 +11,7 @@ from vitarium.core.errors import InvalidInput, QueryTooLarge, UnknownName, Vitar
 from vitarium.zoo import _index, records
 from vitarium.zoo import _query_limits as limits
 from vitarium.zoo._query_limits import Answer, TimeLimit, capped
-from vitarium.zoo._sql_names import short_names, with_column, with_quotes, with_whole_ids
+from vitarium.zoo._sql_names import short_names, with_column, with_full_ids, with_quotes
 
 if TYPE_CHECKING:
     import duckdb
@@ -163,15 +163,15 @@ class Database:
             fault = f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
             raise InvalidInput(fault) from None
         names = [name for table in self.columns.values() for name in table]
-        return self._with_short_names(self.with_whole_ids(with_quotes(sql, names)))
+        return self._with_short_names(self.with_full_ids(with_quotes(sql, names)))
 
-    def with_whole_ids(self, sql: str) -> str:
-        """As `_sql_names.with_whole_ids` does, with the ids of this zoo."""
+    def with_full_ids(self, sql: str) -> str:
+        """As `_sql_names.with_full_ids` does, with the ids of this zoo."""
 
         def ids() -> list[str]:
             return [id for (id,) in self._duckdb.execute("SELECT id FROM models").fetchall()]
 
-        return with_whole_ids(sql, ids)
+        return with_full_ids(sql, ids)
 
     def _with_short_names(self, sql: str) -> "duckdb.Statement":
         """The statement; a name that is none of its columns may be a factor's in short."""

@@ -109,6 +109,11 @@ def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
         return [Measured(*row) for row in _patiently(zoo, select)]
 
 
+def exist(zoo: Path) -> bool:
+    """Whether anything was measured, by this version or an earlier one."""
+    return bool(_paths(zoo)) or any((zoo / "models").glob("*/records.jsonl"))
+
+
 def damaged(zoo: Path) -> list[Path]:
     """Files that are not as they were written."""
     return [path for path in _paths(zoo) if _fault(path)]

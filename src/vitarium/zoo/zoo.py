@@ -168,17 +168,25 @@ class Zoo:
         _, rows = database.rows(f"SELECT id FROM models WHERE parent = '{id}' ORDER BY id")
         return [row[0] for row in rows]
 
-    def models(self) -> "pd.DataFrame":
+    def models(
+        self, *, where: str = "", varying: bool = False, measured: bool = True
+    ) -> "pd.DataFrame":
         """One row per model in order of id, every generating factor a column (`optimizer.lr`).
 
-        Beside them: id, stage, parent, parent_epoch, status (training, finished, diverged),
-        last_epoch, the last epoch's metrics (accuracies are fractions) and seconds of training.
+        Beside them: id, stage, parent, parent_epoch, operator and ingredients of what was merged,
+        status (training, finished, diverged), last_epoch, the last epoch's metrics (accuracies are
+        fractions), seconds of training, and what was measured after it, a column per measure.
+
+        Args:
+            where: only models that fulfill an SQL condition, see `vitarium.zoo.listing.listing`.
+            varying: only the id and the columns in which these models differ.
+            measured: with measured numbers: on test images, where the measure needs images.
+
+        Raises CorruptFile; for a condition as `query` does.
         """
-        import pandas as pd
+        from vitarium.zoo._frame import models_frame
 
-        from vitarium.zoo import _index as index
-
-        return pd.DataFrame(index.rows(self.path))
+        return models_frame(self.path, where=where, varying=varying, measured=measured)
 
     def query(self, sql: str, *, timeout: float | None = TIMEOUT) -> "pd.DataFrame":
         """What a SELECT gives over the tables `models`, `epochs` and `records`, by DuckDB.

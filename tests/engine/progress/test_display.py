@@ -1,10 +1,12 @@
 """Progress: bars where there is a terminal, plain lines where there is none."""
 
 import io
+import threading
 
 import pytest
 
 from vitarium import Blueprint, plan
+from vitarium.core import heartbeat
 from vitarium.core.terminal import Terminal
 from vitarium.engine.events import Ended, EpochEnded, Halved, Retried, Started, Stepped
 from vitarium.engine.progress import display as module
@@ -57,9 +59,56 @@ def test_every_end_is_told_with_its_cause(planned, monkeypatch, terminal):
 
 def test_without_a_terminal_a_line_tells_the_scores(planned, monkeypatch):
     lines = show(planned, monkeypatch, False).splitlines()
-    assert len(lines) == 5
-    assert lines[2].startswith("[1/6] pretrain")
-    assert lines[2].endswith("finished: accuracy 0.750, train_loss 1.000")
+    assert len(lines) == 7
+    assert lines[0] == f"growing {planned.name}: 6 models"
+    assert lines[3].startswith("[1/6] pretrain")
+    assert lines[3].endswith("finished: validation accuracy 0.750, training loss 1.000")
+    assert lines[-1].startswith("3 of 6 models after ")
+
+
+def test_an_accuracy_by_nearest_neighbors_is_called_so(planned, monkeypatch):
+    console = Terminal(file=io.StringIO(), width=160, color_system=None)
+    monkeypatch.setattr(module, "Terminal", lambda stderr: console)
+    id = planned.models[0].id
+    with module.display(planned, ()) as listener:
+        listener(Started(id))
+        listener(EpochEnded(id, 1, {"val_knn_accuracy": 0.5, "test_knn_accuracy": 0.25}))
+        listener(Ended(id, "finished"))
+    line = next(line for line in console.file.getvalue().splitlines() if line.startswith("[1/6]"))
+    assert line.endswith("finished: validation k-NN accuracy 0.500")
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(planned, monkeypatch):
+    written, beats = io.StringIO(), threading.Event()
+    console = Terminal(file=written, width=160, color_system=None)
+    monkeypatch.setattr(module, "Terminal", lambda stderr: console)
+    monkeypatch.setattr(heartbeat, "FIRST", 0.0)
+    monkeypatch.setattr(heartbeat, "INTERVAL", 1e6)
+    monkeypatch.setattr(module._Lines, "beat", signaled(module._Lines.beat, beats))
+    id = planned.models[0].id
+    with module.display(planned, (), lambda: 300.0) as listener:
+        listener(EpochEnded(id, 1, {}))
+        assert beats.wait(60)
+    lines = written.getvalue().splitlines()
+    assert lines[1].startswith("0 of 6 models, ")
+    assert lines[1].endswith("; about 5 min left")
+
+
+def signaled(function, event):
+    def call(*arguments):
+        function(*arguments)
+        event.set()
+
+    return call
+
+
+def test_children_of_several_parents_are_labeled_with_theirs(planned):
+    labels = module.labels(planned)
+    children = planned.of_stage("finetune")
+    assert len({label.partition(" of ")[2] for label in labels.values()}) > 2
+    for child in children:
+        assert f" of {child.parent[:8]} " in labels[child.id]
+    assert all(" of " not in labels[model.id] for model in planned.of_stage("pretrain"))
 
 
 def test_bars_count_models_and_epochs(planned, monkeypatch):
@@ -70,7 +119,7 @@ def test_bars_count_models_and_epochs(planned, monkeypatch):
 
 def test_what_was_there_already_counts(planned, monkeypatch):
     existing = [planned.of_stage("finetune")[1].id]
-    assert "1 of 6 models are there already" in show(planned, monkeypatch, False, existing)
+    assert "6 models, 1 of them are there already" in show(planned, monkeypatch, False, existing)
     assert "4 of 6 models" in show(planned, monkeypatch, True, existing)
 
 

@@ -8,13 +8,20 @@ from rich.console import Console
 from rich.table import Column
 
 from vitarium.blueprint import Plan, flatten
+from vitarium.core.heartbeat import Heartbeat
+from vitarium.core.numerals import duration
 from vitarium.core.terminal import NameColumn, Terminal
 from vitarium.engine import events
 from vitarium.engine.events import Ended, EpochEnded, Event
 
 _MAX_BARS = 16  # of models beside the one of all; a large stack would fill the screen
 SecondsLeft = Callable[[], float | None]
-_SCORES = ("val_accuracy", "val_knn_accuracy", "train_loss")
+_SCORES = {
+    "val_accuracy": "validation accuracy",
+    "val_knn_accuracy": "validation k-NN accuracy",
+    "train_loss": "training loss",
+}
+"""Metrics that are shown, and what they are called."""
 
 
 @contextmanager
@@ -36,16 +43,17 @@ def display(
             rich_progress.MofNCompleteColumn(),
             NameColumn("{task.fields[unit]}"),
             rich_progress.TimeElapsedColumn(),
-            rich_progress.TimeRemainingColumn(),
             NameColumn("{task.fields[note]}", style="dim"),
         )
         with rich_progress.Progress(*columns, console=console, refresh_per_second=5) as progress:
             yield _Bars(plan, existing, seconds_left, progress)
     else:
         lines = _Lines(plan, existing, seconds_left, console)
-        if lines.ended:
-            lines.show(f"{lines.ended} of {len(plan)} models are there already")
-        yield lines
+        there = f", {lines.ended} of them are there already" if lines.ended else ""
+        lines.show(f"growing {plan.name}: {len(plan)} models{there}")
+        with Heartbeat(lines.beat) as heartbeat:
+            yield lines
+        lines.show(f"{lines.ended} of {len(plan)} models after {duration(heartbeat.seconds)}")
 
 
 def announce(text: str) -> None:
@@ -56,6 +64,7 @@ def announce(text: str) -> None:
 def labels(plan: Plan) -> dict[str, str]:
     """Each model in a few words: its stage, its id, and the factors in which it differs."""
     factors = {stage: plan.distinguishing(stage) for stage in plan.stages}
+    parents = {stage: {m.parent for m in plan.of_stage(stage)} for stage in plan.stages}
     texts = {}
     for model in plan.models:
         flat = flatten(model.recipe.factors())
@@ -64,6 +73,8 @@ def labels(plan: Plan) -> dict[str, str]:
             value, is_number = flat[path], isinstance(flat[path], int | float)
             # a name says enough by itself (mlp, simclr); a number needs its factor's
             parts.append(f"{path.rpartition('.')[2]}={value:g}" if is_number else str(value))
+        if model.parent and len(parents[model.stage]) > 1:  # else their children look alike
+            parts.insert(0, f"of {model.parent[:8]}")
         texts[model.id] = " ".join([model.stage, model.id[:8], *parts])
     return texts
 
@@ -88,8 +99,8 @@ class _Display:
             case events.Notice():
                 self.show(event.text, "dim")
             case EpochEnded():
-                scores = {n: event.metrics[n] for n in _SCORES if n in event.metrics}
-                texts = [f"{n.removeprefix('val_')} {score:.3f}" for n, score in scores.items()]
+                scores = {label: event.metrics.get(name) for name, label in _SCORES.items()}
+                texts = [f"{label} {x:.3f}" for label, x in scores.items() if x is not None]
                 self.scores[event.model] = ", ".join(texts)
             case Ended():
                 self.ended += 1
@@ -156,8 +167,18 @@ class _Bars(_Display):
 
 
 class _Lines(_Display):
+    """A line for each model that ends, and one now and then in between."""
+
+    epochs = 0  # that were finished since the start
+
+    def beat(self, seconds: float) -> None:
+        counts = f"{self.ended} of {len(self.plan)} models, {self.epochs:,} epochs"
+        self.show(f"{counts} after {duration(seconds)}{_left(self.seconds_left())}")
+
     def __call__(self, event: Event) -> None:
         super().__call__(event)
+        if isinstance(event, EpochEnded):
+            self.epochs += 1
         if isinstance(event, Ended):
             details = event.message or self.scores.pop(event.model, "")
             text = f"{self.labels[event.model]} {event.status}: {details}"

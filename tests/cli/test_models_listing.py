@@ -1,0 +1,142 @@
+"""`vitarium ls` on terminals of any width."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from vitarium.cli._models import for_people, print_models
+
+ROW = {
+    "model": "2a14103d09e8",
+    "stage": "finetune",
+    "parent": "77b0aaaaaaaa",
+    "operator": None,
+    "ingredients": None,
+    "head": "mlp",
+    "lr": 0.003,
+    "seed": 0,
+    "epochs": 8,
+    "before": 0.1034567,
+    "after": 0.9871234,
+    "score": "accuracy",
+    "status": "finished",
+}
+
+
+def rows(count=12, **changes):
+    factors = [
+        {"lr": 10.0 ** -(n % 4), "head": ("mlp", "linear")[n % 2], "seed": n // 4}
+        for n in range(count)
+    ]
+    return [
+        {**ROW, **values, "model": f"{n:012x}", "after": n / 100, "before": n / 1000, **changes}
+        for n, values in enumerate(factors)
+    ]
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    def show(listed, width=None, **options):
+        if width:
+            monkeypatch.setenv("COLUMNS", str(width))
+        print_models(listed, title="zoo", **options)
+        return capsys.readouterr().out
+
+    return show
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_no_line_of_the_table_is_longer_than_the_terminal_is_wide(printed, width):
+    table, *_ = printed(rows(), width).split("\nthe same in all: ")
+    assert all(len(line) <= width for line in table.splitlines())
+    for row in rows():
+        assert f"\n{row['model'][:8]} " in table
+        assert f"{row['after']:.4g}" in table
+
+
+def test_columns_in_which_all_are_alike_are_named_once(printed):
+    out = printed(rows(), 200)
+    heading = out.splitlines()[2].split()
+    assert heading == ["model", "head", "lr", "seed", "before", "after"]
+    assert "the same in all: stage finetune, parent 77b0aaaa, epochs 8\n" in out
+    assert "not shown" not in out
+
+
+def test_what_a_narrow_terminal_leaves_out_is_named_the_least_telling_first(printed):
+    out = printed(rows(), 34)
+    assert out.splitlines()[2].split() == ["model", "head", "lr", "after"]
+    assert "not shown: seed, before; --columns all shows all\n" in out
+
+
+def test_the_kind_of_score_is_a_column_where_it_differs_and_named_where_it_is_not_usual(printed):
+    mixed = rows()
+    mixed[0]["score"] = "k-NN accuracy"
+    assert "score" in printed(mixed, 200).splitlines()[2]
+    assert "k-NN" in printed(mixed, 200)
+    assert "score k-NN" in printed(rows(score="k-NN accuracy"), 200).splitlines()[-1]
+    assert "score" not in printed(rows(), 200)
+
+
+def test_models_without_a_score_do_not_make_it_a_column(printed):
+    merged = rows()
+    merged[0] |= {"score": None, "after": None}
+    assert "score" not in printed(merged, 200)
+
+
+def test_every_column_can_be_asked_for(printed):
+    out = printed(rows(), 40, every_column=True)
+    used = [name for name in ROW if name not in ("operator", "ingredients")]
+    assert out.splitlines()[2].split() == used
+    assert "the same" not in out
+
+
+def test_one_model_has_all_of_its_columns(printed):
+    out = printed(rows(1), 200)
+    assert "stage" in out.splitlines()[2]
+    assert "the same" not in out
+
+
+def test_ingredients_are_ids_that_can_be_typed():
+    row = {**ROW, "ingredients": ["2a14103d09e8@8", "77b0aaaaaaaa@8", "0123456789ab@8"]}
+    assert for_people(row)["ingredients"] == "2a14103d@8 77b0aaaa@8 and 1 more"
+    assert for_people(row)["model"] == "2a14103d"
+    assert (for_people(row)["before"], for_people(row)["after"]) == (0.103, 0.987)
+
+
+def test_ls_prints_the_columns_that_are_named(vitarium, written_zoo):
+    models = written_zoo.models()
+    out = vitarium("ls", written_zoo.path, "--columns", "model,lr,test_accuracy", "--csv")[1]
+    listed = list(csv.DictReader(io.StringIO(out)))
+    assert list(listed[0]) == ["model", "lr", "test_accuracy"]
+    assert {r["model"]: float(r["lr"]) for r in listed} == dict(
+        zip(models["id"], models["optimizer.lr"], strict=True)
+    )
+    by_json = json.loads(vitarium("ls", written_zoo.path, "--columns", "lr", "--json")[1])
+    assert sorted(row["lr"] for row in by_json) == sorted(models["optimizer.lr"])
+    assert list(by_json[0]) == ["lr"]
+    out = vitarium("ls", written_zoo.path, "--columns", "lr,status")[1]
+    assert out.splitlines()[2].split() == ["lr", "status"]
+    status, _, err = vitarium("ls", written_zoo.path, "--columns", "lrr")
+    assert (status, err) == (2, "error: unknown column 'lrr'; did you mean 'lr'?\n")
+
+
+def test_ls_as_csv_is_ls_as_json(vitarium, written_zoo):
+    by_csv = list(csv.DictReader(io.StringIO(vitarium("ls", written_zoo.path, "--csv")[1])))
+    by_json = json.loads(vitarium("ls", written_zoo.path, "--json")[1])
+    assert [list(row) for row in by_csv] == [list(row) for row in by_json]
+    for first, second in zip(by_csv, by_json, strict=True):
+        assert first["id"] == second["id"]
+        assert float(first["optimizer.lr"]) == second["optimizer.lr"]
+    status, _, err = vitarium("ls", written_zoo.path, "--csv", "--json")
+    assert status == 2
+    assert "choose one of --json and --csv" in err
+
+
+def test_show_as_csv_is_a_row_per_epoch(vitarium, written_zoo):
+    id = written_zoo.ids()[0]
+    listed = list(csv.DictReader(io.StringIO(vitarium("show", written_zoo.path, id, "--csv")[1])))
+    epochs = written_zoo.epochs(id)
+    assert [int(row["epoch"]) for row in listed] == epochs["epoch"].tolist()
+    assert [float(row["epoch_lr"]) for row in listed] == epochs["epoch_lr"].tolist()
