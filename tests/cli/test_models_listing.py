@@ -7,6 +7,7 @@ import json
 import pytest
 
 from vitarium.cli._models import for_people, print_models
+from vitarium.cli.zoo import _parent
 
 ROW = {
     "model": "2a14103d09e8",
@@ -140,3 +141,12 @@ def test_show_as_csv_is_a_row_per_epoch(vitarium, written_zoo):
     epochs = written_zoo.epochs(id)
     assert [int(row["epoch"]) for row in listed] == epochs["epoch"].tolist()
     assert [float(row["epoch_lr"]) for row in listed] == epochs["epoch_lr"].tolist()
+
+
+def test_show_says_that_no_parent_of_an_imported_model_is_known():
+    parentless = {"parent": None, "parent_epoch": None, "operator": None}
+    assert _parent({**parentless, "imported": {}}) == "none: not known"
+    assert _parent({**parentless, "recipe": {}}) == "none: from scratch"
+    merged = {**parentless, "recipe": {}, "operator": {"name": "ties"}}
+    assert "ingredients" in _parent(merged)
+    assert _parent({**merged, "parent": "2a14", "parent_epoch": 3}) == "2a14 after epoch 3"

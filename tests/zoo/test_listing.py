@@ -8,8 +8,10 @@ import pytest
 
 from vitarium import Zoo
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import UnknownName
-from vitarium.zoo import records
+from vitarium.core.registry import choose
+from vitarium.zoo import About, records
 from vitarium.zoo.listing import listing
 from vitarium.zoo.records import Measured
 
@@ -46,6 +48,38 @@ def rewrite_metrics(zoo, id, change):
 def without_score(zoo, id):
     """As of a merged model: no accuracy from its training."""
     rewrite_metrics(zoo, id, lambda m: {k: v for k, v in m.items() if k != "test_accuracy"})
+
+
+def merged(zoo, models, **settings):
+    """The id of what `ties` would make of two models that differ in their learning rate."""
+    refs = tuple(CheckpointRef(id, 2) for id in models)
+    operator = choose("operator", "ties", **settings)
+    first = zoo.spec(models[0])
+    spec = first.combined(operator, refs, stage="merge", differing=["optimizer.lr"])
+    folder = zoo.folder(spec.id)
+    folder.begin(spec, About(10, (), {}))
+    folder.commit(0, {}, None, None)
+    folder.finish("finished")
+    return spec.id
+
+
+def test_a_merged_model_has_its_operator_and_ingredients_and_what_these_share(zoo):
+    children = list(zoo.models(where="stage = 'finetune'")["id"])[:2]
+    soup = merged(zoo, children, density=0.5)
+    row = zoo.models().set_index("id").loc[soup]
+    refs = [f"{id}@2" for id in children]
+    assert (row["operator"], row["operator.density"], row["ingredients"]) == ("ties", 0.5, refs)
+    assert pd.isna(row["optimizer.lr"])
+    assert row["optimizer"] == zoo.models().set_index("id").loc[children[0], "optimizer"]
+    asked = zoo.query(f"SELECT operator.density d, ingredients i FROM models WHERE id = '{soup}'")
+    assert (asked["d"][0], json.loads(asked["i"][0])) == (0.5, refs)
+    counted = zoo.query("SELECT lr, count(*) AS n FROM models WHERE lr IS NOT NULL GROUP BY lr")
+    assert counted["n"].sum() == len(zoo) - 1
+    listed = rows_of(zoo)[soup]
+    assert (listed["operator"], listed["ingredients"], listed["lr"]) == ("ties", refs, None)
+    assert (listed["epochs"], listed["before"], listed["after"]) == (None, None, None)
+    record(zoo, soup, "accuracy", 0.5)
+    assert rows_of(zoo)[soup]["after"] == 0.5
 
 
 def rows_of(zoo, **choice):

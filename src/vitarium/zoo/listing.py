@@ -102,7 +102,8 @@ class _Source:
         listed = ", ".join(f"{sql} AS {quote(name)}" for name, sql in self.columns.items())
         self.sql = (
             f"SELECT {listed} FROM models "
-            f"LEFT JOIN ({before}) AS before ON before.model = models.id AND before.epoch = models.initial_epoch "
+            f"LEFT JOIN ({before}) AS before "
+            "ON before.model = models.id AND before.epoch = models.initial_epoch "
             f"LEFT JOIN ({measured.table}) AS measured ON measured.model = models.id"
         )
 
