@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vitarium.studies.statistics.variance import NoMixedModel, mixed
 
@@ -31,6 +32,27 @@ def test_factors_take_their_share_and_are_told_from_those_that_mean_nothing():
     assert found.fixed + found.parent + found.residual == pytest.approx(1)
     assert found.fixed > 0.5
     assert found.p["lr"] < 1e-6 < 0.01 < found.p["head"]
+
+
+@pytest.mark.parametrize("children", [2, 4])
+def test_p_is_that_of_the_analysis_of_variance_in_a_balanced_design(children):
+    """Randomized blocks: a factor of the models against what is left of them, one of the parents
+    against the parents, whose numbers are few."""
+    random = np.random.default_rng(4)
+    parents = np.repeat(np.arange(6), 2 * children)
+    kind, rate = parents % 2, np.tile([0, 1], 6 * children)
+    values = 2 * random.normal(size=6)[parents] + 0.3 * rate + random.normal(size=12 * children)
+    labels = {"kind": kind.astype(str), "rate": rate.astype(str)}
+    p = mixed(values, labels, parents.astype(str)).p
+    # by hand: of models, after their parents' means are taken off
+    means = np.array([values[parents == parent].mean() for parent in range(6)])
+    rest = values - means[parents]
+    gap = rest[rate == 1].mean() - rest[rate == 0].mean()
+    of_rate = len(values) * gap**2 / 4
+    freedom = len(values) - 6 - 1
+    f = of_rate / (((rest**2).sum() - of_rate) / freedom)
+    assert p["rate"] == pytest.approx(stats.f.sf(f, 1, freedom), rel=1e-2)
+    assert p["kind"] == pytest.approx(stats.f_oneway(means[::2], means[1::2]).pvalue, rel=1e-2)
 
 
 def test_a_factor_that_others_determine_is_left_out():

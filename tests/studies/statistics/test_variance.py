@@ -67,7 +67,41 @@ def test_labels_of_parents_are_shuffled_between_parents():
     values = np.random.default_rng(0).normal(size=20) + 5 * np.repeat([0, 1], 10)
     squared = squared_differences(values)
     assert explained(squared, kinds, bootstrap=QUICK).p < 0.01
-    assert explained(squared, kinds, bootstrap=QUICK, blocks=parents).p == 1
+    assert explained(squared, kinds, bootstrap=QUICK, parents=parents).p == 1
+
+
+def test_labels_of_children_are_shuffled_within_each_parent():
+    """As often significant as it says, however much parents differ; between all it hardly is."""
+    random = np.random.default_rng(6)
+    parents, labels = np.repeat([*"abc"], 4).tolist(), [*"xxyy"] * 3
+    offsets = 20 * np.repeat([0, 1, 3], 4)
+    ps = {True: [], False: []}
+    for _ in range(200):
+        squared = squared_differences(random.normal(size=12) + offsets)
+        for within, values in ps.items():
+            strata = parents if within else None
+            share = explained(squared, labels, bootstrap=QUICK, parents=strata, permutations=99)
+            values.append(share.p)
+    assert 0.05 < np.mean(np.array(ps[True]) <= 0.1) < 0.16
+    assert np.mean(np.array(ps[False]) <= 0.1) < 0.01
+
+
+def test_p_within_parents_is_the_share_of_orders_that_explain_as_much():
+    random = np.random.default_rng(7)
+    parents, labels = [*"aaabbb"], [*"xyyxxy"]
+    squared = squared_differences(random.normal(size=6) + [0, 0, 0, 5, 5, 5])
+
+    def within(order) -> float:
+        total = 0.0
+        for label in "xy":
+            members = [index for index in range(6) if order[index] == label]
+            total += squared[np.ix_(members, members)].sum() / len(members)
+        return total
+
+    orders = [(*a, *b) for a in permutations(labels[:3]) for b in permutations(labels[3:])]
+    exact = np.mean([within(order) <= within(labels) + 1e-9 for order in orders])
+    share = explained(squared, labels, bootstrap=QUICK, parents=parents, permutations=4000)
+    assert share.p == pytest.approx(exact, abs=0.03)
 
 
 def test_p_is_even_where_a_factor_means_nothing():

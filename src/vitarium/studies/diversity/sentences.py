@@ -53,7 +53,7 @@ def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     if len(values) == 1:
         yield texts("one_accuracy", score=stage.score, accuracy=low)
         return
-    spread = {"mean": bootstrap.mean(values), "low": low, "high": high}
+    spread = {"mean": bootstrap.mean(values, (0, 1)), "low": low, "high": high}
     yield texts("accuracies", models=len(values), score=stage.score, **spread)
     effects = [effect for effect in analysis.of("accuracy") if effect.is_clear][:3]
     if effects:

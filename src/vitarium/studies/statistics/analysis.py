@@ -183,12 +183,11 @@ def _distances(stage: Stage) -> Iterator[tuple[str, *Distances]]:
 def _effects(
     stage: Stage, measure: str, squared: Numbers, indices: NDArray[np.int64], bootstrap: Bootstrap
 ) -> list[Effect]:
-    shares = []
+    shares, parents = [], [stage.parents[index] or "" for index in indices]
     for factor in stage.groups:
         labels = [factor.labels.iloc[index] for index in indices]
-        of_parents = factor.name.startswith(f"{PARENT}'s ")
-        parents = [stage.parents[index] or "" for index in indices] if of_parents else None
-        if share := variance.explained(squared, labels, bootstrap=bootstrap, blocks=parents):
+        among = None if factor.name == PARENT else parents  # which is what is asked
+        if share := variance.explained(squared, labels, bootstrap=bootstrap, parents=among):
             shares.append((factor, share))
     return [Effect(measure, factor, share, len(shares)) for factor, share in shares]
 

@@ -7,6 +7,7 @@ in a draw as often as both of its models were drawn, and a model is never paired
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from vitarium.core.seeds import derive
 
 Numbers = NDArray[np.float64]
 MIN_MODELS = 4  # models that a stage has to have for an interval to say anything
+Limits = tuple[float, float]
+UNLIMITED: Limits = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -55,26 +58,42 @@ class Bootstrap:
         if families is not None:
             _, member = np.unique(np.asarray(families), return_inverse=True)
             return self.counts(int(member.max()) + 1)[:, member]
-        generator = np.random.default_rng(derive(self.seed, "bootstrap", models))
-        counts = generator.multinomial(models, np.full(models, 1 / models), size=self.n_resamples)
-        return counts.astype(np.float64)
+        return _counts(self.n_resamples, models, self.seed)
 
-    def estimate(self, value: float, drawn: Numbers, models: int) -> Estimate:
-        """A value with the percentile interval of its resamples [n_resamples]; NaN: no value."""
+    def estimate(
+        self, value: float, drawn: Numbers, models: int, limits: Limits = UNLIMITED
+    ) -> Estimate:
+        """A value with the interval of its resamples [n_resamples]; NaN: no value.
+
+        The percentiles of resamples of n models are too close together: their variance is (n - 1)/n
+        of that of the value, and they know nothing of how uncertain it is itself. They are moved
+        away from the value by as much as Student's interval of a mean is wider (Hesterberg 2015,
+        What teachers should know about the bootstrap, arXiv 1411.5279, section 5.2).
+
+        Args:
+            models: that are drawn independently of each other; families, where those are drawn.
+            limits: between which the value can lie, e.g. (0, 1) of an accuracy.
+        """
         drawn = drawn[np.isfinite(drawn)]
         if models < MIN_MODELS or len(drawn) < self.n_resamples / 2:
             return Estimate(value, None, None)
         tail = (1 - self.confidence_level) / 2
-        low, high = np.quantile(drawn, [tail, 1 - tail])
-        return Estimate(value, float(low), float(high), self.confidence_level)
+        percentiles = np.quantile(drawn, [tail, 1 - tail])
+        bounds = np.clip(value + self._widening(models) * (percentiles - value), *limits)
+        return Estimate(value, *bounds.tolist(), self.confidence_level)
 
-    def mean(self, values: Numbers) -> Estimate:
+    def _widening(self, models: int) -> float:
+        upper = (1 + self.confidence_level) / 2
+        normal, student = stats.norm.ppf(upper), stats.t.ppf(upper, models - 1)
+        return float(student / normal * math.sqrt(models / (models - 1)))
+
+    def mean(self, values: Numbers, limits: Limits = UNLIMITED) -> Estimate:
         """The mean of `values` [models]; models without one (NaN) are left out."""
         values = values[np.isfinite(values)]
         if not len(values):
             return Estimate(math.nan, None, None)
         drawn = self.counts(len(values)) @ values / len(values)
-        return self.estimate(float(values.mean()), drawn, len(values))
+        return self.estimate(float(values.mean()), drawn, len(values), limits)
 
     def correlation(self, x: Numbers, y: Numbers) -> Estimate:
         """Spearman's rank correlation of `x` and `y`, [models] each."""
@@ -88,7 +107,7 @@ class Bootstrap:
 
         samples = [np.repeat(np.arange(len(x)), c.astype(int)) for c in self.counts(len(x))]
         drawn = np.array([rank_correlation(x[sample], y[sample]) for sample in samples])
-        return self.estimate(rank_correlation(x, y), drawn, len(x))
+        return self.estimate(rank_correlation(x, y), drawn, len(x), (-1, 1))
 
     def pairs(self, values: Numbers, mask: NDArray[np.bool_]) -> Estimate:
         """Mean over a symmetric mask's pairs, [models, models] both; no NaN, no diagonal."""
@@ -110,8 +129,10 @@ class Bootstrap:
         mean_first, mean_second = _pair_means(values, first), _pair_means(values, second)
         counts, once = self.counts(len(values), families), np.ones((1, len(values)))
         value = float((mean_first(once) - mean_second(once))[0])
-        models = int(((first | second) & np.isfinite(values)).any(1).sum())
-        return self.estimate(value, mean_first(counts) - mean_second(counts), models)
+        compared = ((first | second) & np.isfinite(values)).any(1)
+        names = np.arange(len(values)) if families is None else np.asarray(families)
+        drawn = mean_first(counts) - mean_second(counts)
+        return self.estimate(value, drawn, len(set(names[compared].tolist())))
 
 
 class Resampled(Config):
@@ -127,6 +148,15 @@ class Resampled(Config):
     @property
     def bootstrap(self) -> Bootstrap:
         return Bootstrap(self.n_resamples, self.confidence_level, self.seed)
+
+
+@lru_cache(maxsize=64)
+def _counts(n_resamples: int, models: int, seed: int) -> Numbers:
+    generator = np.random.default_rng(derive(seed, "bootstrap", models))
+    counts = generator.multinomial(models, np.full(models, 1 / models), size=n_resamples)
+    counts = counts.astype(np.float64)
+    counts.setflags(write=False)  # it is given out again
+    return counts
 
 
 def _pair_means(values: Numbers, mask: NDArray[np.bool_]) -> Callable[[Numbers], Numbers]:

@@ -57,15 +57,17 @@ def explained(
     labels: Sequence[str],
     *,
     bootstrap: Bootstrap,
-    blocks: Sequence[str] | None = None,
+    parents: Sequence[str] | None = None,
     permutations: int = 999,
 ) -> Explained | None:
     """What a factor explains of squared distances [models, models], with labels [models].
 
     Args:
-        blocks: for a factor of whole groups of models, e.g. of their parents: the group of each.
-            Labels are then shuffled between groups, not between models, which would make of many
-            children of few parents a large sample of parents.
+        parents: the parent of each model, between which models differ whatever the factor does.
+            Labels of a factor that is the parents' own are shuffled between parents, not between
+            models, which would make of many children of few parents a large sample of parents; all
+            others within the children of each parent (Anderson and ter Braak 2003, Permutation
+            tests for multi-factorial analysis of variance, doi 10.1080/00949650215733).
 
     The bootstrap's interval is of the adjusted share, in which copies of a model are not compared
     with each other (they would look like a close group); that of eta squared follows from it.
@@ -87,7 +89,7 @@ def explained(
         return float(np.clip(1 - (1 - adjusted) * (n - k) / (n - 1), 0, 1))
 
     low, high = (None if bound is None else eta(bound) for bound in (share.low, share.high))
-    p = _permutation(squared, codes, blocks, permutations, bootstrap.seed)
+    p = _permutation(squared, _orders(codes, parents, permutations, bootstrap.seed))
     return Explained(Estimate(eta(adjusted), low, high, share.level), share, p, n, k)
 
 
@@ -114,23 +116,31 @@ def _adjusted(squared: Numbers, groups: list[Indices], counts: Numbers) -> Numbe
     return 1 - ratio
 
 
-def _permutation(
-    squared: Numbers, codes: Indices, blocks: Sequence[str] | None, permutations: int, seed: int
-) -> float:
-    """How often shuffled labels leave as little within groups as the labels do."""
-    n = len(squared)
-    names = np.arange(n).astype(str) if blocks is None else np.asarray(blocks)
-    _, first, block = np.unique(names, return_index=True, return_inverse=True)
-    generator = np.random.default_rng(derive(seed, "permutation", n))
-    orders = [first, *(generator.permutation(first) for _ in range(permutations))]
-    shuffled = codes[np.stack(orders)][:, block]
-    within = np.zeros(len(shuffled))
-    for number in range(codes.max() + 1):
-        members = (shuffled == number).astype(np.float64)
+def _orders(codes: Indices, parents: Sequence[str] | None, permutations: int, seed: int) -> Indices:
+    """Labels [1 + permutations, models]: as they are, and shuffled."""
+    generator = np.random.default_rng(derive(seed, "permutation", len(codes)))
+    names = np.zeros(len(codes)) if parents is None else np.asarray(parents)
+    _, first, parent = np.unique(names, return_index=True, return_inverse=True)
+    if len(first) > 1 and (codes == codes[first][parent]).all():
+        shuffled = [generator.permutation(codes[first])[parent] for _ in range(permutations)]
+    else:  # ordered by parent first, models keep their parent's places
+        shuffled, places = [], np.argsort(parent, kind="stable")
+        for _ in range(permutations):
+            order = np.empty_like(codes)
+            order[places] = codes[np.lexsort((generator.random(len(codes)), parent))]
+            shuffled.append(order)
+    return np.stack([codes, *shuffled])
+
+
+def _permutation(squared: Numbers, orders: Indices) -> float:
+    """How often shuffled labels leave as little within groups as the labels do, the first row."""
+    within = np.zeros(len(orders))
+    for number in range(orders.max() + 1):
+        members = (orders == number).astype(np.float64)
         size = members.sum(1)
         within += ((members @ squared) * members).sum(1) / np.where(size > 0, size, 1)
     as_much = within[1:] <= within[0] * (1 + 1e-9)
-    return float((1 + as_much.sum()) / (1 + permutations))
+    return float((1 + as_much.sum()) / len(orders))
 
 
 class Mixed(NamedTuple):
@@ -145,7 +155,7 @@ class Mixed(NamedTuple):
     fixed: float  # share of what the factors predict
     parent: float  # share of the differences between parents that the factors do not predict
     residual: float
-    p: Mapping[str, float]  # by factor: of Wald's test that none of its values makes a difference
+    p: Mapping[str, float]  # by factor: of the F test that none of its values makes a difference
     left_out: tuple[str, ...] = ()
     """Factors that the others determine, so that there is nothing left for them to explain."""
 
@@ -184,7 +194,7 @@ def mixed(values: Numbers, factors: Mapping[str, Sequence[str]], parents: Sequen
             fit = model.fit(reml=True, method=["powell", "nm"])
         except (np.linalg.LinAlgError, ValueError) as error:
             raise NoMixedModel(f"its fit failed: {error}") from None
-        p = {name: _wald(fit, indices) for name, indices in columns.items()}
+        p = {name: _f_test(fit, design, parents, columns[name]) for name in columns}
     variances = np.array(
         [np.var(design @ np.asarray(fit.fe_params)), np.asarray(fit.cov_re)[0, 0], fit.scale]
     )
@@ -214,14 +224,33 @@ def _design(
     return np.stack(design, axis=1), columns, left_out
 
 
-def _wald(fit: Any, indices: list[int]) -> float:
-    """P of chi squared that these coefficients are all nought."""
+def _freedom(design: Numbers, parents: Sequence[str], indices: list[int]) -> int:
+    """Residual degrees of freedom of a factor: those of the parents for one that does not vary
+    among the children of any, else those of the models (Pinheiro and Bates 2000, Mixed-Effects
+    Models in S and S-PLUS, section 2.4.2)."""
+    groups = (np.asarray(parents)[:, None] == np.unique(parents)).astype(np.float64)
+    rank = np.linalg.matrix_rank
+
+    def is_of_parents(columns: list[int]) -> bool:
+        return bool(rank(np.hstack([groups, design[:, columns]])) == groups.shape[1])
+
+    if is_of_parents(indices):
+        between = [c for c in range(design.shape[1]) if is_of_parents([c])]
+        return int(groups.shape[1] - rank(design[:, between]))
+    return int(len(design) - rank(np.hstack([groups, design])))
+
+
+def _f_test(fit: Any, design: Numbers, parents: Sequence[str], indices: list[int]) -> float:
+    """P of Wald's F that these coefficients are all nought; NaN without degrees of freedom."""
     from scipy import stats
 
+    freedom = _freedom(design, parents, indices)
     effects = np.asarray(fit.fe_params)[indices]
     covariance = np.asarray(fit.cov_params())[np.ix_(indices, indices)]
+    if freedom < 1:
+        return math.nan
     try:
-        statistic = float(effects @ np.linalg.solve(covariance, effects))
+        statistic = float(effects @ np.linalg.solve(covariance, effects)) / len(indices)
     except np.linalg.LinAlgError:
         return math.nan
-    return float(stats.chi2.sf(statistic, len(indices)))
+    return float(stats.f.sf(statistic, len(indices), freedom))
