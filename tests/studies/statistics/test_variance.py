@@ -89,7 +89,7 @@ def test_labels_of_children_are_shuffled_within_each_parent():
 def test_p_within_parents_is_the_share_of_orders_that_explain_as_much():
     random = np.random.default_rng(7)
     parents, labels = [*"aaabbb"], [*"xyyxxy"]
-    squared = squared_differences(random.normal(size=6) + [0, 0, 0, 5, 5, 5])
+    squared = squared_differences(random.normal(np.repeat([0, 5], 3)))
 
     def within(order) -> float:
         total = 0.0
