@@ -221,11 +221,15 @@ def _losses(evaluator: Evaluator, pair: Pair, align: Section | None, config: OnP
     if entry := evaluator.cache.get(*key):
         return Losses(entry["loss"], entry["error"])
     start, end = map(evaluator.subject, pair)
+    parts, positions = [evaluator.losses(pair[0], config)], config.positions[1:]
     if align:
         model = deepcopy(end.model)
         model.load_state_dict(dict(evaluator.aligned(align, *pair)))
-        end = replace(end, model=model)
-    losses = path_losses(start, end, config.positions, config)
+        parts.append(path_losses(start, replace(end, model=model), positions, config))
+    else:
+        parts.append(path_losses(start, end, positions[:-1], config))
+        parts.append(evaluator.losses(pair[1], config))
+    losses = Losses(*(torch.cat(values) for values in zip(*parts, strict=True)))
     if not torch.isfinite(losses.loss).all():
         raise NotApplicable("the loss between them is not finite")
     evaluator.cache.put({"loss": losses.loss, "error": losses.error}, *key)

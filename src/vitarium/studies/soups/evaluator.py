@@ -15,7 +15,9 @@ from vitarium.data.loader import SplitName
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
+from vitarium.evaluation.losses import Losses, parameters
 from vitarium.measures._runner.cache import Cache
+from vitarium.measures.landscape._paths import OnPath, losses_along
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.studies.statistics.bootstrap import Numbers
 
@@ -50,6 +52,7 @@ class Evaluator:
         self.cache = Cache(self.zoo.path)
         self.single = cache(lambda model: self._scores(model.model, self._logits_of(model)))
         self.examples = cache(self._examples)
+        self.losses = cache(self._losses)
         self._aligned_group = lru_cache(maxsize=1)(self._align_group)
 
     def _examples(self, model: str, split: SplitName) -> EvalData:
@@ -66,6 +69,11 @@ class Evaluator:
         """The model on the images of the split that is reported."""
         self.examples(model.model, self.split)
         return self.sources.subject(model, self.split, self.num_images)
+
+    def _losses(self, model: CheckpointRef, config: OnPath) -> Losses:
+        """Loss and error [1] of the model as it is: every path from it begins with them."""
+        subject = self.subject(model)
+        return losses_along(subject, [parameters(subject.model)], [0.0], config)
 
     def ensemble(self, models: Sequence[CheckpointRef]) -> Scores:
         """Of the mean of the models' logits."""

@@ -29,10 +29,10 @@ class Soups(Resampled):
     """How many of a model's last epochs are averaged."""
     most_ingredients: PositiveInt = 16
     """Models of a group up to which soups of the best 1, 2, ... are made."""
-    pairs: PositiveInt = 150
+    pairs: PositiveInt = 60
     """Of models between which barriers are measured: at most so many of each kinship, drawn in an
     order that does not depend on anything else."""
-    aligned_pairs: NonNegativeInt = 12
+    aligned_pairs: NonNegativeInt = 8
     """So many of these also after each alignment."""
     points: PathPoints = 11
     """Models on the way between two, both ends among them; odd, for the one halfway."""
