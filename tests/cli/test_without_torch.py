@@ -1,6 +1,7 @@
 """What only reads a zoo does without torch, which takes seconds to import."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -56,6 +57,32 @@ def test_what_is_installed_is_listed_without_torch_once_it_is_known(monkeypatch,
     ]
     again = assert_without_torch(commands)
     assert listed.split() == again.split()[: len(listed.split())]
+
+
+def test_numbers_that_are_known_are_given_without_torch(grown_zoo, monkeypatch, tmp_path):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
+    command = ["measure", str(grown_zoo.path), "accuracy", "distance_from_parent"]
+    measured = run(command)
+    assert assert_without_torch([command]) == measured.stdout
+    # what is said of those without a value stays, too
+    again = run(command)
+    assert again.stderr == measured.stderr
+    assert "could not be measured" in again.stderr
+
+
+def test_numbers_are_looked_up_again_where_the_zoo_has_changed(grown_zoo, monkeypatch, tmp_path):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
+    command = ["measure", str(grown_zoo.path), "accuracy", "--json"]
+    before = json.loads(run(command).stdout)
+    first = before[0]["model"]
+    shutil.rmtree(grown_zoo.path / "models" / first)
+    after = json.loads(run(command).stdout)
+    assert [row for row in before if row["model"] != first] == after
+
+
+def run(command):
+    program = [sys.executable, "-m", "vitarium", *command]
+    return subprocess.run(program, capture_output=True, text=True, check=True)
 
 
 def assert_without_torch(commands):

@@ -1,6 +1,10 @@
 """`vitarium measure`: numbers of models, and of pairs of them."""
 
+import hashlib
 import re
+from collections.abc import Callable, Mapping, Sequence
+from json import dumps
+from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -9,17 +13,18 @@ from vitarium.cli import _options as options
 from vitarium.cli._options import argument, option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows
+from vitarium.core.cache import remembered
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import is_number
 from vitarium.core.terminal import Terminal
-from vitarium.zoo import Zoo
+from vitarium.zoo import Zoo, records
+from vitarium.zoo._model_files import model_stamps
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from vitarium.evaluation.checkpoints import Epochs
 
 _SHOWN_REFUSALS = 8
+_REMEMBERED = 20_000  # numbers up to which an answer is remembered as a whole
 _ID = re.compile(r"\b[0-9a-f]{12}(@\d+)?\b")
 
 
@@ -69,34 +74,64 @@ def measure(
 
       vitarium measure demo-zoo weight_norm --epochs all --set order=1
     """
-    from vitarium.measures._runner.jobs import quick
-    from vitarium.measures._runner.measure import measure as run
-
     zoo = Zoo.open(directory)
-    with progress_bar("measuring") as progress:
-        table = run(
-            zoo,
-            measures or quick(),
-            where=where,
-            epochs=_epochs(epochs),
-            pairs=pairs,
-            split=split,
-            num_images=num_images,
-            data=data,
-            device=device,
-            data_dir=data_dir,
-            overwrite=overwrite,
-            force=force,
-            progress=progress,
-            **options.parsed(set_, of=run),
-        )
+    which: dict[str, Any] = {
+        "where": where,
+        "epochs": epochs,
+        "pairs": pairs,
+        "split": split,
+        "data": data,
+    }
+    which |= {"num_images": num_images, "data_dir": data_dir, "force": force, "set": set_}
+
+    def computed() -> dict[str, Any]:
+        from vitarium.measures._runner.jobs import quick
+        from vitarium.measures._runner.measure import measure as run
+
+        settings = options.parsed(set_, of=run)
+        with progress_bar("measuring") as progress:
+            table = run(
+                zoo,
+                measures or quick(),
+                where=where,
+                epochs=_epochs(epochs),
+                pairs=pairs,
+                split=split,
+                num_images=num_images,
+                data=data,
+                device=device,
+                data_dir=data_dir,
+                overwrite=overwrite,
+                force=force,
+                progress=progress,
+                **settings,
+            )
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        tensors = {name for model in table["model"].unique()[:1] for name in zoo.checkpoint(model)}
+        final = table.attrs["final"] and len(rows) <= _REMEMBERED
+        return {"final": final, "rows": rows, "tensors": sorted(tensors)}
+
+    answer = computed() if overwrite else _remembered(zoo, [measures, which], computed)
     if json:
-        print_json(table.to_dict("records"))
+        print_json(answer["rows"])
     else:
-        print_rows(_summary(zoo, table), title=f"{directory}: over models or pairs")
-    _print_refusals(table)
-    if len(table) and (table["refused"] != "").all():
+        print_rows(_summary(answer), title=f"{directory}: over models or pairs")
+    refusals = [row for row in answer["rows"] if row["refused"]]
+    _print_refusals(refusals)
+    if refusals and len(refusals) == len(answer["rows"]):
         raise typer.Exit(2)
+
+
+def _remembered(zoo: Zoo, request: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the same command gave, if neither the zoo's models nor its numbers have changed since:
+    without importing torch."""
+    text = dumps([str(zoo.path.resolve()), request], sort_keys=True, default=str)
+    return remembered(
+        f"measure-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
+        compute,
+        stamps=lambda: [model_stamps(zoo.path), records.stamps(zoo.path)],
+        final=lambda answer: answer["final"],
+    )
 
 
 def _epochs(text: str) -> "Epochs":
@@ -111,37 +146,41 @@ def _epochs(text: str) -> "Epochs":
     return [int(number) for number in numbers]
 
 
-def _summary(zoo: Zoo, table: "pd.DataFrame") -> list[dict[str, Any]]:
+def _summary(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The spread of each measure over whole models, and of its parts but tensors and layers."""
-    measured = table[table["refused"] == ""].astype({"part": str})
-    first = measured["part"].str.split("/").str[0]
-    tensors = {name for model in measured["model"].unique()[:1] for name in zoo.checkpoint(model)}
-    totals = measured[~first.str.contains(".", regex=False) & ~first.isin(tensors)]
+    spreads: dict[tuple[str, str], list[float]] = {}
+    units: dict[str, str] = {}
+    tensors = set(answer["tensors"])
+    for row in answer["rows"]:
+        first = row["part"].partition("/")[0]
+        if not row["refused"] and "." not in first and first not in tensors:
+            spreads.setdefault((row["measure"], row["part"]), []).append(row["value"])
+            units[row["measure"]] = row["unit"]
     return [
         {
             "measure": measure,
             "part": part,
             "count": len(values),
-            "mean": values["value"].mean(),
-            "std": values["value"].std(ddof=0),
-            "min": values["value"].min(),
-            "max": values["value"].max(),
-            "unit": values["unit"].iloc[0],
+            "mean": fmean(values),
+            "std": pstdev(values),
+            "min": min(values),
+            "max": max(values),
+            "unit": units[measure],
         }
-        for (measure, part), values in totals.groupby(["measure", "part"], sort=False)
+        for (measure, part), values in spreads.items()
     ]
 
 
-def _print_refusals(table: "pd.DataFrame") -> None:
+def _print_refusals(refusals: Sequence[Mapping[str, Any]]) -> None:
     """Print why there is no value; reasons that differ only in the models' ids appear once."""
-    refused = table[table["refused"] != ""]
-    if refused.empty:
+    if not refusals:
         return
     reasons_by_text: dict[tuple[str, str], list[str]] = {}
-    for measure, reason in zip(refused["measure"], refused["refused"], strict=True):
-        reasons_by_text.setdefault((measure, _ID.sub("…", reason)), []).append(reason)
+    for row in refusals:
+        key = (row["measure"], _ID.sub("…", row["refused"]))
+        reasons_by_text.setdefault(key, []).append(row["refused"])
     console = Terminal(stderr=True, soft_wrap=True)
-    console.print(f"{len(refused):,} could not be measured:", style="yellow")
+    console.print(f"{len(refusals):,} could not be measured:", style="yellow")
     for (measure, _), reasons in list(reasons_by_text.items())[:_SHOWN_REFUSALS]:
         many = f" ({len(reasons):,} times, e.g.)" if len(reasons) > 1 else ""
         console.print(f"  {measure}{many}: {reasons[0]}")

@@ -35,24 +35,42 @@ def zoo_cache(zoo: Path) -> Path:
     return cache_folder() / "zoos" / name
 
 
-def remembered(name: str, compute: Callable[[], Any]) -> Any:
+def remembered(
+    name: str,
+    compute: Callable[[], Any],
+    *,
+    stamps: Callable[[], Any] = lambda: None,
+    final: Callable[[Any], bool] = lambda value: True,
+) -> Any:
     """What `compute` gives: JSON that follows from vitarium's own files, whose computing imports
     torch. Computed anew when a file has changed, and each time where torch has been imported, or
-    with plug-ins from outside."""
+    with plug-ins from outside.
+
+    Args:
+        stamps: JSON of what else the value follows from; compared before it is computed, and kept
+            as it is afterwards.
+        final: whether a value is the same as long as stamps are; else it is not remembered.
+    """
     outside = os.environ.get("VITARIUM_PLUGINS") or entry_points(group="vitarium")
     if outside or "torch" in sys.modules:
         return compute()
+    path, sources = cache_folder() / "remembered" / f"{name}.json", _sources()
+    with suppress(OSError, CorruptFile, KeyError):
+        stored = files.read_sealed(path)
+        if stored["stamps"] == [sources, stamps()]:
+            return stored["value"]
+    value = compute()
+    if final(value):
+        with suppress(OSError):  # where nothing can be kept, it is computed each time
+            files.write_sealed(path, {"stamps": [sources, stamps()], "value": value})
+    return value
+
+
+def _sources() -> list[list[Any]]:
+    """Times and sizes of vitarium's files, and which libraries of its extras are missing."""
     stamps = [[module, find_spec(module) is None] for module in chain(*EXTRAS.values())]
     for file in sorted(Path(__file__).parents[1].rglob("*.*")):
         if file.suffix in (".py", ".yaml"):
             status = file.stat()
             stamps.append([str(file), status.st_mtime_ns, status.st_size])
-    path = cache_folder() / "remembered" / f"{name}.json"
-    with suppress(OSError, CorruptFile, KeyError):
-        stored = files.read_sealed(path)
-        if stored["stamps"] == stamps:
-            return stored["value"]
-    value = compute()
-    with suppress(OSError):  # where nothing can be kept, it is computed each time
-        files.write_sealed(path, {"stamps": stamps, "value": value})
-    return value
+    return stamps

@@ -45,6 +45,7 @@ class ModelLoader:
     ) -> None:
         self.zoo, self.data, self.device, self.data_dir = zoo, data, device, data_dir
         self._images: dict[EvalData, str] = {}
+        self._datasets: set[Section] = set()
         self._keys: dict[Section, np.ndarray | None] = {}
         self._skeletons: dict[tuple[str, int], torch.nn.Module] = {}
         self._spec = cache(lambda model: zoo.folder(model).spec())
@@ -125,12 +126,21 @@ class ModelLoader:
         if limit is not None:
             examples = self._examples(data, how, input_size, split, None).first(limit)
         else:
+            self._datasets.add(data)
             dataset = datasets.load(data, self.data_dir)
             augmentation = how(input_size, dataset.num_classes)
             batches = Batches(dataset, augmentation, input_size, 1, seed=0, device=self.device)
             examples = EvalData(batches, split)
         self._images[examples] = _fingerprint(data, input_size, examples)
         return examples
+
+    @property
+    def data_is_fixed(self) -> bool:
+        """Whether every data set that was asked for is here, and one that is the same everywhere
+        and always."""
+        complete = all(keys is not None for keys in self._keys.values())
+        datasets = (*self._datasets, *self._keys)
+        return complete and all(data.facts.get("fixed", False) for data in datasets)
 
     def images(self, examples: EvalData) -> str:
         """Fingerprint of the images and of their size as they enter a model."""

@@ -114,6 +114,11 @@ def exist(zoo: Path) -> bool:
     return bool(_paths(zoo)) or any((zoo / "models").glob("*/records.jsonl"))
 
 
+def stamps(zoo: Path) -> list[str]:
+    """Names of the files, which tell what has changed: a name has a checksum of the content."""
+    return [path.name for path in _paths(zoo)]
+
+
 def damaged(zoo: Path) -> list[Path]:
     """Files that are not as they were written."""
     return [path for path in _paths(zoo) if _fault(path)]

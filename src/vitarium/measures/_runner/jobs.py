@@ -57,7 +57,7 @@ class Job:
     of: tuple[CheckpointRef, ...]
     on: On = NO_IMAGES
     weights: str = ""
-    refused: str = ""
+    refused: VitariumError | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -146,7 +146,7 @@ def jobs(
         try:
             on = _images_of(loader, section, of, conditions)
         except VitariumError as error:
-            yield Job(section, settings, of, refused=str(error))
+            yield Job(section, settings, of, refused=error)
         else:
             yield Job(section, settings, of, on, "+".join(map(loader.content, of)))
 

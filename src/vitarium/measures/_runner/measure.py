@@ -77,8 +77,9 @@ def measure(
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
-    and refused: why there is no value, if there is none. Where the zoo cannot be written, numbers
-    are not stored, with a warning (NotKept).
+    and refused: why there is no value, if there is none. `attrs["final"]` of the table: whether
+    these are the same numbers as long as the zoo does not change. Where the zoo cannot be written,
+    numbers are not stored, with a warning (NotKept).
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
@@ -107,7 +108,7 @@ class _Run:
         self.refused: list[tuple[Measured, str]] = []
         """Records without a value, and why there is none."""
         self._unsaved: list[Measured] = []
-        self._saved, self._keeps = time.monotonic(), True
+        self._saved, self._keeps, self._final = time.monotonic(), True, True
 
     def table(self, requested: Iterable[Job], overwrite: bool) -> "pd.DataFrame":
         """Stored values of the jobs, and those of the others, which are computed."""
@@ -116,7 +117,7 @@ class _Run:
         for job in requested:
             which = (job.section.name, job.settings)
             if job.refused:
-                self.refused.append((job.record(), job.refused))
+                self._refuse(job, job.refused)
                 continue
             if which not in stored:
                 stored[which] = defaultdict(list)
@@ -144,6 +145,7 @@ class _Run:
         names = [name for name in records.COLUMNS if name not in ("images", "weights")]
         table = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
         table["refused"] = [""] * len(self.measured) + [reason for _, reason in self.refused]
+        table.attrs["final"] = self._final and self._keeps and self.loader.data_is_fixed
         numbers = ("epoch", "other_epoch", "num_images")
         return table.astype(dict.fromkeys(numbers, "Int64") | {"value": "float64"})
 
@@ -163,12 +165,15 @@ class _Run:
                 except WriteFault:
                     raise
                 except VitariumError as error:
-                    refused = Job(job.section, job.settings, job.of).record()
-                    self.refused.append((refused, str(error)))
+                    self._refuse(Job(job.section, job.settings, job.of), error)
                 done += 1
                 self.progress.step("measuring", done, len(todo))
                 if time.monotonic() - self._saved > _SAVE_SECONDS:
                     self._save()
+
+    def _refuse(self, job: Job, reason: VitariumError) -> None:
+        self.refused.append((job.record(), str(reason)))
+        self._final &= isinstance(reason, NotApplicable)  # all others may be mended
 
     def _save(self) -> None:
         if self._keeps:

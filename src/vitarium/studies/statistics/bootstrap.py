@@ -79,8 +79,8 @@ class Bootstrap:
             return Estimate(value, None, None)
         tail = (1 - self.confidence_level) / 2
         percentiles = np.quantile(drawn, [tail, 1 - tail])
-        bounds = np.clip(value + self._widening(models) * (percentiles - value), *limits)
-        return Estimate(value, *bounds.tolist(), self.confidence_level)
+        low, high = np.clip(value + self._widening(models) * (percentiles - value), *limits)
+        return Estimate(value, float(low), float(high), self.confidence_level)
 
     def _widening(self, models: int) -> float:
         upper = (1 + self.confidence_level) / 2
@@ -153,8 +153,8 @@ class Resampled(Config):
 @lru_cache(maxsize=64)
 def _counts(n_resamples: int, models: int, seed: int) -> Numbers:
     generator = np.random.default_rng(derive(seed, "bootstrap", models))
-    counts = generator.multinomial(models, np.full(models, 1 / models), size=n_resamples)
-    counts = counts.astype(np.float64)
+    drawn = generator.multinomial(models, np.full(models, 1 / models), size=n_resamples)
+    counts = drawn.astype(np.float64)
     counts.setflags(write=False)  # it is given out again
     return counts
 
