@@ -1,5 +1,7 @@
 """`vitarium measure`: what it prints, and what it refuses."""
 
+import csv
+import io
 import json
 
 import pytest
@@ -9,8 +11,9 @@ def test_measures_are_summarised_over_models_and_pairs(vitarium, grown_zoo):
     status, out, _ = vitarium("measure", grown_zoo.path, "accuracy", "agreement", "--pairs", "all")
     assert status == 0
     lines = out.splitlines()
-    row = next(line.split() for line in lines if line.startswith("agreement "))
-    assert row[1] == "15"
+    rows = [line.split() for line in lines if line.startswith("agreement ")]
+    assert [row[1] for row in rows] == ["finetune", "finetune,", "pretrain"]
+    assert sum(int(row[2 + row[1].endswith(",")]) for row in rows) == 15
 
 
 def test_without_a_name_the_quick_measures_of_single_models_are_taken(vitarium, grown_zoo):
@@ -37,7 +40,7 @@ def test_what_cannot_be_measured_is_told_once_with_its_reason(vitarium, grown_zo
     asked = ("measure", grown_zoo.path, "accuracy", "--split", "train")
     status, _, errors = vitarium(*asked)
     assert status == 2
-    assert "6 could not be measured" in errors
+    assert "without a value: 6" in errors
     assert errors.count("trained on these images") == 1
     assert "(6 times, e.g.)" in errors
     assert vitarium(*asked, "--force")[0] == 0
@@ -65,3 +68,50 @@ def test_without_a_pair_there_is_nothing_to_say(vitarium, grown_zoo):
     id = grown_zoo.ids()[0]
     status, out, err = vitarium("measure", grown_zoo.path, "cka", "--where", f"id = '{id}'")
     assert (status, out, err) == (0, "", "")
+
+
+def test_numbers_are_printed_by_model_and_by_stage(vitarium, grown_zoo):
+    _, out, _ = vitarium("measure", grown_zoo.path, "accuracy")
+    models = grown_zoo.models()
+    assert models["accuracy"].notna().all()
+    of_models, of_stages = out.split(": by stage\n")
+    for row in models.itertuples():
+        line = next(line for line in of_models.splitlines() if line.startswith(row.id[:8]))
+        assert line.split()[1:3] == [row.stage, f"{row.accuracy:.4g}"]
+    for stage, group in models.groupby("stage"):
+        line = next(line for line in of_stages.splitlines() if f" {stage} " in line)
+        assert f"{group['accuracy'].mean():.4g}" in line.split()
+    assert len([line for line in of_stages.splitlines() if line.startswith("accuracy")]) == 4
+
+
+def test_numbers_are_csv(vitarium, grown_zoo):
+    by_csv = vitarium("measure", grown_zoo.path, "accuracy", "--csv")[1]
+    by_json = json.loads(vitarium("measure", grown_zoo.path, "accuracy", "--json")[1])
+    rows = list(csv.DictReader(io.StringIO(by_csv)))
+    assert [row["model"] for row in rows] == [row["model"] for row in by_json]
+    assert [float(row["value"]) for row in rows] == [row["value"] for row in by_json]
+
+
+def test_models_are_named_beside_measures(vitarium, grown_zoo):
+    first, second, *_ = grown_zoo.ids()
+    named = ("weight_norm", first[:6], f"{second[:6]}@1")
+    rows = json.loads(vitarium("measure", grown_zoo.path, *named, "--json")[1])
+    last = grown_zoo.at(first).epoch
+    assert {(row["model"], row["epoch"]) for row in rows} == {(first, last), (second, 1)}
+    assert {row["measure"] for row in rows} == {"weight_norm"}
+    status, _, errors = vitarium("measure", grown_zoo.path, "accuracy", "ffff")
+    assert status == 2
+    assert "unknown model 'ffff'" in errors
+
+
+def test_ctrl_c_tells_what_is_kept_and_how_to_go_on(vitarium, grown_zoo, monkeypatch):
+    from vitarium.measures._runner import measure as runner
+
+    monkeypatch.setattr(runner, "measure", interrupted)
+    status, _, errors = vitarium("measure", grown_zoo.path, "accuracy")
+    assert status == 130
+    assert f"kept in {grown_zoo.path}; run the same command to resume" in errors
+
+
+def interrupted(*arguments, **settings):
+    raise KeyboardInterrupt

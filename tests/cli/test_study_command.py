@@ -3,8 +3,10 @@
 import json
 from dataclasses import fields
 
+import pandas as pd
 import pytest
 
+from vitarium import study
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
 from vitarium.lineage.base import Edge, Forest
@@ -25,6 +27,27 @@ def test_sentences_are_printed_and_page_and_figures_written(vitarium, grown_zoo,
     assert err == f"page written to {out}, {count} figures to {figures}\n"
     assert (figures / "finetune-accuracy-over-epochs.svg").read_text().startswith("<svg")
     assert out.read_text().startswith("<!doctype html>")
+
+
+def test_tables_are_csv_and_models_are_named(vitarium, grown_zoo, tmp_path):
+    children = list(grown_zoo.models(where="stage = 'finetune'")["id"])
+    out, folder = tmp_path / "page.html", tmp_path / "tables"
+    status, message, err = vitarium(
+        "study", "diversity", grown_zoo.path, *[id[:8] for id in children[:3]], "--out", out,
+        "--csv", folder, "--set", "n_resamples=50", "--set", "measure_missing=false",
+        "--set", 'embeddings=["pca"]',
+    )  # fmt: skip
+    assert status == 0, err
+    assert message.startswith("finetune: 3 models reach a mean test accuracy of ")
+    files = sorted(folder.iterdir())
+    assert f", {len(files)} tables to {folder}" in err
+    result = study(
+        grown_zoo, "diversity", models=children[:3], n_resamples=50, measure_missing=False,
+        embeddings=["pca"],
+    )  # fmt: skip
+    assert len(files) == len(list(result))
+    shapes = sorted(pd.read_csv(file).shape for file in files)
+    assert shapes == sorted(result[title].shape for title in result)
 
 
 def test_wrong_settings_are_one_line(vitarium, grown_zoo, tmp_path):

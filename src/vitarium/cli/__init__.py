@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import vitarium
 from vitarium.cli import (
@@ -25,7 +25,7 @@ from vitarium.cli import (
     studies,
     zoo,
 )
-from vitarium.cli._options import option
+from vitarium.cli._options import help_of, option
 from vitarium.cli._streams import prepare_streams, silence, warnings_in_a_line
 from vitarium.core.errors import VitariumError
 from vitarium.core.file_faults import fault
@@ -35,8 +35,21 @@ from vitarium.zoo._query_limits import is_any_left_behind
 _INTERRUPTED = 130  # exit status of Ctrl-C
 
 
+_HELP = """Grow, keep, measure and use populations of vision transformers.
+
+A zoo is a folder of models. A blueprint says which models to train: grow trains them, ls lists \
+them, measure and study compare them, merge and compress make new ones of them.
+
+A model is named by its id or its first digits: vitarium show demo-zoo 3f2a. Every command's \
+--help has examples; after --install-completion, the shell completes ids and names."""
+
+
 class Commands(TyperGroup):
     """All commands; Ctrl-C ends each of them with a word, which typer would not say."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the panels, in which people come to need them."""
+        return [name for commands in _PANELS.values() for name, _ in commands]
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
@@ -48,7 +61,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="vitarium",
     cls=Commands,
-    help="Grow, keep, measure and use populations of vision transformers.",
     epilog="Start with: [bold]vitarium demo[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -63,32 +75,59 @@ def _version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def everywhere(
     version: Annotated[
         bool, option("--version", "Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Grow, keep, measure and use populations of vision transformers."""
+    """Options of vitarium itself."""
 
 
-app.command("demo")(grow.demo)
-app.command("grow")(grow.grow)
-app.add_typer(blueprints.app, name="blueprint")
-app.command("import")(importing.import_)
-app.command("export")(exporting.export)
-app.command("push")(exporting.push)
-app.add_typer(studies.app, name="study")
-app.command("ls")(zoo.ls)
-app.command("show")(zoo.show)
-app.command("query")(query.query)
-app.command("verify")(keep.verify)
-app.command("pack")(keep.pack)
-app.command("unpack")(keep.unpack)
-app.command("measure")(measuring.measure)
-app.command("merge")(merging.merge)
-app.command("compress", cls=compressing.CompressCommand)(compressing.compress)
-app.command("plugins")(plugins.plugins)
+_PANELS: dict[str, list[tuple[str, Any]]] = {
+    "Get a zoo": [
+        ("demo", grow.demo),
+        ("grow", grow.grow),
+        ("blueprint", blueprints.app),
+        ("import", importing.import_),
+    ],
+    "Look into it": [
+        ("ls", zoo.ls),
+        ("show", zoo.show),
+        ("query", query.query),
+    ],
+    "Measure and study it": [
+        ("measure", measuring.measure),
+        ("study", studies.app),
+    ],
+    "Make models of models": [
+        ("merge", merging.merge),
+        ("compress", compressing.compress),
+    ],
+    "Give it to others": [
+        ("export", exporting.export),
+        ("push", exporting.push),
+    ],
+    "Keep it": [
+        ("verify", keep.verify),
+        ("pack", keep.pack),
+        ("unpack", keep.unpack),
+    ],
+    "Extend vitarium": [
+        ("plugins", plugins.plugins),
+    ],
+}
+"""The commands in the order in which `vitarium --help` shows them."""
+_CLASSES: dict[str, type[TyperCommand]] = {"compress": compressing.CompressCommand}
+
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands:
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        else:
+            _class = _CLASSES.get(_name, TyperCommand)
+            _add = app.command(_name, cls=_class, help=help_of(_command), rich_help_panel=_panel)
+            _add(_command)
 
 
 _OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}

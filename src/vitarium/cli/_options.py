@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from vitarium.cli import _completion as completion
 from vitarium.core.errors import InvalidInput
 
 
@@ -23,6 +24,12 @@ def argument(help: str, **settings: Any) -> Any:
     return typer.Argument(help=help, **settings)
 
 
+def help_of(function: Any) -> str:
+    """A docstring as help: a paragraph is a line, which a terminal of any width breaks once."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else " ".join(p.split("\n")) for p in paragraphs)
+
+
 # unchecked paths: the library says in a line that one cannot be read, instead of typer in a box
 path_option = partial(option, readable=False)
 path_argument = partial(argument, readable=False)
@@ -32,6 +39,7 @@ ZooFolder = Annotated[Path, path_argument("The zoo's folder.", metavar="DIR")]
 Json = Annotated[bool, option("--json", "As JSON.")]
 Csv = Annotated[bool, option("--csv", "As CSV.")]
 DryRunJson = Annotated[bool, option("--json", "With --dry-run: as JSON.")]
+DryRunCsv = Annotated[bool, option("--csv", "With --dry-run: as CSV.")]
 Device = Annotated[str, option("auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")]
 DataDir = Annotated[Path | None, path_option("Dataset folder, searched first.")]
 _WHERE = (
@@ -44,7 +52,12 @@ Images = Annotated[
 ]
 Split = Annotated[Literal["train", "val", "test"], option("Split to evaluate on.")]
 Models = Annotated[
-    list[str] | None, argument("Ids, or their first digits; ID@3 is a model after its epoch 3.")
+    list[str] | None,
+    argument(
+        "Ids, or their first digits; ID@3 is a model after its epoch 3.",
+        metavar="MODEL",
+        autocompletion=completion.models,
+    ),
 ]
 Stage = Annotated[str, option("Stage of the new models in the zoo's tables.")]
 _PRECISION = "auto: the fastest on this machine, measured once; bf16 is autocast."
@@ -142,7 +155,7 @@ def command(name: str, function: Callable[..., None], options: dict[str, tuple[A
     )
     function.__annotations__ = {option: annotation for option, (annotation, _) in options.items()}
     app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    app.command(name)(function)
+    app.command(name, help=help_of(function))(function)
     return typer.main.get_command(app)
 
 

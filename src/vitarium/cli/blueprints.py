@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vitarium.cli._options import Json, argument
+from vitarium.cli import _completion as completion
+from vitarium.cli._options import Csv, Json, argument
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.printable import printable
@@ -13,17 +14,22 @@ from vitarium.core.terminal import Terminal
 app = typer.Typer(help="What can be grown: list, read and check blueprints.", no_args_is_help=True)
 
 Source = Annotated[
-    str, argument("A YAML file, or a name of `blueprint list`.", metavar="BLUEPRINT")
+    str,
+    argument(
+        "A YAML file, or a name of `blueprint list`.",
+        metavar="BLUEPRINT",
+        autocompletion=completion.blueprints,
+    ),
 ]
 
 
 @app.command("list")
-def list_(json: Json = False) -> None:
+def list_(json: Json = False, csv: Csv = False) -> None:
     """List the blueprints that vitarium ships.
 
     Example:  vitarium blueprint list
     """
-    print_rows(remembered("blueprints", _shipped), as_json=json)
+    print_rows(remembered("blueprints", _shipped), as_json=json, as_csv=csv)
 
 
 def _shipped() -> list[dict[str, Any]]:
@@ -39,8 +45,10 @@ def _shipped() -> list[dict[str, Any]]:
 
 
 @app.command()
-def show(blueprint: Source, json: Json = False) -> None:
+def show(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
     """Print a blueprint: the file as it is, or with --json every model of its plan, resolved.
+
+    With --csv, a row per model and a column per factor.
 
     To write your own, start from one of them:
 
@@ -51,7 +59,11 @@ def show(blueprint: Source, json: Json = False) -> None:
     from vitarium.blueprint import Blueprint, plan
 
     loaded = Blueprint.load(blueprint)
-    if json:
+    if csv:
+        models = plan(loaded).models
+        rows = [{"id": m.id, "stage": m.stage, "parent": m.parent, **m.described()} for m in models]
+        print_rows(rows, as_json=json, as_csv=csv)
+    elif json:
         print_json([model.factors() for model in plan(loaded).models])
     elif (console := Terminal()).is_terminal:
         text = printable(loaded.text, newline="\n")
@@ -61,7 +73,7 @@ def show(blueprint: Source, json: Json = False) -> None:
 
 
 @app.command()
-def check(blueprint: Source, json: Json = False) -> None:
+def check(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
     """Check a blueprint and count its models. Exit status 2 if it is not valid.
 
     Example:  vitarium blueprint check mine.yaml
@@ -69,6 +81,10 @@ def check(blueprint: Source, json: Json = False) -> None:
     from vitarium.blueprint import Blueprint, plan
 
     planned = plan(Blueprint.load(blueprint))
+    if csv:
+        rows = [{"stage": stage, "models": count} for stage, count in planned.stages.items()]
+        print_rows(rows, as_json=json, as_csv=csv)
+        return
     if json:
         print_json({"models": len(planned), "stages": planned.stages})
         return

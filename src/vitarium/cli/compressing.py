@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import option
-from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli._progress import resumable
+from vitarium.cli._tables import print_rows
 from vitarium.cli.plugins import entries_of
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
@@ -60,7 +62,15 @@ def compress(
     directory: options.ZooFolder,
     models: options.Models = None,
     where: options.Where = "",
-    method: Annotated[str, option("--method", "-m", "Method (`list` to show all).")] = "minivit",
+    method: Annotated[
+        str,
+        option(
+            "--method",
+            "-m",
+            "Method (`list` to show all).",
+            autocompletion=completion.compressions,
+        ),
+    ] = "minivit",
     epochs: Annotated[
         int | None,
         option("How long a student learns. Default: as long as its original did.", min=1),
@@ -91,6 +101,7 @@ def compress(
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     json: options.Json = False,
+    csv: options.Csv = False,
 ) -> None:
     """Give models compact students: fewer parameters, the same number of blocks.
 
@@ -115,23 +126,24 @@ def compress(
     from vitarium.compression.compress import compress as run
 
     recipe = {"objective": objective, **options.parsed(train, "--train", "optimizer.lr=5e-4")}
-    compression = run(
-        directory,
-        method,
-        models=models or None,
-        where=where,
-        epochs=epochs,
-        data=data,
-        recipe=recipe,
-        stage=stage,
-        device=device,
-        data_dir=data_dir,
-        workers=workers,
-        grow_options={"precision": precision},
-        **ctx.meta.get(_SETTINGS, {}),
-        **options.parsed(set_, of=run),
-    )
-    _print(compression, json)
+    with resumable(f"Finished epochs of students are kept in {directory}"):
+        compression = run(
+            directory,
+            method,
+            models=models or None,
+            where=where,
+            epochs=epochs,
+            data=data,
+            recipe=recipe,
+            stage=stage,
+            device=device,
+            data_dir=data_dir,
+            workers=workers,
+            grow_options={"precision": precision},
+            **ctx.meta.get(_SETTINGS, {}),
+            **options.parsed(set_, of=run),
+        )
+    _print(compression, as_json=json, as_csv=csv)
 
 
 def methods() -> dict[str, "Plugin"]:
@@ -141,12 +153,12 @@ def methods() -> dict[str, "Plugin"]:
     return {name: p for name, p in plugins("operator").items() if p.facts["architecture"]}
 
 
-def _print(compression: "Compression", json: bool) -> None:
+def _print(compression: "Compression", *, as_json: bool, as_csv: bool) -> None:
     console = Terminal(stderr=True, soft_wrap=True)
     growth = compression.growth
     rows = compression.comparison.to_dict("records")
-    if json:
-        print_json(rows)
+    if as_json or as_csv:
+        print_rows(rows, as_json=as_json, as_csv=as_csv)
     else:
         print_rows([_columns(row) for row in rows], title="Students beside their originals")
     for row in rows:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
+from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import argument, option, path_argument, path_option
-from vitarium.cli._progress import progress_bar
+from vitarium.cli._progress import AGAIN, progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.numerals import size
 from vitarium.core.terminal import print_note
@@ -15,7 +16,12 @@ from vitarium.zoo import Zoo
 def export(
     directory: options.ZooFolder,
     exporter: Annotated[
-        str, option("The format; `vitarium plugins exporters` lists all.", metavar="FORMAT")
+        str,
+        option(
+            "The format; `vitarium plugins exporters` lists all.",
+            metavar="FORMAT",
+            autocompletion=completion.plugins("exporter"),
+        ),
     ],
     out: Annotated[Path, path_option("Output folder; must be new or empty.")],
     models: options.Models = None,
@@ -42,7 +48,8 @@ def export(
     from vitarium.formats.export import export as run
 
     skipped: list[Skipped] = []
-    with progress_bar("Exporting", transient=True) as progress:
+    stopped = resumable(f"Nothing was written to {out}", AGAIN)
+    with stopped, progress_bar("exporting", transient=True) as progress:
         written = run(
             Zoo.open(directory),
             exporter,
@@ -74,6 +81,7 @@ def push(
     ] = None,
     dry_run: options.DryRun = False,
     json: options.DryRunJson = False,
+    csv: options.DryRunCsv = False,
 ) -> None:
     """Upload a zoo to the Hugging Face hub as a data set, with a card, tables and figures.
 
@@ -88,9 +96,11 @@ def push(
     """
     from vitarium.formats.hub.push import push as run
 
-    files = run(directory, repository, private=private, license=license, dry_run=dry_run)
+    with resumable("Files that were uploaded stay on the hub"):
+        files = run(directory, repository, private=private, license=license, dry_run=dry_run)
     if dry_run:
-        print_rows(({"file": file.name, "bytes": file.bytes} for file in files), as_json=json)
+        rows = ({"file": file.name, "bytes": file.bytes} for file in files)
+        print_rows(rows, as_json=json, as_csv=csv)
     what = "would be uploaded" if dry_run else "uploaded"
     total = size(sum(file.bytes for file in files))
     address = f"https://huggingface.co/datasets/{repository}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._models import SCORED, print_models
 from vitarium.cli._options import argument, option, path_option
@@ -57,7 +58,13 @@ def demo(
 
 
 def grow(
-    blueprint: Annotated[str, argument("A YAML file, or a name of `vitarium blueprint list`.")],
+    blueprint: Annotated[
+        str,
+        argument(
+            "A YAML file, or a name of `vitarium blueprint list`.",
+            autocompletion=completion.blueprints,
+        ),
+    ],
     zoo: Annotated[Path | None, path_option("The zoo's folder. Default: NAME-zoo.")] = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
@@ -118,6 +125,7 @@ def grow(
         bool, option("With --dry-run: train for a moment to estimate the time.")
     ] = True,
     json: options.DryRunJson = False,
+    csv: options.DryRunCsv = False,
 ) -> None:
     """Train every model of a blueprint that the zoo does not have yet.
 
@@ -143,7 +151,7 @@ def grow(
         # to try a compilation takes a minute, so not unless it is asked for
         request = TrainRequest(precision, bool(compiled), stacked or "auto")
         planned = plan(loaded, parents_in(folder))
-        _print_estimate(planned, workers, device, request if calibrate else None, json=json)
+        _print_estimate(planned, workers, device, request if calibrate else None, json, csv)
         return
     _grow(
         loaded,
@@ -186,7 +194,12 @@ def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
 
 
 def _print_estimate(
-    planned: "Plan", workers: int | None, device: str, request: "TrainRequest | None", *, json: bool
+    planned: "Plan",
+    workers: int | None,
+    device: str,
+    request: "TrainRequest | None",
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Print what growing a plan costs; with a request, the speeds are measured."""
     from vitarium.engine.progress.display import announce
@@ -201,7 +214,10 @@ def _print_estimate(
         measure = Calibration(machine.devices[0], machine.threads, announce)
         tuner = AutoTuner(planned, machine, request, measure, announce)
     stages = estimate(planned, machine, tuner)
-    if json:
+    if as_csv:
+        print_rows(map(asdict, stages), as_json=as_json, as_csv=as_csv)
+        return
+    if as_json:
         print_json({"models": len(planned), "stages": [asdict(stage) for stage in stages]})
         return
     counts = " + ".join(map(str, planned.stages.values()))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import progress_bar, resumable
@@ -22,6 +23,7 @@ def import_(
         option(
             "The format; `vitarium plugins importers` lists all. Default: detected.",
             metavar="FORMAT",
+            autocompletion=completion.plugins("importer"),
         ),
     ] = None,
     settings: options.Settings = None,
@@ -31,6 +33,7 @@ def import_(
     wait: options.Wait = False,
     dry_run: options.DryRun = False,
     json: options.DryRunJson = False,
+    csv: options.DryRunCsv = False,
 ) -> None:
     """Bring models that others trained into a zoo: every epoch, bit for bit, with its lineage.
 
@@ -50,7 +53,7 @@ def import_(
     foreign = find_models(source, importer=importer, **options.parsed(settings))
     if dry_run:
         title = f"{foreign.source}: {len(foreign.models)} models ({foreign.importer})"
-        print_rows(_rows(foreign), title=title, as_json=json)
+        print_rows(_rows(foreign), title=title, as_json=json, as_csv=csv)
         _print_notes(foreign)
         return
     if zoo is None:

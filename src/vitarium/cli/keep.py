@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from vitarium.cli._options import Json, ZooFolder, option
-from vitarium.cli._progress import progress_bar
-from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli._options import Csv, Json, ZooFolder, option
+from vitarium.cli._progress import AGAIN, progress_bar, resumable
+from vitarium.cli._tables import print_rows
 from vitarium.core.errors import NotAZoo
 from vitarium.core.file_faults import reading
 from vitarium.core.numerals import size
@@ -20,6 +20,7 @@ def verify(
         bool, option("--deep", "Also unpack every tensor and build every model.")
     ] = False,
     json: Json = False,
+    csv: Csv = False,
 ) -> None:
     """Find whatever is damaged or missing in a zoo: every flipped bit, every truncated file.
 
@@ -38,11 +39,11 @@ def verify(
         there = (directory / "models").is_dir() or (directory / "zoo.json").exists()
     if not there:
         raise NotAZoo(f"{directory} is not a zoo (it has neither zoo.json nor models)")
-    with progress_bar("models") as progress:
+    with resumable("Nothing was changed", AGAIN), progress_bar("checking models") as progress:
         faults = find_faults(directory, deep=deep, progress=progress)
     rows = [{"file": fault.path, "fault": fault.fault, "lost": fault.lost} for fault in faults]
-    if json:
-        print_json(rows)
+    if json or csv:
+        print_rows(rows, as_json=json, as_csv=csv)
     elif rows:
         print_rows(rows, title=f"{directory}: {len(rows)} fault{'s' * (len(rows) > 1)}")
     else:
@@ -78,7 +79,8 @@ def _convert(directory: Path, how: str) -> None:
     from vitarium.zoo import Zoo
 
     zoo = Zoo.open(directory).upgraded()
-    with progress_bar("checkpoints") as progress:
+    state = f"Every checkpoint is as it was, or {how}ed"
+    with resumable(state), progress_bar(f"{how}ing checkpoints") as progress:
         done = (zoo.pack if how == "pack" else zoo.unpack)(progress=progress)
     Terminal(soft_wrap=True).print(
         f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "

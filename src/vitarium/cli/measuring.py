@@ -4,15 +4,16 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from json import dumps
-from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
+from vitarium.cli._measured import tables
 from vitarium.cli._options import argument, option
-from vitarium.cli._progress import progress_bar
-from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli._progress import progress_bar, resumable
+from vitarium.cli._tables import print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import is_number
@@ -25,16 +26,20 @@ if TYPE_CHECKING:
 
 _SHOWN_REFUSALS = 8
 _REMEMBERED = 20_000  # numbers up to which an answer is remembered as a whole
+_MODEL = re.compile(r"[0-9a-f]{1,12}(@\d+)?")
 _ID = re.compile(r"\b[0-9a-f]{12}(@\d+)?\b")
 
 
 def measure(
     directory: options.ZooFolder,
-    measures: Annotated[
+    names: Annotated[
         list[str] | None,
         argument(
-            "Names; `vitarium plugins measures` lists all. Default: every measure of single "
-            "models that takes at most a forward pass."
+            "Measures by name (`vitarium plugins measures` lists all), and models by their ids or "
+            "first digits; ID@3 is a model after its epoch 3. Default: every measure of single "
+            "models that takes at most a forward pass, of all models.",
+            metavar="MEASURE|MODEL",
+            autocompletion=completion.measures_and_models,
         ),
     ] = None,
     where: options.Where = "",
@@ -42,12 +47,17 @@ def measure(
         str, option("Epochs to measure, e.g. 0,5,10.", metavar="all|last|LIST")
     ] = "last",
     pairs: Annotated[
-        Literal["same-parent", "same-stage", "all"], option("Pairs, for measures of pairs.")
+        Literal["same-parent", "same-stage", "all"],
+        option("For measures of pairs: same-parent, same-stage or all.", metavar="PAIRS"),
     ] = "same-stage",
     split: options.Split = "test",
     num_images: options.Images = None,
     data: Annotated[
-        str | None, option("Dataset for all models. Default: each model's own.")
+        str | None,
+        option(
+            "Dataset for all models. Default: each model's own.",
+            autocompletion=completion.plugins("dataset"),
+        ),
     ] = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,
@@ -57,6 +67,7 @@ def measure(
         bool, option("--force", "Evaluate on training images, too, and mark such results.")
     ] = False,
     json: options.Json = False,
+    csv: options.Csv = False,
 ) -> None:
     """Measure models and pairs of models: weights, predictions, loss landscape, robustness.
 
@@ -68,6 +79,8 @@ def measure(
 
       vitarium measure demo-zoo
 
+      vitarium measure demo-zoo accuracy 3f2a 77b0@5
+
       vitarium measure demo-zoo accuracy calibration_error --where "stage = 'finetune'"
 
       vitarium measure demo-zoo agreement cka --pairs same-parent
@@ -75,7 +88,9 @@ def measure(
       vitarium measure demo-zoo weight_norm --epochs all --set order=1
     """
     zoo = Zoo.open(directory)
+    measures, models = _divided(names or [])
     which: dict[str, Any] = {
+        "models": models,
         "where": where,
         "epochs": epochs,
         "pairs": pairs,
@@ -89,10 +104,12 @@ def measure(
         from vitarium.measures._runner.measure import measure as run
 
         settings = options.parsed(set_, of=run)
-        with progress_bar("measuring") as progress:
+        state = f"Numbers that were measured are kept in {directory}"
+        with resumable(state), progress_bar("measuring") as progress:
             table = run(
                 zoo,
                 measures or quick(),
+                models=models or None,
                 where=where,
                 epochs=_epochs(epochs),
                 pairs=pairs,
@@ -112,10 +129,11 @@ def measure(
         return {"final": final, "rows": rows, "tensors": sorted(tensors)}
 
     answer = computed() if overwrite else _remembered(zoo, [measures, which], computed)
-    if json:
-        print_json(answer["rows"])
+    if json or csv:
+        print_rows(answer["rows"], as_json=json, as_csv=csv)
     else:
-        print_rows(_summary(answer), title=f"{directory}: over models or pairs")
+        for title, rows in tables(zoo, answer["rows"], set(answer["tensors"])):
+            print_rows(rows, title=": ".join(filter(None, (str(directory), title))))
     refusals = [row for row in answer["rows"] if row["refused"]]
     _print_refusals(refusals)
     if refusals and len(refusals) == len(answer["rows"]):
@@ -146,29 +164,11 @@ def _epochs(text: str) -> "Epochs":
     return [int(number) for number in numbers]
 
 
-def _summary(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The spread of each measure over whole models, and of its parts but tensors and layers."""
-    spreads: dict[tuple[str, str], list[float]] = {}
-    units: dict[str, str] = {}
-    tensors = set(answer["tensors"])
-    for row in answer["rows"]:
-        first = row["part"].partition("/")[0]
-        if not row["refused"] and "." not in first and first not in tensors:
-            spreads.setdefault((row["measure"], row["part"]), []).append(row["value"])
-            units[row["measure"]] = row["unit"]
-    return [
-        {
-            "measure": measure,
-            "part": part,
-            "count": len(values),
-            "mean": fmean(values),
-            "std": pstdev(values),
-            "min": min(values),
-            "max": max(values),
-            "unit": units[measure],
-        }
-        for (measure, part), values in spreads.items()
-    ]
+def _divided(names: list[str]) -> tuple[list[str], list[str]]:
+    """Measures and models: what may be the beginning of an id, with or without an epoch, is one."""
+    is_model = [bool(_MODEL.fullmatch(name)) for name in names]
+    pairs = list(zip(names, is_model, strict=True))
+    return [name for name, model in pairs if not model], [name for name, model in pairs if model]
 
 
 def _print_refusals(refusals: Sequence[Mapping[str, Any]]) -> None:
@@ -180,7 +180,7 @@ def _print_refusals(refusals: Sequence[Mapping[str, Any]]) -> None:
         key = (row["measure"], _ID.sub("…", row["refused"]))
         reasons_by_text.setdefault(key, []).append(row["refused"])
     console = Terminal(stderr=True, soft_wrap=True)
-    console.print(f"{len(refusals):,} could not be measured:", style="yellow")
+    console.print(f"without a value: {len(refusals):,}", style="yellow")
     for (measure, _), reasons in list(reasons_by_text.items())[:_SHOWN_REFUSALS]:
         many = f" ({len(reasons):,} times, e.g.)" if len(reasons) > 1 else ""
         console.print(f"  {measure}{many}: {reasons[0]}")

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any
 
+from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli import plugins
+from vitarium.cli._models import short_refs
 from vitarium.cli._options import option
-from vitarium.cli._progress import progress_bar
-from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli._progress import progress_bar, resumable
+from vitarium.cli._tables import print_rows
 from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
@@ -18,12 +20,22 @@ def merge(
     directory: options.ZooFolder,
     models: options.Models = None,
     method: Annotated[
-        str | None, option("--method", "-m", "Merge method (`list` to show all).")
+        str | None,
+        option(
+            "--method",
+            "-m",
+            "Merge method (`list` to show all).",
+            autocompletion=completion.methods,
+        ),
     ] = None,
     where: options.Where = "",
     base: Annotated[
         str | None,
-        option("Base model of the task vectors. Default: the common parent.", metavar="ID"),
+        option(
+            "Base model of the task vectors. Default: the common parent.",
+            metavar="ID",
+            autocompletion=completion.models,
+        ),
     ] = None,
     heads: Annotated[
         str,
@@ -36,12 +48,18 @@ def merge(
     align: Annotated[
         str | None,
         option(
-            "First permute every model to match the first, e.g. weight_matching.", metavar="METHOD"
+            "First permute every model to match the first, e.g. weight_matching.",
+            metavar="METHOD",
+            autocompletion=completion.plugins("operator"),
         ),
     ] = None,
     stage: options.Stage = "merge",
     data: Annotated[
-        str | None, option("Dataset for methods that need images. Default: the models' own.")
+        str | None,
+        option(
+            "Dataset for methods that need images. Default: the models' own.",
+            autocompletion=completion.plugins("dataset"),
+        ),
     ] = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,
@@ -53,6 +71,7 @@ def merge(
         bool, option("--force", "Allow selection on images that some models were trained on.")
     ] = False,
     json: options.Json = False,
+    csv: options.Csv = False,
 ) -> None:
     """Combine models: soups, task vectors, alignment, averages over epochs.
 
@@ -89,7 +108,8 @@ def merge(
     named = select(zoo, models or None, where, "merge")
     of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
     rows = []
-    with progress_bar(plugin.name) as progress:
+    merged = f"Models that were merged are kept in {directory}"
+    with resumable(merged), progress_bar(plugin.name) as progress:
         for group in [[model] for model in named] if of_one else [named]:
             model = run(
                 zoo,
@@ -108,11 +128,14 @@ def merge(
                 **options.parsed(set_, of=run),
             )
             rows.append(_row(zoo, model.id))
-    if json:
-        print_json(rows)
+    if json or csv:
+        print_rows(rows, as_json=json, as_csv=csv)
         return
     for row in rows:
-        row |= {"ingredients": _shortened(row["ingredients"]), "parent": (row["parent"] or "")[:8]}
+        row |= {
+            "ingredients": short_refs(row["ingredients"], _SHOWN_INGREDIENTS),
+            "parent": (row["parent"] or "")[:8],
+        }
     print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in rows])
     quoted = stage.replace("'", "''")
     which = f"id = '{rows[0]['model']}'" if len(rows) == 1 else f"stage = '{quoted}'"
@@ -139,9 +162,3 @@ def _row(zoo: Zoo, id: str) -> dict[str, Any]:
         **folder.epochs()[-1].metrics,
         "message": result.get("message", ""),
     }
-
-
-def _shortened(names: list[str]) -> str:
-    shortened = " ".join(name[:8] + name[12:] for name in names[:_SHOWN_INGREDIENTS])
-    more = len(names) - _SHOWN_INGREDIENTS
-    return f"{shortened} and {more} more" if more > 0 else shortened

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vitarium.cli._options import Json, argument, type_name
+from vitarium.cli import _completion as completion
+from vitarium.cli._options import Csv, Json, argument, type_name
 from vitarium.cli._tables import print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.errors import InvalidInput, UnknownName
@@ -16,10 +17,18 @@ Entry = dict[str, Any]
 
 def plugins(
     kind: Annotated[
-        str | None, argument("A kind: `measures` gives a line each, `measure` also their settings.")
+        str | None,
+        argument(
+            "A kind: `measures` gives a line each, `measure` also their settings.",
+            autocompletion=completion.kinds,
+        ),
     ] = None,
-    name: Annotated[str | None, argument("One plug-in, with its settings.")] = None,
+    name: Annotated[
+        str | None,
+        argument("One plug-in, with its settings.", autocompletion=completion.of_chosen_kind),
+    ] = None,
     json: Json = False,
+    csv: Csv = False,
 ) -> None:
     """List architectures, datasets, objectives, measures and all other plug-ins.
 
@@ -37,18 +46,23 @@ def plugins(
         catalog = remembered("plugins", _catalog)
         listed = [kind for kind, entries in catalog.items() if not isinstance(entries, str)]
         rows = [{"kind": kind, **_row(entry)} for kind in listed for entry in catalog[kind]]
-        print_rows(rows, as_json=json)
+        print_rows(rows, as_json=json, as_csv=csv)
         return
     singular = "study" if kind == "studies" else kind.removesuffix("s")
     by_name = {entry["name"]: entry for entry in entries_of(singular)}
     if kind != singular and name is None:
-        print_rows([_row(entry) for entry in by_name.values()], as_json=json)
+        print_rows([_row(entry) for entry in by_name.values()], as_json=json, as_csv=csv)
         return
     if name is not None and name not in by_name:
         name = name.replace("-", "_")
     if name is not None and name not in by_name:
         raise UnknownName(singular, name, by_name)
-    for entry in [by_name[name]] if name else by_name.values():
+    chosen = [by_name[name]] if name else list(by_name.values())
+    if csv:
+        settings = [{"name": e["name"], **setting} for e in chosen for setting in e["settings"]]
+        print_rows(settings, as_json=json, as_csv=csv)
+        return
+    for entry in chosen:
         title = f"{entry['name']}: {entry['what']}"
         title += f" ({entry['paper']})" if entry["paper"] else ""
         settings = entry["settings"] or ([] if json else [{"setting": "none"}])

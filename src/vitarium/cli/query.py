@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from vitarium.cli._options import Json, ZooFolder, argument, option, path_option
+from vitarium.cli._options import Csv, Json, ZooFolder, argument, option, path_option
 from vitarium.cli._streams import exactly
-from vitarium.cli._tables import csv_text, encodable_json, print_json, print_rows, to_json
+from vitarium.cli._tables import (
+    csv_text,
+    encodable_json,
+    print_csv,
+    print_json,
+    print_rows,
+    to_json,
+)
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput
 from vitarium.core.printable import printable
@@ -33,6 +40,7 @@ def query(
     ] = None,
     output: Annotated[Path | None, path_option("Write to a file, all or nothing.")] = None,
     json: Json = False,
+    csv: Csv = False,
     timeout: Annotated[
         float, option("Stop a query that takes longer; 0: never.", metavar="SECONDS")
     ] = TIMEOUT,
@@ -54,9 +62,11 @@ def query(
     from vitarium.zoo.query import Database
 
     database = Database(Zoo.open(directory).path, timeout=timeout)
-    output_format = _format("json" if json else format, output)
+    if json and csv:
+        raise InvalidInput("choose one of --json and --csv")
+    output_format = _format("json" if json else "csv" if csv else format, output)
     if not sql.strip():
-        describe(database, directory, as_json=output_format == "json")
+        describe(database, directory, output_format)
     elif output:
         files.write(output, _PIECES[output_format](database, sql))
     elif output_format == "csv":
@@ -73,7 +83,7 @@ def query(
             print("no rows")
 
 
-def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
+def describe(database: "Database", directory: Path, output_format: Format) -> None:
     """Print what can be asked: tables, number of rows, columns with types and an example."""
     from vitarium.zoo._sql_names import quote
     from vitarium.zoo.query import EXAMPLE
@@ -89,8 +99,11 @@ def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
                 for (column, kind), example in zip(columns.items(), values[1:], strict=True)
             ],
         }
-    if as_json:
+    if output_format == "json":
         print_json(tables)
+        return
+    if output_format == "csv":
+        print_csv([{"table": n, **c} for n, table in tables.items() for c in table["columns"]])
         return
     for name, description in tables.items():
         print_rows(description["columns"], title=f"{name}: {description['rows']:,} rows")

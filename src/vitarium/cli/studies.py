@@ -1,6 +1,7 @@
 """`vitarium study NAME`: a command for every registered study, with its settings as options."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,9 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
-from vitarium.cli._options import path_argument, path_option
-from vitarium.cli._progress import progress_bar
+from vitarium.cli._options import argument, path_argument, path_option
+from vitarium.cli._progress import progress_bar, resumable
+from vitarium.cli._tables import csv_text
+from vitarium.core import files
+from vitarium.core.file_faults import check_writable
+from vitarium.core.filenames import file_name
 from vitarium.core.terminal import Terminal, print_line
 
 if TYPE_CHECKING:
@@ -19,7 +25,16 @@ if TYPE_CHECKING:
 SETTINGS = "Settings of this study"
 _FIGURES = "Write every figure as PNG and SVG, too, for a paper."
 Figures = Annotated[Path | None, path_option(_FIGURES, metavar="DIR")]
+Csv = Annotated[Path | None, path_option("Write every table as CSV, too.", metavar="DIR")]
 Page = Annotated[Path, path_option("The page: one file that opens without a network.")]
+StudyModels = Annotated[
+    list[str] | None,
+    argument(
+        "Of a zoo, only these models: ids, or their first digits.",
+        metavar="MODEL",
+        autocompletion=completion.models,
+    ),
+]
 ZooOrWeights = Annotated[
     Path, path_argument("A zoo's folder, or one with files of weights.", metavar="DIR")
 ]
@@ -59,8 +74,10 @@ def _command(plugin: "Plugin") -> Any:
     runs_models = plugin.facts["of"] == "zoo"
     parameters: dict[str, tuple[Any, Any]] = {
         "directory": (options.ZooFolder if runs_models else ZooOrWeights, inspect.Parameter.empty),
+        "models": (StudyModels, None),
         "out": (Page, Path(f"{plugin.name}.html")),
         "figures": (Figures, None),
+        "csv": (Csv, None),
         "where": (options.Where, ""),
         **(_RUNNING if runs_models else {}),
         "set_": (options.Settings, None),
@@ -105,11 +122,15 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
     names = ("out", "figures", "where", *_RUNNING)
     common = {name: values[name] for name in names if name in values}
-    with progress_bar("opening", transient=True) as progress:
+    if values["csv"] is not None:
+        check_writable(values["csv"])
+    measured = f"Numbers that were measured are kept in {values['directory']}"
+    with resumable(measured), progress_bar("opening", transient=True) as progress:
         result = study(
             values["directory"],
             plugin.name,
             exports=exports,
+            models=values["models"] or None,
             progress=progress,
             **common,
             **_settings_of(plugin, values),
@@ -117,5 +138,15 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     for line in (*result.sentences, *result.tables.terminal):
         print_line(line)
     written = f", {len(result.figures)} figures to {values['figures']}" if result.figures else ""
+    if values["csv"] is not None:
+        for title in result:
+            text = csv_text([list(result[title].columns), *result[title].itertuples(index=False)])
+            files.write(values["csv"] / f"{file_name(_plain(title))}.csv", text.encode())
+        written += f", {len(list(result))} tables to {values['csv']}"
     written += "".join(f", {name} to {path}" for name, path in exports.items())
     Terminal(stderr=True, soft_wrap=True).print(f"page written to {result.page}{written}")
+
+
+def _plain(title: str) -> str:
+    """A table's title as a name of a file: small letters, and hyphens between words."""
+    return "-".join(re.findall(r"\w+", title.lower()))

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
+from vitarium.cli import _completion as completion
 from vitarium.cli._models import SCORED, for_people, print_models
 from vitarium.cli._options import Csv, Json, Where, ZooFolder, argument, option
 from vitarium.cli._tables import print_json, print_rows
@@ -21,6 +22,7 @@ def ls(
             "Sort by columns; -COLUMN: largest first.",
             metavar="COLUMN[,COLUMN]",
             show_default=False,
+            autocompletion=completion.columns,
         ),
     ] = "",
     columns: Annotated[
@@ -30,6 +32,7 @@ def ls(
             "in which the models differ, as far as the terminal is wide.",
             metavar="COLUMN[,COLUMN]|all",
             show_default=False,
+            autocompletion=completion.columns,
         ),
     ] = "",
     limit: Annotated[
@@ -99,7 +102,9 @@ def _all_of(zoo: Zoo, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show(
     directory: ZooFolder,
-    model: Annotated[str, argument("A model's id, or its first digits.")],
+    model: Annotated[
+        str, argument("A model's id, or its first digits.", autocompletion=completion.models)
+    ],
     json: Json = False,
     csv: Csv = False,
 ) -> None:

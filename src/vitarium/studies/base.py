@@ -20,7 +20,7 @@ __all__ = ["Figure", "Population", "Progress", "Section", "Sentences", "Table", 
 F = TypeVar("F", bound=Callable[..., Tables])
 RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "directory", "name", "out", "figures", "exports", "set")
 RUNNER_OPTIONS += ("help", "models", "where", "split", "num_images", "device", "data_dir")
-RUNNER_OPTIONS += ("progress",)
+RUNNER_OPTIONS += ("progress", "csv")
 """Of `vitarium.study` and `vitarium study`: no setting of a study is called like one of them."""
 
 
