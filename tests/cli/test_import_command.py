@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-
-from vitarium.zoo import Zoo
+from timm.models.vision_transformer import VisionTransformer
 
 
 def test_a_published_zoo_is_imported_and_again_skipped(vitarium, published, tmp_path):
@@ -67,13 +66,41 @@ def test_bad_input_is_one_message_and_status_2(vitarium, published, tmp_path, ar
     assert not (tmp_path / "zoo").exists()
 
 
-def test_a_dangerous_file_is_named_and_what_came_before_is_kept(vitarium, published, tmp_path):
-    place = published / "finetuning/sl_seed_42/ft_lr_0.001/checkpoint_000000/checkpoints"
-    torch.save(torch.nn.Linear(2, 2), place)
-    status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_dangerous_file_is_named_before_anything_is_written(vitarium, published, tmp_path, dry):
+    file = published / "finetuning/sl_seed_42/ft_lr_0.001/checkpoint_000000/checkpoints"
+    torch.save(torch.nn.Linear(2, 2), file)
+    options = ["--dry-run"] if dry else ["--zoo", tmp_path / "zoo"]
+    status, _, err = vitarium("import", published, *options)
     assert status == 1
-    assert f"error: {place} was not read: reading it would run code" in err
-    assert Zoo.open(tmp_path / "zoo").models()["status"].tolist() == ["finished"] * 2
+    assert f"error: {file} was not read: reading it would run code" in err
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_file_without_a_table_is_imported_and_what_was_inferred_is_printed(vitarium, tmp_path):
+    sizes = {"img_size": 32, "embed_dim": 192, "depth": 12, "num_heads": 3}
+    weights = VisionTransformer(**sizes, num_classes=5).state_dict()
+    for name in "abcd":
+        torch.save({"model": weights, "epoch": ord(name)}, tmp_path / f"{name}.pth")
+    inferred = (
+        "vit_tiny_patch16_224 img_size=32, 5 outputs; assumed, as weights do not tell: 3 heads"
+    )
+    status, _, err = vitarium("import", tmp_path / "a.pth", "--zoo", tmp_path / "zoo")
+    assert status == 0, err
+    assert f"a: architecture inferred from names and shapes: {inferred}" in " ".join(err.split())
+    status, out, err = vitarium("import", tmp_path, "--dry-run", "--json")
+    assert status == 0, err
+    assert [row["architecture"] for row in json.loads(out)] == ["vit_tiny_patch16_224"] * 4
+
+
+def test_a_dry_run_finds_weights_that_do_not_fit(vitarium, tmp_path):
+    weights = VisionTransformer(img_size=32, embed_dim=48, depth=1, num_heads=3).state_dict()
+    torch.save(weights, tmp_path / "a.pth")
+    status, _, err = vitarium(
+        "import", tmp_path, "--dry-run", "--set", "architecture=vit_tiny_patch16_224"
+    )
+    assert status == 1
+    assert "do not fit the architecture" in err
 
 
 def test_ctrl_c_says_that_it_goes_on(vitarium, published, tmp_path, monkeypatch):

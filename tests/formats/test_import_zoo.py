@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +10,20 @@ import torch
 from vitarium import merge
 from vitarium.blueprint import ImportedSpec
 from vitarium.core import registry
-from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName, ZooInUse
+from vitarium.core.errors import (
+    CorruptFile,
+    DiskFull,
+    IncompatibleWeights,
+    InvalidInput,
+    UnknownName,
+    UntrustedFile,
+    ZooInUse,
+)
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.import_zoo import find_models, import_zoo, parents_first
 from vitarium.formats.weights import fingerprint
 from vitarium.testing import check_importer
-from vitarium.zoo import Zoo
+from vitarium.zoo import ModelFolder, Zoo
 from vitarium.zoo.lock import held
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
@@ -197,6 +206,120 @@ def test_weights_that_do_not_fit_are_an_error_that_leaves_nothing(
     with pytest.raises(IncompatibleWeights, match=rf"bad \(t.csv, row 7\), epoch 0: .*{message}"):
         imported(bad)
     assert not Zoo.open(tmp_path / "zoo").ids()
+
+
+class Unreadable:
+    """Weights of a number of epochs, of which one cannot be read."""
+
+    def __init__(self, bad, error):
+        self.bad, self.error = bad, error
+
+    def model(self, name="a", count=4):
+        epochs = [ForeignEpoch(n, {}, lambda n=n: self.load(n)) for n in range(count)]
+        return ForeignModel(name, "s", epochs, 2)
+
+    def load(self, number):
+        if number == self.bad:
+            raise self.error
+        return {"a": torch.full((2,), float(number))}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CorruptFile(Path("w"), "cut off"),
+        UntrustedFile(Path("w"), "code"),
+        IncompatibleWeights("other"),
+        InvalidInput("a pointer"),
+    ],
+)
+def test_a_model_that_fails_at_a_later_epoch_leaves_nothing_and_the_ones_before_stay(
+    imported, tmp_path, error
+):
+    source = Unreadable(2, error)
+    with pytest.raises(type(error)):
+        imported(model("whole"), source.model())
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.models()["status"].tolist() == ["finished"]
+    assert len(list((tmp_path / "zoo" / "models").iterdir())) == 1
+    source.bad = None
+    ids = imported(model("whole"), source.model())
+    assert [zoo.folder(id).status for id in ids] == ["finished", "finished"]
+    assert [zoo.state_dict(ids[1], n)["a"][0] for n in range(4)] == [0, 1, 2, 3]
+
+
+def test_what_an_earlier_import_began_stays_when_a_later_epoch_fails(imported, tmp_path):
+    class StopAfterTwo:
+        def step(self, task, done, total):
+            if done == 2:
+                raise KeyboardInterrupt
+
+    source = Unreadable(3, CorruptFile(Path("w"), "cut off"))
+    source.bad = None
+    with pytest.raises(KeyboardInterrupt):
+        imported(source.model(count=5), progress=StopAfterTwo())
+    source.bad = 3
+    with pytest.raises(CorruptFile):
+        imported(source.model(count=5))
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert [len(zoo.folder(id).epochs()) for id in zoo.ids()] == [3]
+
+
+def test_a_full_disk_keeps_what_can_be_resumed(imported, tmp_path, monkeypatch):
+    commit, source = ModelFolder.commit, Unreadable(None, None)
+
+    def full(folder, number, *arguments, **options):
+        if number == 2:
+            raise DiskFull(folder.path)
+        commit(folder, number, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ModelFolder, "commit", full)
+        with pytest.raises(DiskFull):
+            imported(source.model())
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert [len(zoo.folder(id).epochs()) for id in zoo.ids()] == [2]
+    (id,) = imported(source.model())
+    assert zoo.folder(id).status == "finished"
+
+
+def test_all_shapes_are_compared_before_anything_is_written(imported, tmp_path):
+    tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "num_heads": 2, "depth": 1}
+    built = registry.choose("architecture", "vit", **tiny)
+    weights = built(3).state_dict()
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    wrong = shapes | {"norm.weight": torch.Size([7])}
+    epochs = [
+        ForeignEpoch(n, {}, lambda: dict(weights), lambda n=n: wrong if n == 5 else shapes)
+        for n in (1, 5, 9)
+    ]
+    bad = ForeignModel("bad", "s", epochs, 3, architecture=built)
+    with pytest.raises(IncompatibleWeights, match=r"bad, epoch 5: .*norm.weight is \[7\]"):
+        imported(model("good"), bad)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_dtype_that_cannot_be_stored_names_model_epoch_and_tensor(imported, tmp_path):
+    weights = {"x": torch.ones(2, dtype=torch.complex64)}
+    with pytest.raises(InvalidInput, match=r"m \(t.csv, row 2\), epoch 1: x is of torch.complex64"):
+        imported(model("m", weights=weights, where="t.csv, row 2"))
+
+
+def test_a_wrapper_that_was_not_told_is_named_with_the_setting(imported):
+    tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "num_heads": 2, "depth": 1}
+    built = registry.choose("architecture", "vit", **tiny)
+    weights = {f"tower.{name}": tensor for name, tensor in built(3).state_dict().items()}
+    epochs = [ForeignEpoch(0, {}, lambda: dict(weights))]
+    with pytest.raises(IncompatibleWeights, match=r"begin with 'tower\.'; --set prefix=tower"):
+        imported(ForeignModel("m", "s", epochs, 3, architecture=built))
+
+
+def test_a_fallback_is_taken_only_where_no_other_format_is_recognized(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_plugins", {**registry._plugins, "importer": {}})
+    importer("any", detects=lambda source: True, fallback=True)(lambda config, source: [model("a")])
+    assert find_models(tmp_path).importer == "any"
+    importer("special", detects=lambda source: True)(lambda config, source: [model("a")])
+    assert find_models(tmp_path).importer == "special"
 
 
 def test_another_writer_is_waited_for_or_named(imported, tmp_path):

@@ -1,17 +1,30 @@
 """Foreign weights are untrusted: what runs code, lies or leads elsewhere is refused and named."""
 
 import argparse
+import collections
+import datetime
+import enum
+import json
 import os
+import pathlib
 import pickle
+import subprocess
 import zipfile
 from functools import partial
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from vitarium.core.errors import CorruptFile, NotReadable, UntrustedFile
-from vitarium.formats.weights import read_shapes, read_weights
+from vitarium.core.errors import CorruptFile, InvalidInput, NotReadable, UntrustedFile
+from vitarium.formats.weights import (
+    read_shapes,
+    read_state_dict,
+    read_state_dict_shapes,
+    read_weights,
+)
+from vitarium.lineage.files.weight_files import SafetensorsFile
 
 MAPPED = partial(read_weights, mapped=True)
 READERS = pytest.mark.parametrize("read", [read_weights, MAPPED, read_shapes])
@@ -107,13 +120,17 @@ def test_a_view_that_claims_more_than_there_is_is_refused(tmp_path, read):
         (torch.ones(2), "Tensor"),
         ({}, "dict"),
         ({"epoch": 3}, "'epoch' is a int"),
-        ({3: torch.ones(1)}, "3 is a Tensor"),
-        ({"a": torch.eye(2).to_sparse()}, "not a dense tensor"),
+        ({3: torch.ones(1)}, "key is 3, no name"),
+        ({"a": torch.eye(2).to_sparse()}, "a is not a dense tensor"),
+        (
+            {"a": torch.ones(1, dtype=torch.complex64)},
+            "a is of torch.complex64, which no checkpoint",
+        ),
     ],
 )
 def test_what_holds_no_tensors_by_name_is_an_error(tmp_path, read, content, message):
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(CorruptFile, match=message):
+    with pytest.raises(InvalidInput, match=rf"w\.pt.*{message}"):
         read(tmp_path / "w.pt", tmp_path)
 
 
@@ -134,10 +151,11 @@ def test_timms_training_checkpoints_are_read_out_of_their_wrapping(tmp_path, kin
     weights = {"a": torch.randn(3, 2), "b": torch.ones(4, dtype=torch.bfloat16)}
     content = {"epoch": 3, "arch": "x", "state_dict": weights, "args": argparse.Namespace(lr=0.1)}
     dumps(content, tmp_path / "w.pth", kind)
-    read = read_weights(tmp_path / "w.pth", tmp_path, wrapped_in=("state_dict",))
-    assert all(torch.equal(read[name], weights[name]) for name in weights)
-    shapes = read_shapes(tmp_path / "w.pth", tmp_path, wrapped_in=("state_dict",))
-    assert shapes == {"a": (3, 2), "b": (4,)}
+    read = read_state_dict(tmp_path / "w.pth", tmp_path)
+    assert all(torch.equal(read.values[name], weights[name]) for name in weights)
+    assert read.architecture == "x"
+    shapes = read_state_dict_shapes(tmp_path / "w.pth", tmp_path)
+    assert shapes.values == {"a": (3, 2), "b": (4,)}
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
@@ -173,3 +191,164 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, read, monke
     monkeypatch.setattr(os, "access", lambda path, right: right != os.R_OK)
     with pytest.raises(NotReadable, match=r"file\.pt"):
         read(path, tmp_path)
+
+
+# Objects beside the weights
+
+
+class Settings(dict):
+    """As Lightning's AttributeDict: a dictionary with attributes."""
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+BESIDE = {
+    "namespace": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("out")),
+    "path": pathlib.PurePosixPath("out"),
+    "score": numpy.float64(0.9),
+    "array": numpy.arange(3.0),
+    "random state": numpy.random.default_rng(0).bit_generator.state,
+    "settings": Settings(lr=0.1, path=pathlib.PurePosixPath("out")),
+    "defaultdict": collections.defaultdict(list, a=[1]),
+    "date": datetime.datetime(2026, 1, 1),
+    "enum": Color.RED,
+    "function": os.path.join,
+    "module": torch.nn.Linear(2, 2),
+    "schedule": torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.ones(1)], 0.1), 3),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_objects_beside_the_weights_are_skipped_and_import_nothing(tmp_path, what, kind, mapped):
+    if (what, kind) == ("module", "legacy"):
+        pytest.skip("the old format has a module's source code beside it, which torch refuses")
+    weights = {"a": torch.randn(3, 2)}
+    dumps({"state_dict": weights, "beside": BESIDE[what]}, tmp_path / "w.ckpt", kind)
+    read = read_state_dict(tmp_path / "w.ckpt", tmp_path, mapped=mapped).values
+    assert read.keys() == {"a"}
+    assert torch.equal(read["a"], weights["a"])
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("function", [subprocess.getoutput, eval, exec, os.system, __import__])
+def test_code_beside_the_weights_is_never_run(tmp_path, kind, function):
+    mark = tmp_path / "run"
+
+    class Beside:
+        def __reduce__(self):
+            code = f"open({str(mark)!r}, 'w')"
+            return function, (code if function in (eval, exec) else f"touch {mark}",)
+
+    content = {"x": Beside()} if kind == "pickle" else {"state_dict": {"a": torch.ones(1)}}
+    dumps(content | {"x": Beside()}, tmp_path / "w.pth", kind)
+    if kind == "pickle" or function is os.system:  # torch never allows the module os
+        with pytest.raises(UntrustedFile, match="run code"):
+            read_state_dict(tmp_path / "w.pth", tmp_path)
+    else:
+        assert read_state_dict(tmp_path / "w.pth", tmp_path).values.keys() == {"a"}
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_weights_in_an_object_of_an_unknown_class_are_refused_and_the_class_is_named(
+    tmp_path, kind
+):
+    for content in (
+        {"state_dict": {"a": numpy.ones(2)}},
+        {"state_dict": {"a": torch.ones(2), "b": argparse.Namespace()}},
+        argparse.Namespace(state_dict={"a": torch.ones(2)}),
+    ):
+        dumps(content, tmp_path / "w.pth", kind)
+        with pytest.raises(
+            UntrustedFile, match=r"run code: it names (numpy|argparse).*state_dict\(\)"
+        ):
+            read_state_dict(tmp_path / "w.pth", tmp_path)
+
+
+def test_no_class_that_a_pickle_names_stays_allowed(tmp_path):
+    before = torch.serialization.get_safe_globals()
+    dumps(
+        {"state_dict": {"a": torch.ones(1)}, "x": argparse.Namespace()}, tmp_path / "w.pth", "zip"
+    )
+    read_state_dict(tmp_path / "w.pth", tmp_path)
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_program_of_torchscript_is_refused(tmp_path):
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(tmp_path / "w.pt")
+    with pytest.raises(UntrustedFile, match="TorchScript"):
+        read_weights(tmp_path / "w.pt", tmp_path)
+
+
+@READERS
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.safetensors.index.json"])
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path, read, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(InvalidInput, match=rf"{name} is a Git LFS pointer.*run `git lfs pull`"):
+        read(tmp_path / name, tmp_path)
+
+
+@READERS
+def test_a_safetensors_file_without_metadata_and_one_with_null_are_read(tmp_path, read):
+    save_file({"a": torch.ones(2)}, tmp_path / "w.safetensors")
+    content = (tmp_path / "w.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = b'{"__metadata__":null,' + content[8 : 8 + length].strip()[1:]
+    whole = len(header).to_bytes(8, "little") + header + content[8 + length :]
+    (tmp_path / "null.safetensors").write_bytes(whole)
+    assert read(tmp_path / "null.safetensors", tmp_path).keys() == {"a"}
+    assert list(SafetensorsFile(tmp_path / "null.safetensors")) == ["a"]
+
+
+@READERS
+def test_a_dtype_that_cannot_be_stored_is_named_with_tensor_and_file(tmp_path, read):
+    save_file({"a": torch.ones(2, dtype=torch.complex64)}, tmp_path / "w.safetensors")
+    with pytest.raises(InvalidInput, match=r"w\.safetensors: a is of C64"):
+        read(tmp_path / "w.safetensors", tmp_path)
+
+
+# Shards
+
+
+def sharded(folder, weights, kind="safetensors"):
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    table = {}
+    for number, (name, tensor) in enumerate(weights.items(), 1):
+        table[name] = f"{stem}-{number:05}-of-{len(weights):05}.{kind}"
+        save = save_file if kind == "safetensors" else torch.save
+        save({name: tensor}, folder / table[name])
+    index = folder / f"{stem}.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_shards_are_one_model_by_their_index(tmp_path, kind):
+    weights = {"a": torch.randn(3, 2), "b": torch.randn(4)}
+    index = sharded(tmp_path, weights, kind)
+    read = read_state_dict(index, tmp_path).values
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+    assert read_shapes(index, tmp_path) == {"a": (3, 2), "b": (4,)}
+
+
+@READERS
+def test_an_index_that_does_not_fit_its_shards_is_an_error(tmp_path, read):
+    index = sharded(tmp_path, {"a": torch.ones(2), "b": torch.ones(1)})
+    shard = tmp_path / "model-00002-of-00002.safetensors"
+    save_file({"other": torch.ones(1)}, shard)
+    with pytest.raises(
+        CorruptFile, match=r"00002.safetensors: it has no b, which .*index.json says"
+    ):
+        read(index, tmp_path)
+    shard.unlink()
+    with pytest.raises(CorruptFile, match=r"00002.safetensors: the file is missing"):
+        read(index, tmp_path)
+    for table in ({}, [], {"weight_map": {"a": "../x.safetensors"}}, {"weight_map": {"a": 3}}):
+        index.write_text(json.dumps(table))
+        with pytest.raises(CorruptFile, match="weight_map"):
+            read(index, tmp_path)

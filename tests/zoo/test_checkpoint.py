@@ -3,6 +3,7 @@
 import json
 import mmap
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from vitarium.core.errors import CorruptFile, InvalidInput, UnknownName
 from vitarium.core.files import digest, write_lines
+from vitarium.formats.weights import fingerprint
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.description import DTYPES, Base
 from vitarium.zoo.checkpoint import LONGEST_CHAIN, MAX_DEPTH, Checkpoint
@@ -79,6 +81,44 @@ def test_what_is_written_comes_back_bit_for_bit(folder):
         assert list(opened) == list(expected)
     assert contents[1] == contents[2], "the content is the same however it is stored"
     assert contents[0] != contents[1]
+
+
+LAYOUTS = {
+    "one number with a stride": lambda t: t.reshape(1, -1)[:, 0],
+    "one number of two strides": lambda t: t.as_strided((1, 1), (7, 5)),
+    "no dimension": lambda t: t.as_strided((), (), 3),
+    "every second": lambda t: t[::2],
+    "transposed": lambda t: t.reshape(4, 6).T,
+    "channels last": lambda t: t.reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
+    "expanded": lambda t: t[:1].expand(3, 2),
+    "a column": lambda t: t.reshape(4, 6)[:, 2],
+    "no rows": lambda t: t.reshape(4, 6)[:0],
+    "no columns, turned": lambda t: t.reshape(4, 6)[:, :0].T,
+    "an offset": lambda t: t[5:9],
+    "flipped": lambda t: t.flip(0),
+    "overlapping": lambda t: t.as_strided((3, 4), (2, 1)),
+    "a parameter": lambda t: torch.nn.Parameter(t)[::3],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("plain", [False, True])
+def test_tensors_of_any_layout_in_memory_are_stored(folder, layout, dtype, plain):
+    tensor = LAYOUTS[layout](torch.arange(24, dtype=torch.float32).to(dtype))
+    expected = torch.tensor(tensor.tolist(), dtype=dtype).reshape(tensor.shape)
+    write = folder.write_plain if plain else partial(folder.write, bases=[])
+    content = write(0, {"a": tensor})
+    read = folder.open(0, content)["a"]
+    assert same({"a": read}, {"a": expected})
+    assert fingerprint({"a": tensor}) == fingerprint({"a": expected})
+
+
+def test_a_lazy_negation_is_stored_as_the_numbers_that_it_stands_for(folder):
+    values = torch.complex(torch.arange(4.0), torch.arange(1.0, 5.0)).conj().imag
+    assert values.is_neg()
+    read = folder.open(0, folder.write(0, {"a": values}, []))["a"]
+    assert read.tolist() == [-1.0, -2.0, -3.0, -4.0]
 
 
 def test_a_difference_is_smaller_and_an_equal_tensor_takes_no_bytes(folder):

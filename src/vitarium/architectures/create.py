@@ -18,17 +18,26 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.
     `overrides` are settings of the architecture; for a model of timm, parameters of its class.
     Raises UnknownName with the nearest name there is, and InvalidConfig.
     """
+    values = named_architecture(name)
+    plugin = registry.get("architecture", values.pop("name"))
+    return plugin.function(plugin.config.read({**values, **overrides}), num_classes)
+
+
+def named_architecture(name: str) -> dict[str, Any]:
+    """The architecture's `name` and settings, of a registered one, a preset, or a model of timm.
+
+    Raises UnknownName with the nearest name there is.
+    """
     architectures = registry.plugins("architecture")
     presets = {
-        preset: (plugin, settings)
+        preset: {"name": plugin.name, **settings}
         for plugin in architectures.values()
         for preset, settings in (plugin.facts["presets"] or {}).items()
     }
-    named = presets | {key: (plugin, {}) for key, plugin in architectures.items()}
-    if name in named:
-        plugin, settings = named[name]
-    elif timm.is_model(name):
-        plugin, settings = architectures["timm"], {"model": name}
-    else:
-        raise UnknownName("model", name, [*architectures, *presets, *timm.list_models()])
-    return plugin.function(plugin.config.read({**settings, **overrides}), num_classes)
+    if name in architectures:
+        return {"name": name}
+    if name in presets:
+        return presets[name]
+    if timm.is_model(name):
+        return {"name": "timm", "model": name}
+    raise UnknownName("model", name, [*architectures, *presets, *timm.list_models()])

@@ -1,5 +1,6 @@
 """`vitarium import`: models that others trained, into a zoo."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from vitarium.core.terminal import Terminal, print_note
 
 if TYPE_CHECKING:
     from vitarium.formats.import_zoo import ForeignZoo, ModelImported
+
+_MAX_NAMES = 3  # of models with the same note
 
 
 def import_(
@@ -42,12 +45,15 @@ def import_(
 
     Examples:
 
+      vitarium import my_vit.pth --zoo my-zoo
+
       vitarium import published-zoo --dry-run
 
       vitarium import published-zoo --zoo my-zoo
 
       vitarium import checkpoints --zoo my-zoo --importer checkpoint_table --set table=models.csv
     """
+    from vitarium.formats._weight_checks import check_weights
     from vitarium.formats.import_zoo import find_models, import_zoo
 
     foreign = find_models(source, importer=importer, **options.parsed(settings))
@@ -55,6 +61,8 @@ def import_(
         title = f"{foreign.source}: {len(foreign.models)} models ({foreign.importer})"
         print_rows(_rows(foreign), title=title, as_json=json, as_csv=csv)
         _print_notes(foreign)
+        with progress_bar(unit="models") as progress:
+            check_weights(foreign.models, progress, read=True)
         return
     if zoo is None:
         raise InvalidInput(
@@ -104,9 +112,13 @@ def _rows(foreign: "ForeignZoo") -> list[dict[str, object]]:
 
 def _print_notes(foreign: "ForeignZoo") -> None:
     """Print everything that the importer found missing or broken."""
-    notes = [
-        (model.name, note) for model in (*foreign.models, *foreign.empty) for note in model.notes
-    ]
-    notes += [(model.name, "no weights were kept; it is left out") for model in foreign.empty]
-    for name, note in notes:
-        print_note(f"{name}: {note}", style="yellow")
+    names: dict[str, list[str]] = defaultdict(list)
+    for model in (*foreign.models, *foreign.empty):
+        for note in model.notes:
+            names[note].append(model.name)
+    for model in foreign.empty:
+        if not any(note.startswith("left out") for note in model.notes):
+            names["no weights were kept; it is left out"].append(model.name)
+    for note, models in names.items():
+        more = f" and {len(models) - _MAX_NAMES} more" if len(models) > _MAX_NAMES else ""
+        print_note(f"{', '.join(models[:_MAX_NAMES])}{more}: {note}", style="yellow")

@@ -11,11 +11,12 @@ iteration. Where neither fits, but folders counted from zero would, the user has
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.formats._published_keys import is_contrastive, metric_name
 from vitarium.formats.base import ForeignEpoch
-from vitarium.formats.weights import check_place, read_weights
+from vitarium.formats.weights import check_place, read_shapes, read_weights
 
 CONFIGURATIONS = ("config.json", "params.json")
 WEIGHTS = "checkpoints"
@@ -37,7 +38,17 @@ checkpoint_dir_name
 """
 BOOKKEEPING = frozenset(_RAY_KEYS.split())
 """What Ray itself writes into every line; it tells of machines, not of models."""
-Names = Callable[[dict[str, Tensor], Path], dict[str, Tensor]]
+_Value = TypeVar("_Value", Tensor, torch.Size)
+
+
+class Names(Protocol):
+    """Gives tensors, or their shapes, other names."""
+
+    def __call__(self, weights: dict[str, _Value], file: Path, /) -> dict[str, _Value]: ...
+
+
+def _same(weights: dict[str, _Value], file: Path) -> dict[str, _Value]:
+    return weights
 
 
 class Trials(Config):
@@ -85,18 +96,22 @@ class Trial(NamedTuple):
     def last_weights(self) -> Path | None:
         return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
 
-    def epochs(self, names: Names = lambda weights, file: weights) -> list[ForeignEpoch]:
+    def epochs(self, names: Names = _same) -> list[ForeignEpoch]:
         """Every iteration of which there is a line or a checkpoint, its weights renamed."""
         contrastive = is_contrastive(self.config)
 
         def load(file: Path) -> dict[str, Tensor]:
             return names(read_weights(file, self.root), file)
 
+        def shapes(file: Path) -> dict[str, torch.Size]:
+            return names(read_shapes(file, self.root), file)
+
         epochs = []
         for number in sorted({*self.lines, *self.checkpoints}):
             line, file = self.lines.get(number, {}), self.checkpoints.get(number)
             metrics = {metric_name(k, contrastive=contrastive): v for k, v in line.items()}
-            epochs.append(ForeignEpoch(number, metrics, partial(load, file) if file else None))
+            readers = (partial(load, file), partial(shapes, file)) if file else (None, None)
+            epochs.append(ForeignEpoch(number, metrics, *readers))
         return epochs
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.registry import Section, contract, register
@@ -20,7 +20,10 @@ class ForeignEpoch:
     metrics: Mapping[str, float]
     load: Callable[[], dict[str, Tensor]] | None
     """Gives weights under the names of `ForeignModel.architecture` (timm's), or the file's own
-    without one, and raises UntrustedFile or CorruptFile; None: they were not kept."""
+    without one, and raises UntrustedFile, CorruptFile or InvalidInput; None: they were not kept."""
+    shapes: Callable[[], Mapping[str, Size]] | None = None
+    """Gives the shapes of what `load` gives, where that takes less; all of an import's are compared
+    with the architecture before anything is written."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def importer(
     name: str,
     *,
     detects: Callable[[Path], bool],
+    fallback: bool = False,
     paper: str = "",
     tiny: Mapping[str, Any] = {},
 ) -> Callable[[ImportFunction], ImportFunction]:
@@ -84,10 +88,12 @@ def importer(
     Args:
         detects: `source -> bool`, whether a folder or file has this format. Called on whatever the
             user names, also on what is not there, so it is cheap and raises nothing.
+        fallback: whether the format is taken only where no other importer detects its own.
         paper: of the zoo that has the format.
         tiny: settings for the contract test, `vitarium.testing.check_importer(name)`.
     """
-    return register("importer", name, detects=detects, paper=paper, tiny=tiny)
+    facts: dict[str, Any] = {"detects": detects, "fallback": fallback}
+    return register("importer", name, **facts, paper=paper, tiny=tiny)
 
 
 def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:

@@ -1,21 +1,25 @@
 """Bring a folder of someone else's models into a zoo; the formats are in `importers/`."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.core import files, registry
 from vitarium.core.config import InvalidConfig
-from vitarium.core.devices import meta_device
-from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.errors import (
+    CorruptFile,
+    IncompatibleWeights,
+    InvalidInput,
+    NotReadable,
+    UntrustedFile,
+)
 from vitarium.core.file_faults import reading
 from vitarium.core.printable import encodable
 from vitarium.core.progress import SILENT, Progress
+from vitarium.formats._weight_checks import check_weights, expected_shapes, read_epoch
 from vitarium.formats.base import ForeignEpoch, ForeignModel
 from vitarium.formats.weights import fingerprint
 from vitarium.zoo import About, ModelFolder, Zoo
@@ -74,9 +78,10 @@ def import_zoo(
         progress: counts epochs; the task is the model's name.
         listener: is called after each model.
 
-    Returns the ids, parents first. Raises UnknownName, InvalidConfig and InvalidInput before
-    anything is written; ZooInUse; UntrustedFile, CorruptFile and IncompatibleWeights for weights
-    that cannot be read, after what came before them is in the zoo.
+    Returns the ids, parents first. Raises UnknownName, InvalidConfig, InvalidInput, and what
+    `check_weights` raises, before anything is written; ZooInUse; UntrustedFile, CorruptFile and
+    IncompatibleWeights for weights that turn out to be unreadable later: the models before are then
+    in the zoo, and of that model there is nothing.
     """
     if isinstance(source, ForeignZoo):
         foreign = source
@@ -91,15 +96,17 @@ def import_zoo(
                 f"{child} descends from {parent}, which is neither in {foreign.source} nor in the "
                 "zoo; import it first, or let such models have no parent with --orphans"
             )
+    check_weights(foreign.models, progress)
     opened = zoo if isinstance(zoo, Zoo) else Zoo.create(zoo)
     done = 0
     with held(opened.path, wait=wait):
         for model in foreign.models:
             spec = _spec(foreign.importer, model, ids.get(model.parent or ""), opened)
-            new = 0
-            for is_new in _write_epochs(model, spec, opened.folder(spec.id)):
-                done, new = done + 1, new + is_new
-                progress.step(model.name, done, foreign.epochs)
+            new, folder = 0, opened.folder(spec.id)
+            with _removed_on_failure(folder):
+                for is_new in _write_epochs(model, spec, folder):
+                    done, new = done + 1, new + is_new
+                    progress.step(model.name, done, foreign.epochs)
             ids[model.name] = spec.id
             listener(ModelImported(model, spec.id, bool(new)))
     opened.models()  # leaves the index up to date
@@ -149,7 +156,9 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
 def _recognized(source: Path) -> str:
     """The one importer whose format it is. Raises InvalidInput where there is none, or several."""
     plugins = registry.plugins("importer").values()
-    names = [plugin.name for plugin in plugins if plugin.facts["detects"](source)]
+    detected = [plugin for plugin in plugins if plugin.facts["detects"](source)]
+    specific = [plugin for plugin in detected if not plugin.facts["fallback"]]
+    names = [plugin.name for plugin in specific or detected]
     if len(names) == 1:
         return names[0]
     if names:
@@ -178,11 +187,7 @@ def _imported_before(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
 
 def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) -> Iterator[bool]:
     """Write the epochs that are missing; yields for each epoch whether it was."""
-    expected = None
-    if spec.imported.architecture is not None:
-        with meta_device():
-            built = spec.imported.build(model.num_outputs)
-        expected = {name: tensor.shape for name, tensor in built.state_dict().items()}
+    expected = expected_shapes(model)
     if folder.exists:
         folder.sweep()
     existing = {epoch.number for epoch in folder.epochs()}
@@ -190,13 +195,28 @@ def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) 
     for epoch in model.epochs:
         new = not complete and epoch.number not in existing
         if new:
-            weights = _read_epoch(model, epoch, expected) if epoch.load else None
+            weights = read_epoch(model, epoch, expected) if epoch.load else None
             if not folder.exists:  # once it is known that there is something to keep
                 folder.begin(spec, About(model.num_outputs, model.classes, {}))
             folder.commit(epoch.number, epoch.metrics, weights, None)
         yield new
     if model.finished and not complete:
         folder.finish("finished")
+
+
+@contextmanager
+def _removed_on_failure(folder: ModelFolder) -> Iterator[None]:
+    """Remove a model that was begun here and whose weights turn out to be unusable: nothing would
+    ever complete it. What another import began stays, and so does all on a full disk: the next
+    import takes it up."""
+    begun = not folder.exists
+    try:
+        yield
+    except (CorruptFile, IncompatibleWeights, InvalidInput, NotReadable, UntrustedFile):
+        if begun and folder.exists:
+            files.remove(folder.path / "model.json", root=folder.path.parent.parent)
+            files.discard(folder.path, root=folder.path.parent.parent)
+        raise
 
 
 def _last(model: ForeignModel) -> ForeignEpoch | None:
@@ -210,7 +230,7 @@ def _spec(importer: str, model: ForeignModel, parent: str | None, zoo: Zoo) -> I
     parent_epoch = model.parent_epoch if parent else None
     if parent and parent_epoch is None:
         parent_epoch, _ = zoo.folder(parent).checkpoint()
-    imported = _imported(importer, model, fingerprint(_read_epoch(model, last, None)))
+    imported = _imported(importer, model, fingerprint(read_epoch(model, last, None)))
     return ImportedSpec(
         stage=model.stage, parent=parent, parent_epoch=parent_epoch, imported=imported
     )
@@ -231,34 +251,3 @@ def _imported(importer: str, model: ForeignModel, weights: str) -> Imported:
         return Imported.read(values)
     except InvalidConfig as error:
         raise InvalidConfig(error.problems, f"{model.named} cannot be imported:") from None
-
-
-def _read_epoch(
-    model: ForeignModel, epoch: ForeignEpoch, expected: Mapping[str, torch.Size] | None
-) -> dict[str, Tensor]:
-    """An epoch's weights, each tensor with memory of its own. Raises IncompatibleWeights where they
-    do not fit the `expected` shapes (None: not checked), and what `epoch.load` raises."""
-    assert epoch.load
-    weights = dict(epoch.load())
-    if expected is not None and (misfit := _misfit(weights, expected)):
-        what = "these weights do not fit the architecture that it is said to have"
-        raise IncompatibleWeights(f"{model.named}, epoch {epoch.number}: {what}: {misfit}")
-    storages: set[int] = set()
-    for name, tensor in weights.items():
-        # tied tensors share memory in a pickle, but safetensors writes each by itself
-        storage = tensor.untyped_storage().data_ptr()
-        weights[name] = tensor.clone() if storage in storages else tensor
-        storages.add(storage)
-    return weights
-
-
-def _misfit(weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> str | None:
-    missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()
-    for names, problem in ((sorted(missing), "missing"), (sorted(unknown), "unknown")):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            return f"{', '.join(names[:3])}{more} {problem}"
-    for name, shape in sorted(expected.items()):
-        if weights[name].shape != shape:
-            return f"{name} is {list(weights[name].shape)}, not {list(shape)}"
-    return None

@@ -1,15 +1,16 @@
-"""Weights as others keep them: untrusted input, of which nothing is ever run. Pickles are read with
-`torch.load(weights_only=True)`: tensors, numbers, texts and their containers, and nothing else."""
+"""Weights as others keep them: untrusted input, of which nothing is ever run.
 
-import argparse
+`read_state_dict` is for files of any training program: it finds the model's tensors and undoes what
+they were wrapped in. `read_weights` gives all tensors under the file's own names, for formats that
+say what these are.
+"""
+
 import hashlib
 import os
-import pickle
-import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
@@ -17,62 +18,126 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitarium.core import files
-from vitarium.core.errors import CorruptFile, UntrustedFile
+from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
 from vitarium.core.file_faults import not_readable, resolved
-from vitarium.core.printable import encodable
+from vitarium.core.weight_suffixes import INDEX, SAFETENSORS
+from vitarium.formats._pickles import unpickled
+from vitarium.formats._state_dict import StateDictSettings, state_dict_in, tensors_of, unwrapped
+from vitarium.zoo._format.container import SIZES
+from vitarium.zoo._format.packing import flat_bytes
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-"""Of files that may hold weights; all but safetensors are pickles."""
-WRAPPED_IN = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
-"""Keys under which training programs keep the state dict in a pickle, the usual ones first."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_NO_SETTINGS = StateDictSettings()
+Value = TypeVar("Value", Tensor, torch.Size)
 
 
-def read_weights(
-    path: Path, root: Path, *, wrapped_in: Sequence[str] = (), mapped: bool = False
-) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a pickle (any other name), by their names. Raises
-    UntrustedFile, CorruptFile and NotReadable.
+class StateDict(NamedTuple, Generic[Value]):
+    """A model's tensors, or their shapes, by their names."""
+
+    values: dict[str, Value]
+    notes: list[str]
+    """What else could have been meant, and what was left out."""
+    architecture: str | None
+    """What the training program called it (`arch` of timm's checkpoints); it may say anything."""
+
+
+def read_weights(path: Path, root: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    """All tensors of a `.safetensors` file, of the shards of an index (`.safetensors.index.json`),
+    or of a pickle (any other name), by the file's names.
+
+    Raises UntrustedFile, CorruptFile, NotReadable, and InvalidInput for what holds no tensors.
 
     Args:
         root: the folder that is imported; a file outside of it is not read, whatever links say.
-        wrapped_in: keys under which a pickle may hold its state dict, e.g. "state_dict".
         mapped: leave a pickle's tensors (of PyTorch from 1.6) on disk until they are used.
     """
-    check_place(path, root)
-    if path.suffix != ".safetensors":
-        content = _unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
-        if isinstance(content, Mapping):
-            wrapped = (content[key] for key in wrapped_in if key in content)
-            content = next((inner for inner in wrapped if isinstance(inner, Mapping)), content)
-        return _tensors(content, path)
-    try:
-        with files.plain_path(path) as named:
-            return safetensors.torch.load_file(named)
-    except (SafetensorError, OSError) as error:
-        raise CorruptFile(path, str(error)) from None
+    if path.name.endswith(INDEX):
+        return {
+            k: t for shard in shards_of(path, root) for k, t in read_weights(shard, root).items()
+        }
+    if path.suffix == SAFETENSORS:
+        _check_dtypes(path, root)
+        return _loaded(path)
+    return tensors_of(_content(path, root, mapped=mapped), path)
 
 
-def read_shapes(path: Path, root: Path, *, wrapped_in: Sequence[str] = ()) -> dict[str, torch.Size]:
+def read_state_dict(
+    path: Path, root: Path, settings: StateDictSettings = _NO_SETTINGS, *, mapped: bool = False
+) -> StateDict[Tensor]:
+    """The model's tensors, without what they were wrapped in; see `read_weights` for the rest.
+
+    Raises InvalidInput, too, for a setting that cannot apply, and where only a setting tells which
+    of several models is meant.
+    """
+    if _is_pickle(path):
+        content = _content(path, root, mapped=mapped)
+        tensors, notes, ema = state_dict_in(content, path, settings)
+        name = content.get("arch")
+    else:
+        _check_applies(path, settings)
+        tensors, notes, ema, name = read_weights(path, root), [], False, None
+    ours, more = unwrapped(list(tensors), path, settings, ema=ema)
+    values = {short: tensors[before] for short, before in ours.items()}
+    return StateDict(values, [*notes, *more], name if isinstance(name, str) else None)
+
+
+def read_shapes(path: Path, root: Path) -> dict[str, torch.Size]:
     """Names and shapes of what `read_weights` reads, without reading it, where that is possible."""
-    if path.suffix != ".safetensors":
-        weights = read_weights(path, root, wrapped_in=wrapped_in, mapped=True)
-        return {name: tensor.shape for name, tensor in weights.items()}
-    check_place(path, root)
-    try:
-        with files.plain_path(path) as named, safe_open(named, framework="pt") as file:
-            return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CorruptFile(path, str(error)) from None
+    if path.name.endswith(INDEX):
+        return {
+            k: s for shard in shards_of(path, root) for k, s in read_shapes(shard, root).items()
+        }
+    if path.suffix == SAFETENSORS:
+        return _check_dtypes(path, root)
+    return {name: tensor.shape for name, tensor in read_weights(path, root, mapped=True).items()}
+
+
+def read_state_dict_shapes(
+    path: Path, root: Path, settings: StateDictSettings = _NO_SETTINGS
+) -> StateDict[torch.Size]:
+    """Names and shapes of what `read_state_dict` reads, as `read_shapes`."""
+    if _is_pickle(path):
+        tensors, notes, name = read_state_dict(path, root, settings, mapped=True)
+        return StateDict({key: tensor.shape for key, tensor in tensors.items()}, notes, name)
+    _check_applies(path, settings)
+    shapes = read_shapes(path, root)
+    ours, notes = unwrapped(list(shapes), path, settings)
+    return StateDict({short: shapes[before] for short, before in ours.items()}, notes, None)
+
+
+def shards_of(index: Path, root: Path) -> list[Path]:
+    """The files that a model is split into. Raises CorruptFile where one is missing, or has not the
+    tensors that the index says, UntrustedFile, and NotReadable."""
+    check_place(index, root)
+    listed = files.read_json(index)
+    table = listed.get("weight_map") if isinstance(listed, dict) else None
+    shards = set(table.values()) if isinstance(table, dict) and _are_texts(table) else set()
+    if not table or not shards or any(Path(shard).name != shard for shard in shards):
+        raise CorruptFile(index, "its weight_map does not name files of this folder")
+    paths = [index.parent / shard for shard in sorted(shards)]
+    for path in paths:
+        names = {name for name, shard in table.items() if shard == path.name}
+        if absent := sorted(names - read_shapes(path, root).keys()):
+            raise CorruptFile(path, f"it has no {absent[0]}, which {index.name} says is in it")
+    return paths
 
 
 def check_place(path: Path, root: Path) -> None:
-    """Raises UntrustedFile for what is outside of `root`, CorruptFile for no file, NotReadable."""
+    """Raises UntrustedFile for what is outside of `root`, CorruptFile for no file, NotReadable, and
+    InvalidInput for a pointer of Git LFS in a file's place."""
     if not resolved(path).is_relative_to(resolved(root)):
         raise UntrustedFile(path, f"it leads out of {root}; copy the file to where its link stands")
     if not path.is_file():
         raise CorruptFile(path, "it is not a file" if path.exists() else "the file is missing")
     if not os.access(path, os.R_OK):
         raise not_readable(path)
+    if is_lfs_pointer(path):
+        raise InvalidInput(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull`")
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
@@ -80,8 +145,7 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
+        digest.update(flat_bytes(tensor).data)
     return digest.hexdigest()
 
 
@@ -93,60 +157,45 @@ def root_of(folder: Path) -> Path:
     return folder
 
 
-def _unpickled(path: Path, *, mapped: bool) -> Any:
-    _check_not_packed(path)
+def _is_pickle(path: Path) -> bool:
+    return path.suffix != SAFETENSORS and not path.name.endswith(INDEX)
+
+
+def _content(path: Path, root: Path, *, mapped: bool) -> Any:
+    check_place(path, root)
+    return unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
+
+
+def _loaded(path: Path) -> dict[str, Tensor]:
     try:
-        # timm's training script keeps its options, a plain Namespace, beside the weights
-        with (
-            torch.serialization.safe_globals([argparse.Namespace]),
-            warnings.catch_warnings(),
-            files.plain_path(path) as named,
-        ):
-            warnings.simplefilter("ignore")
-            return torch.load(named, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise UntrustedFile(path, _reason(error)) from None
-    except Exception as error:  # what a damaged file makes torch raise is of any kind
-        first = str(error).partition("\n")[0].partition(". ")[0]  # sentence
-        why = f"no weights of PyTorch ({first or type(error).__name__})"
-        raise CorruptFile(path, why) from None
+        with files.plain_path(path) as named:
+            return safetensors.torch.load_file(named)
+    except (SafetensorError, OSError) as error:
+        raise CorruptFile(path, str(error)) from None
 
 
-def _check_not_packed(path: Path) -> None:
-    """torch.save packs nothing; what is packed could unfold to any size."""
-    if not zipfile.is_zipfile(path):
-        return
+def _check_dtypes(path: Path, root: Path) -> dict[str, torch.Size]:
+    """Shapes in the header of a safetensors file, if a checkpoint can hold its tensors."""
+    check_place(path, root)
+    shapes = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [item for item in archive.infolist() if item.compress_type]
-    except Exception as error:
-        raise CorruptFile(path, f"no weights of PyTorch ({error})") from None
-    if packed:
-        raise UntrustedFile(path, f"{packed[0].filename} is compressed, which PyTorch never does")
+        with files.plain_path(path) as named, safe_open(named, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_slice(name)
+                if (dtype := tensor.get_dtype()) not in SIZES:
+                    what = f"{name} is of {dtype}, which no checkpoint file can hold"
+                    raise InvalidInput(f"{path}: {what}; convert it, or leave it out")
+                shapes[name] = torch.Size(tensor.get_shape())
+    except (SafetensorError, OSError) as error:
+        raise CorruptFile(path, str(error)) from None
+    return shapes
 
 
-def _reason(error: pickle.UnpicklingError) -> str:
-    """What torch calls no plain data, out of a page of advice to load it all the same."""
-    for line in str(error).splitlines():
-        for mark in ("unsupported GLOBAL ", "Unsupported global: GLOBAL "):
-            _, marked, rest = line.partition(mark)
-            if marked:
-                return f"reading it would run code: it names {rest.split()[0]}"
-    return "it is no plain state dict of tensors, and reading it otherwise could run code"
+def _check_applies(path: Path, settings: StateDictSettings) -> None:
+    if settings.wrapped_in is not None:
+        what = f"wrapped_in={settings.wrapped_in} is for pickles, whose state dict has a key"
+        raise InvalidInput(f"{path}: {what}; prefix=NAME selects by the names of tensors")
 
 
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """Dense tensors by name. Raises CorruptFile for anything else."""
-    if not isinstance(content, Mapping) or not content:
-        raise CorruptFile(path, f"it holds a {type(content).__name__}, not tensors by name")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CorruptFile(path, f"{name!r} is a {type(value).__name__}, not a tensor")
-        if encodable(name) != name:
-            raise CorruptFile(path, f"a tensor is called {name!r}, which is no text in UTF-8")
-        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise CorruptFile(path, f"{name} is not a dense tensor")
-        # a view can claim any size of a few bytes
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise CorruptFile(path, f"{name} claims more numbers than the file has")
-    return dict(content)
+def _are_texts(table: Mapping[Any, Any]) -> bool:
+    return all(isinstance(key, str) and isinstance(value, str) for key, value in table.items())

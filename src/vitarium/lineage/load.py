@@ -17,11 +17,11 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.file_faults import reading
 from vitarium.core.progress import SILENT, Progress
+from vitarium.core.weight_suffixes import SUFFIXES
 from vitarium.evaluation.checkpoints import targets
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.evaluation.scope import in_scope
-from vitarium.formats.weights import SUFFIXES
 from vitarium.lineage.base import ModelSet
 from vitarium.lineage.files.parent_tables import find_parent_table
 from vitarium.lineage.files.weight_files import load_folder
@@ -71,10 +71,11 @@ def load(
 ) -> LoadedModels:
     """Load the models of a zoo, or of all weight files in a folder; tensors are read later.
 
-    Files are `.safetensors`, or pickles of state dicts (`.pt`, `.pth`, `.bin`, `.ckpt`) of which
-    nothing is run. What a model was wrapped in (`module.`, `model.`, ...) is no part of names, and
-    Hugging Face's names of a ViT's tensors become timm's. Who descends from whom is told by a
-    table in the folder, `lineage.csv` or `models.csv` (see `parent_tables`); none is needed.
+    Files are `.safetensors`, or pickles of state dicts (`.pt`, `.pth`, `.pth.tar`, `.bin`, `.ckpt`)
+    of which nothing is run; what is neither these nor a document is named as left out. What a model
+    was wrapped in (`module.`, `model.`, ...) is no part of names, and Hugging Face's names of a
+    ViT's tensors become timm's. Who descends from whom is told by a table in the folder,
+    `lineage.csv` or `models.csv` (see `parent_tables`); none is needed.
 
     Args:
         models: of a zoo, only these, by their ids or beginnings of them; None: all.

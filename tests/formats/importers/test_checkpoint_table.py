@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from vitarium.architectures.create import create_model
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.formats.export import export
 from vitarium.formats.import_zoo import find_models, import_zoo
@@ -125,9 +126,72 @@ def test_errors_name_row_and_column(folder, row, message):
         find_models(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "settings"),
+    [
+        (lambda w: {"model": {f"module._orig_mod.{k}": t for k, t in w.items()}}, {}),
+        (lambda w: {"state_dict_ema": w, "epoch": 1}, {}),
+        (lambda w: {"model": {k: t + 1 for k, t in w.items()}, "ema": w}, {"ema": True}),
+        (lambda w: {"student": {}, "teacher": {f"backbone.{k}": t for k, t in w.items()}}, {}),
+        (
+            lambda w: {
+                f"{p}.{k}": t + (p == "student")
+                for p in ("student", "teacher")
+                for k, t in w.items()
+            },
+            {"prefix": "teacher"},
+        ),
+        (lambda w: {"runs": {"best": w}}, {"wrapped_in": "runs.best"}),
+    ],
+)
+def test_files_of_training_programs_are_read(tmp_path, content, settings):
+    weights = vit(4).state_dict()
+    torch.save(content(weights), tmp_path / "m.pth.tar")
+    write(tmp_path, {"file": "m.pth.tar", "architecture": "test_vit"})
+    (id,) = import_zoo(tmp_path, tmp_path / "zoo", **settings)
+    read = Zoo.open(tmp_path / "zoo").state_dict(id)
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"wrapped_in": "state_dict"}, r"a\.safetensors: wrapped_in=state_dict is for pickles"),
+        ({"ema": True}, r"a\.safetensors: it has no average"),
+        ({"prefix": "student"}, r"a\.safetensors: no tensor begins with 'student\.'"),
+    ],
+)
+def test_a_setting_that_cannot_apply_is_an_error(folder, tmp_path, settings, message):
+    write(folder, ROWS[1])
+    with pytest.raises(InvalidInput, match=message):
+        import_zoo(folder, tmp_path / "zoo", **settings)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_presets_of_ours_are_architectures_too(tmp_path):
+    model = create_model("mini_deit_tiny_patch16_224", num_classes=5, depth=2, img_size=32)
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    row = {"file": "m.safetensors", "architecture": "mini_deit_tiny_patch16_224"}
+    write(tmp_path, row | {"architecture.depth": 2, "architecture.img_size": 32})
+    (id,) = import_zoo(tmp_path, tmp_path / "zoo")
+    architecture = Zoo.open(tmp_path / "zoo").spec(id).origin.architecture
+    assert (architecture.name, architecture.config.depth) == ("mini_deit", 2)
+    write(tmp_path, {"file": "m.safetensors"})
+    settings = {"architecture": row["architecture"], "architecture.depth": 2}
+    assert import_zoo(tmp_path, tmp_path / "zoo", **settings, **{"architecture.img_size": 32}) == [
+        id
+    ]
+
+
+def test_a_dtype_that_cannot_be_stored_names_the_file(tmp_path):
+    torch.save({"a": torch.ones(2, dtype=torch.complex64)}, tmp_path / "m.pth")
+    write(tmp_path, {"file": "m.pth", "name": "x", "num_classes": 1})
+    with pytest.raises(InvalidInput, match=r"m\.pth: a is of torch\.complex64"):
+        find_models(tmp_path)
+
+
 def test_a_table_has_to_be_one(folder):
-    with pytest.raises(InvalidInput, match="no format that is known"):
-        find_models(folder)
     with pytest.raises(InvalidInput, match="has to have one CSV file"):
         find_models(folder, importer="checkpoint_table")
     write(folder, {"path": "a.safetensors"})

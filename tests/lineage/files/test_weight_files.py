@@ -1,17 +1,22 @@
 """Plain files of anyone: which are models, what their tensors are called, and how little is read."""
 
+import argparse
+import json
 import os
 import pickle
 import resource
+from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from vitarium.core.errors import CorruptFile
+from vitarium.core.weight_suffixes import SUFFIXES
 from vitarium.formats._names import from_timm
-from vitarium.formats.weights import SUFFIXES
-from vitarium.lineage.files.weight_files import FileWeights, find_weight_files, load_folder
+from vitarium.formats._weight_files import find_weight_files
+from vitarium.lineage.files.weight_files import FileWeights, load_folder
 from vitarium.measures.weights._products import products
 
 SHAPES = {"cls_token": (1, 1, 4), "blocks.0.attn.qkv.weight": (12, 4), "norm.weight": (4,)}
@@ -71,6 +76,65 @@ def test_models_are_named_by_their_place_and_hidden_files_are_none(tmp_path):
     assert list(load_folder(tmp_path)[0]) == ["a", "deep/b", "deep/er/c"]
 
 
+def test_a_model_in_shards_is_one_model_and_rows_are_read_of_its_shards(tmp_path):
+    expected, table = weights(), {}
+    for number, (name, tensor) in enumerate(expected.items(), 1):
+        table[name] = f"model-{number:05}-of-00003.safetensors"
+        write(tmp_path / "m" / table[name], {name: tensor})
+    index = tmp_path / "m" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": table}))
+    loaded, left_out, paths = load_folder(tmp_path)
+    assert not left_out
+    assert paths == {"m/model": index}
+    assert equal(loaded["m/model"], expected)
+    assert loaded["m/model"].shapes == SHAPES
+    qkv = "blocks.0.attn.qkv.weight"
+    assert loaded["m/model"].rows(qkv, 5, 9).equal(expected[qkv][5:9])
+    (tmp_path / "m" / "model-00002-of-00003.safetensors").unlink()
+    assert "00002-of-00003.safetensors: the file is missing" in load_folder(tmp_path)[1]["m/model"]
+
+
+def test_files_of_unknown_kinds_are_named_and_documents_are_not(tmp_path):
+    write(tmp_path / "a.pth.tar", weights())
+    torch.save(weights(), tmp_path / "deep.weights")
+    (tmp_path / "b.npz").write_bytes(b"PK\x03\x04\0\0")
+    (tmp_path / "checkpoints").write_bytes(b"\x80\x02}q\0.")
+    for name in ("README.md", "LICENSE", "models.txt", "config.json", "train.py"):
+        (tmp_path / name).write_text("ä text " * 1000)
+    (tmp_path / "figure.png").write_bytes(b"\x89PNG\0")
+    (tmp_path / ".hidden.npz").write_bytes(b"\0")
+    loaded, left_out, _ = load_folder(tmp_path)
+    assert list(loaded) == ["a"]
+    assert left_out.keys() == {"deep.weights", "b.npz", "checkpoints"}
+    assert all("unknown kind" in reason and ".pth.tar" in reason for reason in left_out.values())
+
+
+def test_pointers_of_git_lfs_are_named_whatever_they_are_called(tmp_path):
+    for name in ("a.pth", "b.safetensors", "c.dat"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    loaded, left_out, _ = load_folder(tmp_path)
+    assert not loaded
+    assert "Git LFS pointer" in left_out["a"]
+    assert "Git LFS pointer" in left_out["b"]
+    assert "c.dat" in left_out
+
+
+def test_a_file_of_two_models_is_left_out_with_the_way_to_choose_one(tmp_path):
+    both = {f"{who}.{name}": t for who in ("student", "teacher") for name, t in weights().items()}
+    write(tmp_path / "a.safetensors", both)
+    assert "--set prefix=teacher" in load_folder(tmp_path)[1]["a"]
+
+
+def test_what_training_programs_keep_beside_the_weights_is_skipped(tmp_path):
+    beside = {"args": argparse.Namespace(out=Path("out")), "best": numpy.float64(1), "epoch": 3}
+    write(tmp_path / "a.ckpt", {"state_dict": weights(), "state_dict_ema": weights(1), **beside})
+    write(tmp_path / "b.pth", {"model_ema": weights(1), **beside})
+    loaded, left_out, _ = load_folder(tmp_path)
+    assert not left_out
+    assert equal(loaded["a"], weights())
+    assert equal(loaded["b"], weights(1))
+
+
 def test_equal_names_keep_their_suffixes(tmp_path):
     for name in ("a.pt", "a.safetensors", "b.pt"):
         write(tmp_path / name, weights())
@@ -80,7 +144,7 @@ def test_equal_names_keep_their_suffixes(tmp_path):
 def test_names_that_nothing_could_show_are_written_out(tmp_path):
     write(tmp_path / "a\nb.pt", weights())
     write(tmp_path / os.fsdecode(b"c\xff.pt"), weights())
-    assert list(find_weight_files(tmp_path)) == ["a\\nb", "c\\xff"]
+    assert list(find_weight_files(tmp_path)[0]) == ["a\\nb", "c\\xff"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +214,7 @@ def test_what_is_no_model_is_left_out_with_the_reason_and_the_rest_is_read(tmp_p
         "cut.safetensors": "corrupt file .*cut.safetensors",
         "empty": "corrupt file .*empty.bin",
         "optimizer": "'state' is a dict, not a tensor",
-        "model-00001-of-00002": "a shard.*save the model as one file",
+        "model-00001-of-00002": "a shard.*the index that names all parts is missing",
     }.items():
         with pytest.raises(AssertionError, match=reason):
             raise AssertionError(left_out.pop(name))

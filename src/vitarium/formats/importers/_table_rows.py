@@ -10,7 +10,8 @@ from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.file_faults import resolved
 from vitarium.core.numerals import is_number
 from vitarium.core.printable import printable, shortened
-from vitarium.formats.weights import SUFFIXES, check_place
+from vitarium.core.weight_suffixes import INDEX, SUFFIXES, weight_suffix
+from vitarium.formats.weights import check_place
 
 _MAX_LENGTH = 200  # characters of a path in messages
 
@@ -41,7 +42,7 @@ class Row(NamedTuple):
         try:
             if not resolved(path).is_relative_to(resolved(folder)):
                 raise self.wrong(column, f"'{label}' leads out of {folder}")
-            if path.suffix not in SUFFIXES:
+            if not weight_suffix(path.name) and not path.name.endswith(INDEX):
                 raise self.wrong(column, f"'{label}' is none of {', '.join(SUFFIXES)}")
             if path.is_file():
                 return path

@@ -9,26 +9,29 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
-from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint.overrides import apply
-from vitarium.core.config import Config, InvalidConfig
-from vitarium.core.devices import meta_device
-from vitarium.core.errors import did_you_mean
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import UnknownName, did_you_mean
 from vitarium.core.printable import encodable
-from vitarium.core.registry import Section, plugins, section
+from vitarium.core.registry import Section, section
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
+from vitarium.formats.importers._structure import (
+    ModelSettings,
+    Shapes,
+    Structure,
+    built_structure,
+    last_height,
+    weight_readers,
+    with_name,
+)
 from vitarium.formats.importers._table_rows import Row, header, read_rows, table_of, tables_of
-from vitarium.formats.importers.cnn_zoo import num_outputs
-from vitarium.formats.weights import WRAPPED_IN, read_shapes, read_weights
+from vitarium.formats.weights import read_state_dict_shapes
 
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
@@ -36,8 +39,8 @@ METADATA = ("name", "parent", "parent_epoch", "epoch", "initial_epoch", "stage",
 """Columns of neither factors nor metrics."""
 
 
-class CheckpointTable(Config):
-    """How the table is read."""
+class CheckpointTable(ModelSettings):
+    """How the table is read; `architecture` and `num_classes` are of rows that do not say."""
 
     table: str | None = None
     """The table's name in the folder; default: the only CSV file there."""
@@ -45,13 +48,6 @@ class CheckpointTable(Config):
     """The column that names the file, as seen from the table's folder."""
     delimiter: str = Field(",", min_length=1, max_length=1)
     """What stands between the columns of the table."""
-    architecture: str | None = None
-    """Of rows that name none: a model of timm, or an architecture of ours."""
-    num_classes: NonNegativeInt | None = None
-    """Of rows that do not say; default: as many as the head's weight has rows."""
-    wrapped_in: str | None = None
-    """Key of the state dict in a pickle; default: one of those that are usual (state_dict, model,
-    ...), else the pickle itself."""
 
 
 def is_checkpoint_table(source: Path) -> bool:
@@ -81,8 +77,8 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
     factors = [c for c in first.cells if c not in no_factors and not c.startswith(METRICS)]
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
     _check_same(rows, config)
-    shapes = _read(read_shapes, first.file(config.file_column), first, config)
-    architecture, head, outputs = _structure(first, shapes, config)
+    read = read_state_dict_shapes(first.file(config.file_column), first.table.parent, config)
+    architecture, head, outputs = _structure(first, read.values, config)
     return ForeignModel(
         name=name,
         stage=first.cells.get("stage", "imported"),
@@ -95,6 +91,7 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
         head=head,
         settings={c: _value(first.cells[c]) for c in factors if not _structural(c)},
         where=first.where,
+        notes=tuple(read.notes),
     )
 
 
@@ -106,8 +103,8 @@ def _epoch(row: Row, config: CheckpointTable) -> ForeignEpoch:
                 metrics[column] = float(cell)
             except ValueError:
                 raise row.wrong(column, f"'{cell}' is not a number") from None
-    load = partial(_read, read_weights, row.file(config.file_column), row, config)
-    return ForeignEpoch(row.number_of("epoch") or 0, metrics, load)
+    source = row.file(config.file_column), row.table.parent, config
+    return ForeignEpoch(row.number_of("epoch") or 0, metrics, *weight_readers(*source))
 
 
 def _check_same(rows: Sequence[Row], config: CheckpointTable) -> None:
@@ -126,51 +123,34 @@ def _check_same(rows: Sequence[Row], config: CheckpointTable) -> None:
                 raise row.wrong(column, why)
 
 
-def _read(read: Any, file: Path, row: Row, config: CheckpointTable) -> dict[str, Any]:
-    """Without the `module.` that torch's DataParallel puts before every name."""
-    keys = (config.wrapped_in,) if config.wrapped_in else WRAPPED_IN
-    tensors: dict[str, Any] = read(file, row.table.parent, wrapped_in=keys)
-    wrapped = all(name.startswith("module.") for name in tensors)
-    return {name.removeprefix("module.") if wrapped else name: t for name, t in tensors.items()}
-
-
-def _structure(
-    row: Row, shapes: Mapping[str, torch.Size], config: CheckpointTable
-) -> tuple[Section | None, Section | None, int]:
-    """Architecture, head, and how many outputs the head's last layer has; 0 without a head."""
+def _structure(row: Row, shapes: Shapes, config: CheckpointTable) -> Structure:
     num_classes = row.number_of("num_classes")
     outputs = config.num_classes if num_classes is None else num_classes
-    name = row.cells.get("architecture", config.architecture)
-    if name is None:
-        return None, None, num_outputs(shapes) if outputs is None else outputs
-    nested = apply({}, {key: _value(cell) for key, cell in row.cells.items() if _structural(key)})
-    if name in plugins("architecture"):
-        values = {"name": name}
-    elif timm.is_model(name):
-        values = {"name": "timm", "model": name}
-    else:
-        hint = did_you_mean(name, [*plugins("architecture"), *timm.list_models()])
-        raise row.wrong("architecture", f"unknown architecture '{name}'{hint}")
-    if isinstance(settings := nested.get("architecture"), dict):
-        values |= {key: value for key, value in settings.items() if key != "name"}
-    architecture = _section(row, "architecture", values)
-    head = _section(row, "head", nested["head"]) if "head" in nested else None
-    if outputs is None:
-        with meta_device():
-            prefix = f"{head_prefix(architecture(1))}."
-        outputs = num_outputs({k: shape for k, shape in shapes.items() if k.startswith(prefix)})
-    return architecture, head, outputs
+    cells = {key: _value(cell) for key, cell in row.cells.items() if _structural(key)}
+    default = {"architecture": config.architecture} if config.architecture is not None else {}
+    nested = apply({}, default | cells)
+    try:
+        values = with_name(nested.get("architecture", {}))
+        if "name" not in values:
+            return Structure(None, None, last_height(shapes) if outputs is None else outputs)
+        head = _head(row, nested["head"]) if "head" in nested else None
+        return built_structure(values, head, shapes, outputs)
+    except UnknownName as error:
+        hint = did_you_mean(error.name, error.candidates)
+        raise row.wrong("architecture", f"unknown architecture '{error.name}'{hint}") from None
+    except InvalidConfig as error:
+        raise row.wrong("architecture", str(error)) from None
+
+
+def _head(row: Row, value: Any) -> Section:
+    try:
+        return section("head", value)
+    except InvalidConfig as error:
+        raise row.wrong("head", str(error)) from None
 
 
 def _structural(column: str) -> bool:
     return column.partition(".")[0] in ("architecture", "head")
-
-
-def _section(row: Row, kind: str, value: Any) -> Section:
-    try:
-        return section(kind, value)
-    except InvalidConfig as error:
-        raise row.wrong(kind, str(error)) from None
 
 
 def _value(cell: str) -> Any:

@@ -6,14 +6,13 @@ Nothing here builds those CNNs: their tensors come under their own names. `index
 tells where a tensor stands in a flattened model, is not needed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
 
 from vitarium.formats._published_keys import to_ours
 from vitarium.formats._ray_trials import WEIGHTS, Trials, read_trial
 from vitarium.formats.base import ForeignModel, importer
+from vitarium.formats.importers._structure import last_height
 from vitarium.formats.importers.vit_zoo import is_vit_zoo
 from vitarium.formats.weights import read_shapes
 
@@ -39,18 +38,12 @@ def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
             name=trial.name,
             stage=config.stage,
             epochs=trial.epochs(),
-            num_outputs=num_outputs(read_shapes(file, trial.root)) if file else 0,
+            num_outputs=last_height(read_shapes(file, trial.root)) if file else 0,
             settings=to_ours(trial.config),
             initial_epoch=trial.initial_epoch,
             finished=trial.is_finished,
             notes=trial.notes,
         )
-
-
-def num_outputs(shapes: Mapping[str, torch.Size]) -> int:
-    """Height of the last matrix: of the last fully connected layer's weight; 0 where none is."""
-    heights = [shape[0] for shape in shapes.values() if len(shape) == 2]
-    return heights[-1] if heights else 0
 
 
 def _folders(source: Path) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 it: ten thousand need no more descriptors than one, and one cut short meanwhile is an error."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property, reduce
 from pathlib import Path
@@ -12,20 +11,16 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import CorruptFile, VitariumError
-from vitarium.core.printable import distinct
 from vitarium.core.progress import SILENT, Progress
+from vitarium.core.weight_suffixes import INDEX, SAFETENSORS
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.scope import HEADS
 from vitarium.formats._names import to_timm
-from vitarium.formats.weights import SUFFIXES, WRAPPED_IN, check_place, read_weights
+from vitarium.formats._state_dict import unwrapped
+from vitarium.formats._weight_files import find_weight_files
+from vitarium.formats.weights import check_place, read_state_dict, shards_of
 from vitarium.zoo._format.container import Container
 from vitarium.zoo._format.description import DTYPES
 
-_WRAPPER_MODULES = {
-    *("module", "_orig_mod", "model", "vit", "dinov2", "deit", "backbone", "encoder", "trunk"),
-    *("net", "network", "student", "teacher", "base_model"),
-}
-"""Names of modules in which training programs wrap a model."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _HUGGING_FACE_PATCHES = "embeddings.patch_embeddings.projection.weight"
 
@@ -86,7 +81,7 @@ class FileWeights(Weights):
         """Raises CorruptFile where tensors that are to be one do not fit."""
         super().__init__(name, file)
         self._file, self._sources = file, sources
-        if isinstance(file, SafetensorsFile):
+        if isinstance(file, SafetensorsFile | ShardedFile):
             entries = {
                 n: (getattr(torch, DTYPES[e.dtype]), e.shape) for n, e in file.entries.items()
             }
@@ -124,9 +119,36 @@ class FileWeights(Weights):
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """`tensor[start:stop]`, [stop - start, ...], and no more is read."""
         parts = self._sources[name]
-        if len(parts) == 1 and isinstance(self._file, SafetensorsFile):
+        if len(parts) == 1 and isinstance(self._file, SafetensorsFile | ShardedFile):
             return self._file.rows(parts[0], start, stop)
         return self[name][start:stop]
+
+
+class ShardedFile(Mapping[str, Tensor]):
+    """Safetensors files that are one model, by the index that names them."""
+
+    def __init__(self, index: Path, root: Path) -> None:
+        """Raises CorruptFile and UntrustedFile."""
+        self._files = {
+            name: file
+            for file in map(SafetensorsFile, shards_of(index, root))
+            for name in file.entries
+        }
+        self.entries = {name: file.entries[name] for name, file in self._files.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Raises CorruptFile where the file has become another."""
+        return self._files[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """`tensor[start:stop]`, [stop - start, ...], and no more is read. Raises CorruptFile."""
+        return self._files[name].rows(name, start, stop)
 
 
 def load_folder(
@@ -134,9 +156,8 @@ def load_folder(
 ) -> tuple[dict[str, Weights], dict[str, str], dict[str, Path]]:
     """Models of a folder and the folders in it (hidden ones left out) by name, sorted: the path in
     the folder, without its suffix where that is no other's; why a file was left out; and files."""
-    files = find_weight_files(folder)
+    files, left_out = find_weight_files(folder)
     models: dict[str, Weights] = {}
-    left_out = {}
     for done, (name, path) in enumerate(files.items()):
         progress.step("opening files", done, len(files))
         try:
@@ -146,54 +167,28 @@ def load_folder(
     return models, left_out, files
 
 
-def find_weight_files(folder: Path) -> dict[str, Path]:
-    relative = {
-        path: path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix in SUFFIXES and (path.is_file() or path.is_symlink())
-    }
-    visible = {p: f for p, f in relative.items() if not any(n.startswith(".") for n in f.parts)}
-    count = Counter(file.with_suffix("") for file in visible.values())
-    short = {
-        path: (file if count[file.with_suffix("")] > 1 else file.with_suffix("")).as_posix()
-        for path, file in visible.items()
-    }
-    labels = distinct(short.values(), newline="\\n")
-    return dict(sorted((labels[name], path) for path, name in short.items()))
-
-
 def open_weight_file(name: str, path: Path, folder: Path) -> FileWeights:
     """A file's model; a pickle is read as data and nothing of it is run. Names are without what the
-    model was wrapped in, and timm's for Hugging Face's. Raises UntrustedFile and CorruptFile."""
+    model was wrapped in, and timm's for Hugging Face's. Raises UntrustedFile, CorruptFile, and
+    InvalidInput for a file of several models, or none."""
     if _SHARD.search(path.stem):
-        why = "it is a shard, a part of a model, and parts are not put together here"
-        hint = "save the model as one file (max_shard_size of save_pretrained)"
-        raise CorruptFile(path, f"{why}; {hint}")
+        why = "it is a shard, a part of a model, and the index that names all parts is missing"
+        raise CorruptFile(path, f"{why} (model{path.suffix}{INDEX}, as save_pretrained writes it)")
     file: Mapping[str, Tensor]
-    if path.suffix == ".safetensors":
+    if path.name.endswith(f"{SAFETENSORS}{INDEX}"):
+        file = ShardedFile(path, folder)
+    elif path.suffix == SAFETENSORS:
         check_place(path, folder)
         file = SafetensorsFile(path)
     else:
-        weights = read_weights(path, folder, wrapped_in=WRAPPED_IN, mapped=True)
-        file = {key: tensor.detach() for key, tensor in weights.items()}
-    file_names = list(file)
-    names = _unwrapped(file_names)
-    if _HUGGING_FACE_PATCHES not in names:
-        sources = {ours: [before] for ours, before in zip(names, file_names, strict=True)}
+        file = read_state_dict(path, folder, mapped=True).values
+    # of pickles it is done already, which leaves nothing to undo
+    originals, _ = unwrapped(list(file), path)
+    if _HUGGING_FACE_PATCHES not in originals:
+        sources = {ours: [before] for ours, before in originals.items()}
     else:
         # a tensor's place among all stands for it: so what is put together is seen in the result
-        indices = to_timm({ours: torch.tensor([index]) for index, ours in enumerate(names)})
+        file_names = list(originals.values())
+        indices = to_timm({ours: torch.tensor([index]) for index, ours in enumerate(originals)})
         sources = {ours: [file_names[index] for index in parts] for ours, parts in indices.items()}
     return FileWeights(name, path, file, sources)
-
-
-def _unwrapped(names: list[str]) -> list[str]:
-    """Names without the wrappers that all but a head's begin with."""
-    while True:
-        trunk = [name for name in names if name.partition(".")[0] not in HEADS]
-        first = {name.partition(".")[0] for name in trunk}
-        wrapped = len(first) == 1 and first <= _WRAPPER_MODULES and all("." in n for n in trunk)
-        shorter = [name.removeprefix(f"{wrapper}.") for wrapper in first for name in names]
-        if not wrapped or len(set(shorter)) < len(names):
-            return names
-        names = shorter

@@ -127,7 +127,7 @@ class Container:
     def _read(self, header: bytes) -> tuple[dict[str, Entry], dict[str, Any]]:
         try:
             table = json.loads(header)
-            notes = table.pop("__metadata__", {})
+            notes = table.pop("__metadata__", None) or {}  # safetensors takes null, too
             description = json.loads(notes.get("vitarium", "{}"))
             if not isinstance(description, dict):
                 raise ValueError("the description is no object")

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitarium.core.errors import InvalidInput
 from vitarium.core.files import checksum
@@ -142,17 +143,36 @@ def _runs(bits: Bits) -> Iterator[tuple[int, Bits]]:
         yield number, bits[start : start + length]
 
 
-def _bits(name: str, tensor: "Tensor") -> Bits:
-    """A tensor's numbers in order, as unsigned integers of their width."""
+def flat_bytes(tensor: "Tensor") -> NDArray[np.uint8]:
+    """A tensor's bytes in order of its entries, [numel * itemsize], whatever its layout in memory:
+    any strides, expanded, empty, a lazy negation or conjugation."""
     import torch
 
-    if tensor.dtype not in _dtypes():
-        raise InvalidInput(f"{name} is of {tensor.dtype}, which no checkpoint file can hold")
-    width = f"u{tensor.element_size()}"
     if not tensor.numel():
-        return np.empty(0, width)
-    flat = tensor.detach().cpu().reshape(-1)
-    return flat.contiguous().view(torch.uint8).numpy().view(width)
+        return np.empty(0, np.uint8)
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
+    if flat.stride(0) != 1:  # one number is contiguous with any stride, but not for `view`
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    array: NDArray[np.uint8] = flat.view(torch.uint8).numpy()
+    return array
+
+
+def unstorable(tensor: "Tensor") -> str | None:
+    """Why no checkpoint file can hold a tensor; None where one can."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return "is not a dense tensor"
+    if tensor.dtype not in _dtypes():
+        return f"is of {tensor.dtype}, which no checkpoint file can hold"
+    return None
+
+
+def _bits(name: str, tensor: "Tensor") -> Bits:
+    """A tensor's numbers in order, as unsigned integers of their width."""
+    if reason := unstorable(tensor):
+        raise InvalidInput(f"{name} {reason}")
+    return flat_bytes(tensor).view(f"u{tensor.element_size()}")
 
 
 @cache
