@@ -20,7 +20,7 @@ def test_a_published_zoo_is_imported_and_again_skipped(vitarium, published, tmp_
     assert "3 were there already" in err
     status, out, _ = vitarium("ls", tmp_path / "zoo")
     assert status == 0
-    assert out.count("pretraining") == 2
+    assert out.count("pretraining/") == 2
 
 
 def test_a_dry_run_lists_and_writes_nothing(vitarium, published, tmp_path):
