@@ -38,9 +38,10 @@ format: $(VENV)/test-ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# the tables of plug-ins, from the registry
+# the tables of plug-ins, from the registry, and the API reference, from docstrings
 docs: $(VENV)/test-ready
 	$(BIN)/python tools/plugin_tables.py
+	$(BIN)/python tools/api_reference.py
 
 bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/growing.py

@@ -1,5 +1,6 @@
 """Tables of plug-ins in the documentation are those of the registry."""
 
+import api_reference
 import plugin_tables
 import pytest
 
@@ -46,3 +47,22 @@ def test_a_table_that_is_old_is_written_anew():
     assert plugin_tables.with_tables(page) == (
         f"before\n{start}{plugin_tables.table('schedule')}{end}\nafter"
     )
+
+
+def test_the_api_reference_is_what_the_docstrings_say():
+    page = api_reference.PAGE.read_text(encoding="utf-8")
+    assert page == api_reference.reference(), "docs/api.md is not up to date: run `make docs`"
+
+
+@pytest.mark.parametrize("name", ["measure", "Zoo.query", "Zoo.classes", "vitarium.testing"])
+def test_the_api_reference_has_every_kind_of_name(name):
+    documented = {line.split()[-1] for line in api_reference.reference().splitlines() if line}
+    assert (name in documented) is (name != "Zoo.classes")
+
+
+def test_a_public_name_without_a_docstring_is_an_error():
+    def unexplained():
+        pass
+
+    with pytest.raises(ValueError, match=r"unexplained.* has no docstring"):
+        list(api_reference._entry("unexplained", unexplained))

@@ -40,9 +40,11 @@ class Plan:
         return len(self.models)
 
     def __getitem__(self, id: str) -> ModelSpec:
+        """Raises KeyError for the id of a model that is not planned."""
         return self._by_id[id]
 
     def __contains__(self, id: object) -> bool:
+        """Whether a model of this id is planned."""
         return id in self._by_id
 
     @cached_property
@@ -55,6 +57,7 @@ class Plan:
         return dict(Counter(model.stage for model in self.models))
 
     def of_stage(self, stage: str) -> list[ModelSpec]:
+        """The models of a stage, in the order in which they are grown."""
         return [model for model in self.models if model.stage == stage]
 
     def swept(self, stage: str) -> dict[str, list[Any]]:
@@ -62,6 +65,7 @@ class Plan:
         return swept_factors(self._rows(stage))
 
     def distinguishing(self, stage: str) -> list[str]:
+        """The few factors that tell the models of a stage apart."""
         return distinguishing_factors(self._rows(stage))
 
     def _rows(self, stage: str) -> list[dict[str, Any]]:

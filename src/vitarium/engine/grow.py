@@ -83,6 +83,7 @@ class Growth:
         return pd.DataFrame(rows, columns=["model", "stage", "parent", "outcome", "reason"])
 
     def note(self, event: Event) -> None:
+        """Count what became of a model."""
         match event:
             case Ended(model, "finished"):
                 self.grown.append(model)

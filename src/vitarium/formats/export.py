@@ -40,7 +40,7 @@ def export(
     where: str = "",
     skip: bool = False,
     progress: Progress = SILENT,
-    listener: Listener = lambda event: None,
+    listener: Listener | None = None,
     **settings: Any,
 ) -> list[Path]:
     """Write models of a zoo in another format: beside `out`, renamed at the end, so that an
@@ -101,7 +101,11 @@ def exported(zoo: Zoo, models: ModelNames | None = None, where: str = "") -> lis
 
 
 def _accepted(
-    section: Section, zoo: Zoo, checkpoints: list[CheckpointRef], skip: bool, listener: Listener
+    section: Section,
+    zoo: Zoo,
+    checkpoints: list[CheckpointRef],
+    skip: bool,
+    listener: Listener | None,
 ) -> list[CheckpointRef]:
     refuses = section.plugin.facts["refuses"]
     reasons = {c: reason for c in checkpoints if (reason := refuses(section.config, zoo, c))}
@@ -113,7 +117,8 @@ def _accepted(
         hint = "" if skip else "; leave them out with --skip, or choose a format that takes them"
         raise InvalidInput("\n".join([what + hint, *lines]))
     for checkpoint, reason in reasons.items():
-        listener(Skipped(checkpoint, reason))
+        if listener:
+            listener(Skipped(checkpoint, reason))
     return [checkpoint for checkpoint in checkpoints if checkpoint not in reasons]
 
 

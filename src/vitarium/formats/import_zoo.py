@@ -63,7 +63,7 @@ def import_zoo(
     orphans: bool = False,
     wait: bool = False,
     progress: Progress = SILENT,
-    listener: Listener = lambda event: None,
+    listener: Listener | None = None,
     **settings: Any,
 ) -> list[str]:
     """Bring foreign models into a zoo, every epoch with its metrics, weights bit for bit. Importing
@@ -108,7 +108,8 @@ def import_zoo(
                     done, new = done + 1, new + is_new
                     progress.step(model.name, done, foreign.epochs)
             ids[model.name] = spec.id
-            listener(ModelImported(model, spec.id, bool(new)))
+            if listener:
+                listener(ModelImported(model, spec.id, bool(new)))
     opened.models()  # leaves the index up to date
     return [ids[model.name] for model in foreign.models]
 

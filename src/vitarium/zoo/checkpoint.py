@@ -94,10 +94,12 @@ class Checkpoint(Mapping[str, "Tensor"]):
 
     @property
     def path(self) -> Path:
+        """The file that holds it."""
         return self._file.path
 
     @property
     def is_packed(self) -> bool:
+        """Whether it is stored as what differs from another checkpoint, compressed."""
         return self.path.suffix == PACKED
 
     @cached_property
@@ -116,12 +118,14 @@ class Checkpoint(Mapping[str, "Tensor"]):
         return sum(stored.count * stored.width for stored in self.tensors.values())
 
     def __iter__(self) -> Iterator[str]:
+        """Names of the tensors, in the order of the state dict."""
         return iter(self.tensors)
 
     def __len__(self) -> int:
         return len(self.tensors)
 
     def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of this name."""
         return name in self.tensors
 
     def __getitem__(self, name: str) -> "Tensor":

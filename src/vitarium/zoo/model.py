@@ -65,6 +65,7 @@ class Model:
 
     @property
     def stage(self) -> str:
+        """Name of the stage that it was grown in; of others what they were imported or made as."""
         return self._folder.factors()["stage"]
 
     @property

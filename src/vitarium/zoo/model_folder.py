@@ -45,6 +45,7 @@ class ModelFolder:
 
     @property
     def exists(self) -> bool:
+        """Whether the model is in the zoo, finished or not."""
         return files.exists(self.path / "model.json")
 
     def spec(self, description: dict[str, Any] | None = None) -> Spec:
@@ -74,6 +75,7 @@ class ModelFolder:
         return dict(values)
 
     def about(self) -> About:
+        """What is known of the model beside its recipe. Raises CorruptFile."""
         values = read_description(self.path)
         outputs, classes, software = values["num_outputs"], values["classes"], values["software"]
         texts = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
@@ -99,6 +101,7 @@ class ModelFolder:
 
     @property
     def status(self) -> Status:
+        """`training` until it is finished or has diverged."""
         result = self.result()
         return result["status"] if result else "training"
 
@@ -248,6 +251,7 @@ class ModelFolder:
                 files.unlink(file)
 
     def progress_path(self, epoch: int) -> Path:
+        """Where training that is under way keeps what it needs to go on after an epoch."""
         return self.path / f"progress-{epoch:04d}.safetensors"
 
     def bases(self, number: int) -> Iterator[CheckpointRef]:

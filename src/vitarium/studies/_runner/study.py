@@ -45,9 +45,11 @@ class StudyResult:
         return self.tables[titles[plain]]
 
     def __contains__(self, title: str) -> bool:
+        """Whether a table has this title."""
         return title.replace("\xa0", " ") in {name.replace("\xa0", " ") for name in self}
 
     def __iter__(self) -> Iterator[str]:
+        """The titles of the tables."""
         return iter(self.tables)
 
     def __repr__(self) -> str:
