@@ -227,10 +227,23 @@ def test_local_parquet_is_read_through_datasets(parquet):
 
 
 def test_a_wrong_column_is_named(parquet):
-    with pytest.raises(InvalidData, match="no column 'coarse'; there are image, label"):
-        load(
-            section("dataset", {"name": "hf", "folder": "tiny", "label_column": "coarse"}), parquet
-        )
+    for setting in ("label_column", "image_column"):
+        chosen = section("dataset", {"name": "hf", "folder": "tiny", setting: "coarse"})
+        message = rf"no column 'coarse' in .*\.parquet; there are image, label; .* {setting}"
+        with pytest.raises(InvalidData, match=message):
+            load(chosen, parquet)
+
+
+@pytest.mark.parametrize("damage", ["no parquet", "cut"])
+def test_a_broken_parquet_file_is_named(parquet, damage):
+    file = parquet / "tiny" / "train.parquet"
+    content = file.read_bytes()
+    file.write_bytes({"no parquet": b"not parquet", "cut": content[:-9]}[damage])
+    chosen = section("dataset", {"name": "hf", "folder": "tiny"})
+    with pytest.raises(InvalidData, match="parquet") as error:
+        load(chosen, parquet)
+    assert "\n" not in str(error.value)
+    assert str(parquet / "tiny") in str(error.value)
 
 
 def test_hf_needs_one_source():

@@ -16,8 +16,8 @@ from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import section
 from vitarium.data.expected import normalization
 from vitarium.data.load import load
-from vitarium.formats.base import exporter, importer
-from vitarium.formats.export import Skipped, export, exported
+from vitarium.formats.base import Skipped, exporter, importer
+from vitarium.formats.export import export, exported
 from vitarium.formats.import_zoo import import_zoo
 from vitarium.testing import check_exporter
 

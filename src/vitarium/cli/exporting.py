@@ -44,7 +44,7 @@ def export(
 
       vitarium export demo-zoo --exporter hub --out for-the-hub --set license=cc-by-4.0
     """
-    from vitarium.formats.export import Skipped
+    from vitarium.formats.base import Skipped
     from vitarium.formats.export import export as run
 
     skipped: list[Skipped] = []

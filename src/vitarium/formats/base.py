@@ -60,10 +60,18 @@ def checkpoint_name(checkpoint: CheckpointRef) -> str:
     return f"{checkpoint.model}-epoch-{checkpoint.epoch:04d}"
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A model for which a format has no place."""
+
+    checkpoint: CheckpointRef
+    reason: str
+
+
 Checkpoints = Sequence[CheckpointRef]
 ImportFunction = TypeVar("ImportFunction", bound=Callable[[Any, Path], Iterable[ForeignModel]])
 ExportFunction = TypeVar(
-    "ExportFunction", bound=Callable[[Any, Zoo, Checkpoints, Path], Iterable[Path]]
+    "ExportFunction", bound=Callable[[Any, Zoo, Checkpoints, Path], Iterable[Path | Skipped]]
 )
 Refuses = Callable[[Any, Zoo, CheckpointRef], str | None]
 
@@ -115,8 +123,9 @@ def exporter(
     """Register a function `(config, zoo, models, out) -> path, ...` that writes a foreign format.
 
     It writes into the empty folder `out` and yields each file or folder there once that is
-    complete. `export` does the rest: selecting models, renaming the folder at the end, removing it
-    after an error. Raise InvalidInput for a model that turns out not to survive the format.
+    complete, or Skipped for a model that turns out not to survive the format, of which it leaves
+    nothing there. `export` does the rest: selecting models, renaming the folder at the end,
+    removing it after an error, and making one of what is skipped where that is not wanted.
 
     Args:
         refuses: `(config, zoo, model) -> reason`, why the format has no place for a model; None

@@ -1,8 +1,7 @@
 """Write models of a zoo for other programs to read; formats are in `exporters/` and `hub/`."""
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,12 @@ from vitarium.core.errors import DiskFull, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Plugin, Section, choose
+from vitarium.formats.base import Skipped
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
 from vitarium.zoo.model import ModelNames
 
 _MAX_LISTED = 5  # models that an error names
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A model for which the format has no place."""
-
-    checkpoint: CheckpointRef
-    reason: str
 
 
 Listener = Callable[[Skipped], None]
@@ -76,7 +68,13 @@ def export(
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             with files.plain_path(beside) as folder:  # libraries in other languages write there
+                failed: dict[CheckpointRef, str] = {}
                 for path in section(zoo, checkpoints, folder):
+                    if isinstance(path, Skipped):
+                        failed[path.checkpoint] = path.reason
+                        _check_skipped(section.name, failed, len(checkpoints), skip)
+                        listener(path)
+                        continue
                     written.append(target / path.relative_to(folder))
                     progress.step(path.name, len(written), max(len(written), len(checkpoints)))
             beside.replace(target)
@@ -109,17 +107,25 @@ def _accepted(
 ) -> list[CheckpointRef]:
     refuses = section.plugin.facts["refuses"]
     reasons = {c: reason for c in checkpoints if (reason := refuses(section.config, zoo, c))}
-    if reasons and (not skip or len(reasons) == len(checkpoints)):
-        lines = [f"  {checkpoint.model}: {reason}" for checkpoint, reason in reasons.items()]
-        if len(lines) > _MAX_LISTED:
-            lines[_MAX_LISTED:] = [f"  and {len(lines) - _MAX_LISTED} more"]
-        what = f"{len(reasons)} of {len(checkpoints)} models cannot be exported to {section.name}"
-        hint = "" if skip else "; leave them out with --skip, or choose a format that takes them"
-        raise InvalidInput("\n".join([what + hint, *lines]))
+    _check_skipped(section.name, reasons, len(checkpoints), skip)
     for checkpoint, reason in reasons.items():
         if listener:
             listener(Skipped(checkpoint, reason))
     return [checkpoint for checkpoint in checkpoints if checkpoint not in reasons]
+
+
+def _check_skipped(
+    exporter: str, reasons: Mapping[CheckpointRef, str], count: int, skip: bool
+) -> None:
+    """Raises InvalidInput where models may not be left out, or none of the `count` is left."""
+    if not reasons or (skip and len(reasons) < count):
+        return
+    lines = [f"  {checkpoint.model}: {reason}" for checkpoint, reason in reasons.items()]
+    if len(lines) > _MAX_LISTED:
+        lines[_MAX_LISTED:] = [f"  and {len(lines) - _MAX_LISTED} more"]
+    what = f"{len(reasons)} of {count} models cannot be exported to {exporter}"
+    hint = "" if skip else "; leave them out with --skip, or choose a format that takes them"
+    raise InvalidInput("\n".join([what + hint, *lines]))
 
 
 def check_installed(plugin: Plugin) -> None:

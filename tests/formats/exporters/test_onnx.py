@@ -77,6 +77,40 @@ def test_a_file_that_runs_differently_is_not_written(lone, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+def test_what_torch_cannot_write_is_skipped_or_named_in_a_line(zoo, tmp_path, monkeypatch):
+    """The library's own report is a page of advice, in colors."""
+    ids, written = zoo.ids(), []
+
+    def fail_once(model, images, file, opset, props):
+        written.append(props["id"])
+        file.write_bytes(b"a part of it")
+        if props["id"] == ids[1]:
+            cause = ValueError("\x1b[96mCannot view\x1b[0m a tensor\nOriginal traceback:\n...")
+            raise RuntimeError("Failed to decompose.\n" * 147) from cause
+
+    monkeypatch.setattr(onnx_file, "_write", fail_once)
+    with pytest.raises(InvalidInput, match="cannot be exported to onnx; leave them out") as error:
+        export(zoo, "onnx", out=tmp_path / "out", models=ids[:3], check=False)
+    reason = "torch cannot write it as ONNX: Cannot view a tensor"
+    assert str(error.value).splitlines()[1:] == [f"  {ids[1]}: {reason}"]
+    assert not (tmp_path / "out").exists()
+    skipped = []
+    files = export(
+        *(zoo, "onnx"),
+        out=tmp_path / "out",
+        models=ids[:3],
+        check=False,
+        skip=True,
+        listener=skipped.append,
+    )
+    assert [(event.checkpoint.model, event.reason) for event in skipped] == [(ids[1], reason)]
+    assert sorted(tmp_path.joinpath("out").iterdir()) == sorted(files)
+    assert len(files) == 2
+    with pytest.raises(InvalidInput, match="1 of 1 models cannot be exported"):
+        export(zoo, "onnx", out=tmp_path / "none", models=ids[1:2], check=False, skip=True)
+    assert not (tmp_path / "none").exists()
+
+
 def test_weights_that_no_file_can_hold_lie_beside_it(lone, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "_LARGEST", 100)
     zoo = lone(architecture=VIT)

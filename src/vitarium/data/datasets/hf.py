@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face hub, or local parquet files of the same form."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
+from vitarium.core.hub_faults import hub_fault
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
 from vitarium.data.splits import with_splits
 
@@ -70,15 +72,45 @@ def _parts(config: HuggingFace, folders: DataFolders) -> Any:
             named = (config.dataset, config.config_name)
             return datasets.load_dataset(*named, trust_remote_code=False)
         except Exception as error:  # the library raises what its transports raise
-            raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {error}") from None
+            fault = hub_fault(error)
+            raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {fault}") from None
     root = folders.find(str(config.folder))
     files = {path.stem: str(path) for path in sorted(root.glob("*.parquet"))} if root else {}
     if not files:
         looked = ", ".join(str(folder / str(config.folder)) for folder in folders.all)
         raise DataNotFound(f"no parquet files in {looked}")
+    for path in files.values():
+        _check_parquet(path, config)
     cache = str(folders.writable / "hf-cache")
-    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
-    return loaded.cast_column(config.image_column, datasets.Image())
+    try:
+        loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
+        return loaded.cast_column(config.image_column, datasets.Image())
+    except Exception as error:  # the library raises what Arrow raises
+        reason = _first_line(error.__cause__ or error)
+        raise InvalidData(f"cannot read the parquet files of {root}: {reason}") from None
+
+
+def _check_parquet(path: str, config: HuggingFace) -> None:
+    """Raises InvalidData that names a broken file, or a missing column."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InvalidData(f"{path} cannot be read as parquet: {_first_line(error)}") from None
+    _check_columns(names, config, path)
+
+
+def _check_columns(names: Sequence[str], config: HuggingFace, where: str) -> None:
+    for setting in ("image_column", "label_column"):
+        if (column := getattr(config, setting)) not in names:
+            there = f"there are {', '.join(names)}; name it with the setting {setting}"
+            raise InvalidData(f"no column '{column}' in {where}; {there}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -104,9 +136,7 @@ class Rows:
 
 
 def _split(part: Any, config: HuggingFace) -> Split:
-    for column in (config.image_column, config.label_column):
-        if column not in part.column_names:
-            raise InvalidData(f"no column '{column}'; there are {', '.join(part.column_names)}")
+    _check_columns(part.column_names, config, f"'{config.dataset or config.folder}'")
     only = part.select_columns([config.label_column]).with_format("numpy")
     numbers = np.asarray(only[config.label_column][:])
     if numbers.dtype.kind not in "iub":

@@ -1,8 +1,12 @@
 """ONNX files, for ONNX Runtime and all that reads its format."""
 
 import json
+import logging
+import math
+import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,20 @@ from torch import Tensor, nn
 
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import Config
-from vitarium.core.errors import InvalidInput
-from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
+from vitarium.core.errors import VitariumError
+from vitarium.core.printable import shortened
+from vitarium.formats.base import (
+    Checkpoints,
+    Skipped,
+    checkpoint_name,
+    exporter,
+    refuses_unbuilt,
+)
 from vitarium.zoo import Zoo
 
 TOLERANCE = 1e-4
+_FATAL = 4  # ONNX Runtime's level of messages; what is less is raised, too
+_MAX_LENGTH = 200  # characters of a cause
 _LARGEST = 2**31 - 2**24
 """Bytes of weights that fit into one file of the format; more lie beside it, in FILE.data."""
 
@@ -37,39 +50,88 @@ class OnnxFile(Config):
     extra="vitarium[onnx]",
     tiny={"check": False},
 )
-def onnx_file(config: OnnxFile, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
+def onnx_file(
+    config: OnnxFile, zoo: Zoo, models: Checkpoints, out: Path
+) -> Iterator[Path | Skipped]:
     """An ONNX file per model: images [batch, c, h, w] -> outputs [batch, n], any batch.
 
     In its metadata: id, epoch, stage, classes (JSON) and factors (JSON).
     """
     for checkpoint in models:
-        model = zoo.load(*checkpoint)
-        architecture = zoo.spec(checkpoint.model).origin.architecture
-        assert architecture
-        noise = torch.Generator().manual_seed(0)
-        images = torch.randn(2, *architecture.config.input_size, generator=noise)
         file = out / f"{checkpoint_name(checkpoint)}.onnx"
-        _write(model, images, file, config.opset, metadata(zoo, checkpoint))
-        if config.check:
-            _check(model, images, file, checkpoint.model)
-        yield file
+        fault = _export(config, zoo, checkpoint, file)
+        if fault:
+            for part in (file, file.with_name(f"{file.name}.data")):
+                part.unlink(missing_ok=True)
+        yield Skipped(checkpoint, fault) if fault else file
+
+
+def _export(config: OnnxFile, zoo: Zoo, checkpoint: CheckpointRef, file: Path) -> str | None:
+    """Write a model's file; gives what is wrong with it."""
+    architecture = zoo.spec(checkpoint.model).origin.architecture
+    assert architecture
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randn(2, *architecture.config.input_size, generator=noise)
+    try:
+        with _quiet():
+            model = _unfused(zoo.load(*checkpoint))
+            _write(model, images, file, config.opset, metadata(zoo, checkpoint))
+            if not config.check:
+                return None
+            error = _error(zoo.load(*checkpoint), images, file)
+    except (VitariumError, OSError, MemoryError):
+        raise
+    except Exception as failure:  # torch and ONNX raise what they like
+        return f"torch cannot write it as ONNX: {_cause(failure)}"
+    if error <= TOLERANCE:
+        return None
+    what = f"the outputs of ONNX Runtime are up to {error:.1e} from the zoo's"
+    return f"{what}; keep the file all the same with --set check=false"
+
+
+def _unfused(model: nn.Module) -> nn.Module:
+    """Attention step by step: timm's fused kernels cannot be exported where they add positions."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's own deprecations, and its reports of what is raised anyway."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what began it, without colors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()
+    return shortened(lines[0] if lines else type(error).__name__, _MAX_LENGTH)
 
 
 def _write(model: nn.Module, images: Tensor, file: Path, opset: int, props: dict[str, str]) -> None:
     import onnx
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own deprecations
-        program: Any = torch.onnx.export(
-            model,
-            (images,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["images"],
-            output_names=["outputs"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+    program: Any = torch.onnx.export(
+        model,
+        (images,),
+        dynamo=True,
+        opset_version=opset,
+        input_names=["images"],
+        output_names=["outputs"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
     proto = program.model_proto
     graph = proto.graph
     values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
@@ -94,15 +156,16 @@ def metadata(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, str]:
     }
 
 
-def _check(model: nn.Module, images: Tensor, file: Path, id: str) -> None:
-    """In a batch of another size than that of the export, too."""
+def _error(model: nn.Module, images: Tensor, file: Path) -> float:
+    """The largest difference of outputs, in a batch of another size than the export's, too."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    errors = []
     for batch in (images, torch.cat([images, images[:1] * 0.5])):
         (outputs,) = session.run(None, {"images": batch.numpy()})
         with torch.no_grad():
-            error = (torch.from_numpy(outputs) - model(batch)).abs().max().item()
-        if not error <= TOLERANCE:
-            what = f"model {id}: the outputs of ONNX Runtime are up to {error:.1e} from the zoo's"
-            raise InvalidInput(f"{what}; keep the file all the same with --set check=false")
+            errors.append((torch.from_numpy(outputs) - model(batch)).abs().max().item())
+    return math.nan if any(map(math.isnan, errors)) else max(errors)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
-from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
+from vitarium.formats.base import (
+    Checkpoints,
+    Skipped,
+    checkpoint_name,
+    exporter,
+    refuses_unbuilt,
+)
 from vitarium.zoo import Zoo
 
 RUNS = "--exporter safetensors and --exporter onnx take it"
@@ -48,7 +55,9 @@ def refuses(config: TimmFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | No
 
 
 @exporter("timm", refuses=refuses)
-def timm_folder(config: TimmFolder, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
+def timm_folder(
+    config: TimmFolder, zoo: Zoo, models: Checkpoints, out: Path
+) -> Iterator[Path | Skipped]:
     """A folder per model that timm.create_model("local-dir:...", pretrained=True) loads."""
     for checkpoint in models:
         folder = out / checkpoint_name(checkpoint)
@@ -58,9 +67,12 @@ def timm_folder(config: TimmFolder, zoo: Zoo, models: Checkpoints, out: Path) ->
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
         weights = zoo.state_dict(*checkpoint)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        if config.check:
-            _check(zoo, checkpoint, folder, settings["pretrained_cfg"]["input_size"])
-        yield folder
+        fault = config.check and _fault(
+            zoo, checkpoint, folder, settings["pretrained_cfg"]["input_size"]
+        )
+        if fault:
+            shutil.rmtree(folder)
+        yield Skipped(checkpoint, fault) if fault else folder
 
 
 def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
@@ -107,12 +119,13 @@ def _given_back(spec: Spec) -> dict[str, Any]:
     return {key: factors[name] for key, name in names.items() if name in factors}
 
 
-def _check(zoo: Zoo, checkpoint: CheckpointRef, folder: Path, input_size: Sequence[int]) -> None:
-    images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
+def _fault(zoo: Zoo, checkpoint: CheckpointRef, folder: Path, size: Sequence[int]) -> str | None:
+    """Whether what timm loads is another function."""
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
     timm_model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
         same = torch.equal(timm_model(images), zoo.load(*checkpoint)(images))
-    if not same:
-        what = "what timm loads has other outputs than the zoo's model"
-        hint = f"{RUNS}; or keep the folder all the same with --set check=false"
-        raise InvalidInput(f"model {checkpoint.model}: {what}; {hint}")
+    if same:
+        return None
+    hint = f"{RUNS}; or keep the folder all the same with --set check=false"
+    return f"what timm loads has other outputs than the zoo's model; {hint}"

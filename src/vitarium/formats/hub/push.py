@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vitarium.core import files
 from vitarium.core.errors import HubError, InvalidInput
+from vitarium.core.hub_faults import hub_fault
 from vitarium.core.registry import get
 from vitarium.formats.export import check_installed, export
 from vitarium.formats.weights import check_place, root_of
@@ -99,4 +100,4 @@ def _upload(folder: Path, repository: str, *, private: bool) -> None:
         data_set = {"repo_id": repository, "repo_type": "dataset"}
         upload(**data_set, folder_path=folder, ignore_patterns=list(_LEFT_OUT))
     except Exception as error:  # the library raises what its transports raise
-        raise HubError(repository, str(error).strip() or type(error).__name__) from error
+        raise HubError(repository, hub_fault(error)) from error
