@@ -1,6 +1,6 @@
 """The contracts of architectures, heads and initializations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -21,6 +21,10 @@ class ArchitectureConfig(Config):
     def input_size(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         raise TypeError(f"{type(self).__name__} has to define input_size")
+
+
+DROP_RATES = ("drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
+"""Of `TransformerConfig`: factors that act in training alone."""
 
 
 class TransformerConfig(ArchitectureConfig):
@@ -67,6 +71,7 @@ def architecture(
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     timm: Callable[[Any], tuple[str, dict[str, Any]]] | None = None,
     symmetries: Callable[[nn.Module], Any] | None = None,
+    training_factors: Sequence[str] = (),
     tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[Build], Build]:
     """Register an architecture: a function `(config, num_outputs) -> nn.Module`.
@@ -85,6 +90,9 @@ def architecture(
             model, where timm has one; raises InvalidInput where it has none.
         symmetries: of a built model its Symmetries (`architectures/symmetries/base.py`), so that
             alignment works; raises IncompatibleWeights.
+        training_factors: factors that act before or during training alone, e.g. `drop_path_rate`:
+            models that differ in nothing else compute the same function of their weights, and can
+            be merged. All other factors count (`architectures/compare.py`).
         tiny: settings of a small model, for the contract tests; None: the defaults.
 
     `vitarium.testing.check_architecture(name)` tests all of it.
@@ -94,15 +102,19 @@ def architecture(
 
 @contract
 def head(
-    name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    paper: str = "",
+    training_factors: Sequence[str] = (),
+    tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[PutHead], PutHead]:
     """Register a head: a function `(config, model, num_outputs) -> None`.
 
     It replaces the module at the model's `head_prefix` by one from features [batch, num_features]
-    to outputs [batch, num_outputs], and sets `model.num_classes`. `paper` and `tiny` are as of
-    `architecture`; `vitarium.testing.check_head(name)` tests all of it.
+    to outputs [batch, num_outputs], and sets `model.num_classes`. `paper`, `training_factors` and
+    `tiny` are as of `architecture`; `vitarium.testing.check_head(name)` tests all of it.
     """
-    return register("head", name, paper=paper, tiny=tiny)
+    return register("head", name, paper=paper, training_factors=training_factors, tiny=tiny)
 
 
 @contract

@@ -32,7 +32,11 @@ class MlpHead(LinearHead):
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
 
 
-@head("linear")
+_START = ("initialization", "seed")
+"""Factors of what a head is drawn from."""
+
+
+@head("linear", training_factors=_START)
 def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     """One linear layer."""
     layer = nn.Linear(num_features(model), num_outputs)
@@ -40,7 +44,7 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     _replace(model, layer, num_outputs)
 
 
-@head("mlp", tiny={"hidden_dim": 8})
+@head("mlp", training_factors=_START, tiny={"hidden_dim": 8})
 def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     """An MLP with one hidden layer."""
     layers = nn.Sequential(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import torch
 from pydantic import Field, PositiveInt
@@ -15,6 +15,9 @@ from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.data import EvalData
 from vitarium.zoo import Checkpoint
 from vitarium.zoo._format.description import DTYPES, FLOATS
+
+if TYPE_CHECKING:
+    from vitarium.blueprint import Imported, Recipe
 
 T = TypeVar("T")
 Values = float | Mapping[str, float]
@@ -31,8 +34,9 @@ class Weights(Mapping[str, Tensor]):
         start: gives the weights before training.
         parent: gives those that training started from.
         skeleton: gives the model without memory (on the meta device), to ask what a tensor is of.
+        origin: what it is built by, to be compared with others'; None: not known.
 
-    The last three raise NotApplicable where there is nothing to give.
+    The three functions raise NotApplicable where there is nothing to give.
     """
 
     def __init__(
@@ -43,8 +47,9 @@ class Weights(Mapping[str, Tensor]):
         start: "Callable[[], Weights] | None" = None,
         parent: "Callable[[], Weights] | None" = None,
         skeleton: Callable[[], nn.Module] | None = None,
+        origin: "Recipe | Imported | None" = None,
     ) -> None:
-        self.name, self._tensors = name, tensors
+        self.name, self._tensors, self.origin = name, tensors, origin
         self._start, self._parent, self._skeleton = start, parent, skeleton
         self._remembered: dict[object, object] = {}
 
@@ -190,6 +195,8 @@ class EvalModel:
     """Gives what it was trained from, with examples of the parent's own data."""
     is_classifier: bool = True
     """Whether the outputs are the classes of the examples."""
+    origin: "Recipe | Imported | None" = None
+    """What it is built by; None: its modules alone tell."""
 
     def check_classifier(self) -> None:
         """Raises NotApplicable where the outputs are not classes."""

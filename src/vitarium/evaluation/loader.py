@@ -94,7 +94,9 @@ class ModelLoader:
             return self._skeletons[key]
 
         checkpoint = folder.open(ref.epoch)
-        return Weights(str(ref), checkpoint, start=start, parent=parent, skeleton=skeleton)
+        return Weights(
+            str(ref), checkpoint, start=start, parent=parent, skeleton=skeleton, origin=spec.origin
+        )
 
     def _weights_of(self, model: str, epoch: int, otherwise: str) -> Weights:
         folder = self.zoo.folder(model)
@@ -164,6 +166,7 @@ class ModelLoader:
             examples,
             parent=partial(self.subject, parent, split, limit) if parent else None,
             is_classifier=is_classifier,
+            origin=spec.origin,
         )
 
     def learned(self, model: str, examples: EvalData) -> bool:

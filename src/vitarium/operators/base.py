@@ -1,7 +1,7 @@
 """The contract of operators, which make a model's weights of other models' weights."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NoReturn, TypeVar
@@ -59,8 +59,10 @@ def operator(
     """Register a function `(config, ingredients) -> Iterator[(name, Tensor)]` as an operator.
 
     It yields every tensor of `ingredients.shapes` once, in any real dtype; the zoo stores them in
-    the dtypes of the ingredients. Tensors of integers are not given to operators: the first
-    model's are copied. `vitarium.testing.check_operator` checks the contract.
+    the widest dtype of the ingredients, and refuses entries that are not finite. Buffers are no
+    weights and not given to operators: statistics of batch normalizations are counted anew on the
+    images that the operator looks at, or else averaged as statistics (`ingredients.shares`); others
+    are copied. `vitarium.testing.check_operator` checks the contract.
 
     Args:
         title: what the method is called in tables and figures, e.g. "TIES".
@@ -116,6 +118,7 @@ class Ingredients(Sequence[Weights]):
             and images of that split, of its own data or what the user named in its place. Read
             anew each time: let go of it before the next.
         symmetries: gives those that the architecture declares.
+        buffers: names of tensors that are no weights, and no matter of the operator.
         progress: is told how many parts of `task` are done.
 
     Raises IncompatibleWeights that names two models and a tensor that differs between them.
@@ -130,14 +133,19 @@ class Ingredients(Sequence[Weights]):
         examples: Callable[[], EvalData] | None = None,
         subject: Callable[[int], EvalModel] | None = None,
         symmetries: Callable[[], Symmetries] | None = None,
+        buffers: Collection[str] = (),
         progress: Progress = SILENT,
         task: str = "",
     ) -> None:
         self._models = list(models)
         self.names = [model.name for model in self._models]
         """Of the models, `ID@EPOCH`."""
-        self.shapes = self._models[0].shapes
+        shapes = self._models[0].shapes.items()
+        self.shapes = {name: shape for name, shape in shapes if name not in buffers}
         """Of the tensors that are to be made."""
+        self.shares: Sequence[tuple[Weights, float]] = [(m, 1 / len(models)) for m in self._models]
+        """What the result is a mean of, for statistics of batch normalizations: not negative, with
+        a sum of 1. An operator for which models do not count alike sets it."""
         self._base, self._symmetries = base, symmetries
         self.model: Callable[[], nn.Module] = model or _missing("nothing runs such a model")
         self.examples: Callable[[], EvalData] = examples or _missing(_SPLIT)
@@ -155,6 +163,13 @@ class Ingredients(Sequence[Weights]):
 
     def report(self, done: int, total: int) -> None:
         self.progress.step(self.task, done, total)
+
+    def share(self, weights: Sequence[float], models: Sequence[Weights] | None = None) -> None:
+        """Set `shares` in proportion to weights [models]; negative ones count as 0."""
+        counted = [max(weight, 0.0) for weight in weights]
+        if total := sum(counted):
+            shares = [weight / total for weight in counted]
+            self.shares = list(zip(models or self._models, shares, strict=True))
 
     def in_turn(self) -> Iterator[str]:
         """The names of `shapes`; says how many are done, while the system fetches the next ones."""
@@ -226,8 +241,10 @@ class Weighted(Config):
     """How much models count, by how their ids begin, `{"3f2a": 0.5}`; the others count 1."""
 
     def of(self, ingredients: Ingredients) -> list[float]:
-        """The models' weights. Raises as `by_model`."""
-        return by_model(ingredients, self.weights, 1.0)
+        """The models' weights, which become their shares. Raises as `by_model`."""
+        weights = by_model(ingredients, self.weights, 1.0)
+        ingredients.share(weights)
+        return weights
 
 
 def by_model(ingredients: Ingredients, values: dict[str, float], otherwise: float) -> list[float]:

@@ -1,9 +1,12 @@
 """Symmetries: what is declared to change nothing changes nothing, and what is not declared does."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers.mlp import ConvMlp, GatedMlp, SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -37,13 +40,17 @@ MODELS = {
     "timm": ("timm", TIMM, None),
     "normed queries": ("timm", TIMM | {"qk_norm": True}, None),
     "normed before": ("timm", TIMM | {"pre_norm": True}, None),
+    "AIMv2": ("timm", PATCH14 | {"model": "aimv2_large_patch14_224"}, None),
+    "SwiGLU": (VisionTransformer, SIZE | {"mlp_layer": SwiGLU, "init_values": 0.1}, None),
+    "normed patches": (VisionTransformer, SIZE | {"embed_norm_layer": nn.LayerNorm}, None),
     "largest token": ("timm", TIMM | {"global_pool": "max"}, None),
 }
 
 
 def build(name, seed=0):
     architecture, sizes, head = MODELS[name]
-    model = create_model(architecture, num_classes=5, **sizes)
+    create = partial(create_model, architecture) if isinstance(architecture, str) else architecture
+    model = create(num_classes=5, **sizes)
     if head is not None:
         section("head", head)(model, 5)
     return drawn.scrambled(model, seed)
@@ -116,6 +123,24 @@ def test_a_permutation_across_heads_is_no_symmetry():
     weights["blocks.0.attn.qkv.bias"] = weights["blocks.0.attn.qkv.bias"][rows]
     weights["blocks.0.attn.proj.weight"] = weights["blocks.0.attn.proj.weight"][:, order]
     assert change(model, weights, images("vit", torch.float64)) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "module"),
+    [
+        (VisionTransformer, {"mlp_layer": GatedMlp}, "blocks.0.mlp: a GatedMlp"),
+        (VisionTransformer, {"mlp_layer": ConvMlp}, "blocks.0.mlp: a ConvMlp"),
+        (VisionTransformer, {"mlp_layer": SwiGLU, "scale_mlp_norm": True}, "a SwiGLU"),
+        ("vit_tiny_r_s16_p8_224", {}, "patch_embed: the symmetries of a HybridEmbed"),
+        ("xcit_nano_12_p16_224", {}, "Xcit declares no symmetries"),
+    ],
+)
+def test_what_is_not_declared_is_refused_by_the_name_of_the_module(architecture, settings, module):
+    create = partial(create_model, architecture) if isinstance(architecture, str) else architecture
+    with meta_device():
+        model = create(num_classes=5, **settings)
+    with pytest.raises(IncompatibleWeights, match=module):
+        vit_symmetries(model)
 
 
 @pytest.mark.parametrize("name", MODELS)

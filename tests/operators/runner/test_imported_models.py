@@ -1,14 +1,14 @@
 """Merging of imported models: which weights are before training is a fact, not the number 0."""
 
-import csv
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from vitarium import Zoo, import_zoo, measure, merge
+from reference import imported_tables as tables
+from reference.imported_tables import near
+from vitarium import measure, merge
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -20,26 +20,11 @@ def vit(seed, num_classes=10):
     return VisionTransformer(**SIZES, num_classes=num_classes).state_dict()
 
 
-def near(weights, seed):
-    noise = torch.Generator().manual_seed(seed)
-    return {n: t + 0.01 * torch.randn(t.shape, generator=noise) for n, t in weights.items()}
-
-
 def imported(folder, *models):
-    """A zoo of weights with what the table says of each, and the ids by name."""
-    folder.mkdir()
-    rows = []
-    for number, (weights, columns) in enumerate(models):
-        save_file(weights, folder / f"{number}.safetensors")
-        sizes = {f"architecture.{name}": value for name, value in SIZES.items()}
-        rows.append({"file": f"{number}.safetensors", "architecture": "vit", **sizes, **columns})
-    with (folder / "models.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(c for row in rows for c in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    import_zoo(folder, folder.with_name(f"{folder.name}-zoo"))
-    zoo = Zoo.open(folder.with_name(f"{folder.name}-zoo"))
-    return zoo, {zoo.spec(id).imported.name: id for id in zoo.ids()}
+    """As `tables.imported`, of models of those sizes."""
+    sizes = {f"architecture.{name}": value for name, value in SIZES.items()}
+    rows = ((weights, {"architecture": "vit", **sizes, **columns}) for weights, columns in models)
+    return tables.imported(folder, *rows)
 
 
 @pytest.fixture(scope="module")

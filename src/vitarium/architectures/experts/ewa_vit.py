@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from vitarium.architectures.base import architecture
 from vitarium.architectures.features import blocks
-from vitarium.architectures.vit.vit import Vit
+from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 
 PART = "experts"
 """What the experts of an MLP stand in: `blocks.1.mlp.experts.0.fc1.weight`."""
@@ -81,6 +81,7 @@ class EwaVisionTransformer(VisionTransformer):
 @architecture(
     "ewa_vit",
     paper="Huang et al. 2023, arXiv 2308.06093",
+    training_factors=(*TRAINING_FACTORS, "share_rate"),
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def ewa_vit(config: EwaVit, num_outputs: int) -> nn.Module:

@@ -17,7 +17,7 @@ from vitarium.architectures.multiplexed._relative_positions import (
     RelativePositions,
 )
 from vitarium.architectures.multiplexed._sharing import Multiplexing, Sharing, group_of, group_sizes
-from vitarium.architectures.vit.vit import Vit
+from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 
 
 class MiniDeit(Multiplexing, Vit):
@@ -139,6 +139,7 @@ _BASE = {"embed_dim": 768, "num_heads": 12}
         "mini_deit_base_patch16_384": {**_BASE, "img_size": 384},
         "mini_deit_base_single_patch16_224": {**_BASE, "share": "all"},
     },
+    training_factors=(*TRAINING_FACTORS, "init_values", "mixing_init"),
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def mini_deit(config: MiniDeit, num_outputs: int) -> nn.Module:

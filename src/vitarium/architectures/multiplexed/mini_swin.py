@@ -9,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerStage
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import nn
 
-from vitarium.architectures.base import architecture
+from vitarium.architectures.base import DROP_RATES, architecture
 from vitarium.architectures.multiplexed import _windows as windows
 from vitarium.architectures.multiplexed._blocks import attention_parts
 from vitarium.architectures.multiplexed._sharing import (
@@ -188,6 +188,7 @@ _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
         "mini_swin_base_patch4_window7_224": _BASE,
         "mini_swin_base_patch4_window12_384": {**_BASE, "img_size": 384, "window_size": 12},
     },
+    training_factors=(*DROP_RATES, "mixing_init"),
     tiny={"img_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 8, **_TINY_STAGES},
 )
 def mini_swin(config: MiniSwin, num_outputs: int) -> nn.Module:

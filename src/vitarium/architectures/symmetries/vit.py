@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from timm.layers.attention import Attention
-from timm.layers.mlp import GluMlp, Mlp
+from timm.layers.mlp import GluMlp, Mlp, SwiGLU
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
@@ -28,6 +29,9 @@ def vit_symmetries(model: nn.Module) -> Symmetries:
     """
     if not isinstance(model, VisionTransformer):
         raise IncompatibleWeights(f"{type(model).__name__} declares no symmetries")
+    if type(model.patch_embed) is not PatchEmbed:
+        embedding = type(model.patch_embed).__name__
+        raise IncompatibleWeights(f"patch_embed: the symmetries of a {embedding} are not declared")
     declared, kind = _Declaration(model), type(model).__name__
     declared_tensors = {piece.tensor for piece in declared.pieces}
     for name, tensor in model.state_dict().items():
@@ -53,7 +57,8 @@ class _Declaration:
         norms = [part for part in parts if not isinstance(part, nn.Identity)]
         folds = all(isinstance(n, nn.LayerNorm) and n.elementwise_affine for n in norms)
         mixes = folds and model.global_pool in ("token", "avg")
-        mixes = mixes and isinstance(model.norm_pre, nn.Identity)
+        # what these write is no input of a linear layer alone
+        mixes = mixes and _is_absent(model.norm_pre) and _is_absent(model.patch_embed.norm)
         # one after the other: what is between them is read by no linear layer
         mixes = mixes and nn.Identity in (type(model.norm), type(model.fc_norm))
         if moves:
@@ -69,6 +74,7 @@ class _Declaration:
     def _embedding(self) -> None:
         model = self.model
         self._linear("patch_embed.proj", self.written, NOTHING, model.patch_embed.proj)
+        self._norm("patch_embed.norm", model.patch_embed.norm, ())
         for name in ("cls_token", "reg_token", "pos_embed"):
             tensor = getattr(model, name, None)
             if tensor is not None:
@@ -82,7 +88,7 @@ class _Declaration:
         self._norm(f"{at}.norm1", block.norm1, [(f"{at}.attn.qkv", block.attn.qkv)])
         self._attention(f"{at}.attn", block.attn)
         self._scale(f"{at}.ls1", block.ls1, f"{at}.attn.proj", block.attn.proj)
-        self._norm(f"{at}.norm2", block.norm2, [(f"{at}.mlp.fc1", block.mlp.fc1)])
+        self._norm(f"{at}.norm2", block.norm2, _first_layers(f"{at}.mlp", block.mlp))
         self._mlp(f"{at}.mlp", block.mlp)
         self._scale(f"{at}.ls2", block.ls2, f"{at}.mlp.fc2", block.mlp.fc2)
 
@@ -112,16 +118,15 @@ class _Declaration:
         self._bias(f"{at}.proj", attention.proj, self.written)
 
     def _mlp(self, at: str, mlp: Any) -> None:
-        if type(mlp) not in (Mlp, GluMlp) or not isinstance(mlp.norm, nn.Identity):
-            raise IncompatibleWeights(f"{at}: a {type(mlp).__name__}'s symmetries are not declared")
         hidden = mlp.fc2.in_features
         self.groups[at] = UnitGroup(hidden)
-        # a gated MLP has the gates' rows above the values'
-        shape = (mlp.fc1.out_features // hidden, hidden, mlp.fc1.in_features)
-        axes = (NOTHING, Axis(at), self.read)
-        self._piece(f"{at}.fc1.weight", shape, axes)
-        if mlp.fc1.bias is not None:
-            self._piece(f"{at}.fc1.bias", shape[:2], axes[:2])
+        for name, layer in _first_layers(at, mlp):
+            # a packed gated MLP has gates and values in one layer, SwiGLU in two
+            shape = (layer.out_features // hidden, hidden, layer.in_features)
+            axes = (NOTHING, Axis(at), self.read)
+            self._piece(f"{name}.weight", shape, axes)
+            if layer.bias is not None:
+                self._piece(f"{name}.bias", shape[:2], axes[:2])
         self._linear(f"{at}.fc2", self.written, Axis(at, reads=True), mlp.fc2)
 
     def _head(self) -> None:
@@ -177,6 +182,20 @@ class _Declaration:
         self, tensor: str, shape: Sequence[int], axes: tuple[Axis, ...], **more: Any
     ) -> None:
         self.pieces.append(Piece(tensor, tuple(shape), axes, **more))
+
+
+def _is_absent(module: nn.Module) -> bool:
+    return isinstance(module, nn.Identity)
+
+
+def _first_layers(at: str, mlp: Any) -> list[tuple[str, nn.Linear]]:
+    """The layers of an MLP that read the stream. Raises IncompatibleWeights for another kind."""
+    names = {Mlp: ("fc1",), GluMlp: ("fc1",), SwiGLU: ("fc1_g", "fc1_x")}.get(type(mlp), ())
+    layers = [(f"{at}.{name}", getattr(mlp, name)) for name in names]
+    linear = all(isinstance(layer, nn.Linear) for _, layer in layers)
+    if not layers or not linear or not _is_absent(mlp.norm):
+        raise IncompatibleWeights(f"{at}: a {type(mlp).__name__}'s symmetries are not declared")
+    return layers
 
 
 def _tensors_of(name: str, layer: Any) -> tuple[str, str | None]:

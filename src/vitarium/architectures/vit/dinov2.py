@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
-from vitarium.architectures.vit.vit import Vit, as_timm
+from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit, as_timm
 from vitarium.core.errors import InvalidInput
 
 
@@ -50,6 +50,7 @@ def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
     paper="Oquab et al. 2023, arXiv 2304.07193",
     timm=_as_timm,
     symmetries=vit_symmetries,
+    training_factors=(*TRAINING_FACTORS, "init_values"),
     tiny={"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 0.1},
 )
 def dinov2(config: Dinov2, num_outputs: int) -> nn.Module:

@@ -8,9 +8,12 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vitarium.architectures.base import TransformerConfig, architecture
+from vitarium.architectures.base import DROP_RATES, TransformerConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import InvalidInput
+
+TRAINING_FACTORS = (*DROP_RATES, "pos_drop_rate")
+"""Of `Vit`."""
 
 
 class Vit(TransformerConfig):
@@ -65,6 +68,7 @@ def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
     timm=as_timm,
     symmetries=vit_symmetries,
+    training_factors=TRAINING_FACTORS,
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def vit(config: Vit, num_outputs: int) -> nn.Module:

@@ -1,6 +1,7 @@
 """Bezier curves between two models' parameters, and barriers on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from typing import Annotated
 
@@ -10,8 +11,16 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.batch_statistics import (
+    has_statistics,
+    is_statistic,
+    recount,
+    statistics_of,
+)
+from vitarium.evaluation.compatible import running_mismatch
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
+from vitarium.evaluation.scoring import load
 
 
 def _odd(points: int) -> int:
@@ -55,13 +64,38 @@ def bezier(controls: Sequence[Parameters], t: float) -> dict[str, Tensor]:
 
 
 def losses_along(
-    subject: EvalModel, controls: Sequence[Parameters], positions: Sequence[float], config: OnPath
+    subject: EvalModel,
+    controls: Sequence[Parameters],
+    positions: Sequence[float],
+    config: OnPath,
+    last: EvalModel | None = None,
 ) -> Losses:
-    """Loss and error [positions] of the points of a Bezier curve, on the subject's examples."""
+    """Loss and error [positions] of the points of a Bezier curve, on the subject's examples.
+
+    Statistics of batch normalizations are counted anew at every point, on training images; those
+    of the ends are the models' own (`subject` at 0, `last` at 1).
+    """
     examples = subject.examples.first(config.num_images)
-    return losses(
-        subject.model, lambda: (bezier(controls, t) for t in positions), examples, config.batch_size
-    )
+    statistics = [_statistics(subject, controls, t, last) for t in positions]
+
+    def points() -> Iterator[Parameters]:
+        for t, counted in zip(positions, statistics, strict=True):
+            yield {**bezier(controls, t), **counted}
+
+    return losses(subject.model, points, examples, config.batch_size)
+
+
+def _statistics(
+    subject: EvalModel, controls: Sequence[Parameters], t: float, last: EvalModel | None
+) -> Mapping[str, Tensor]:
+    """Of the point at t, by name [channels]; none where there is no batch normalization."""
+    end = {0.0: subject, 1.0: last}.get(t)
+    if end or not has_statistics(subject.model):
+        return statistics_of(end.model) if end else {}
+    model = deepcopy(subject.model)
+    load(model, bezier(controls, t))
+    recount(model, subject.examples.of("train"))
+    return statistics_of(model)
 
 
 def barriers(positions: Sequence[float], path: Losses) -> Mapping[str, float]:
@@ -90,13 +124,15 @@ def check_path(first: EvalModel, second: EvalModel) -> None:
     if sizes[0] != sizes[1]:
         raise NotApplicable(f"{pair} take images of different sizes: {sizes[0]} and {sizes[1]}")
     _check_tensors(pair, parameters(first.model), parameters(second.model))
+    if message := running_mismatch(first, second):
+        raise NotApplicable(f"{message}; nothing lies between them")
     buffers = [dict(subject.model.named_buffers()) for subject in (first, second)]
     _check_tensors(pair, *buffers)
     for name, buffer in buffers[0].items():
-        if not torch.equal(buffer, buffers[1][name]):
+        if not is_statistic(name) and not torch.equal(buffer, buffers[1][name]):
             raise NotApplicable(
-                f"{pair} differ in '{name}', which is no parameter: between them it would have to "
-                "be computed from data, as the statistics of a batch normalization"
+                f"{pair} differ in '{name}', which is a buffer and no parameter: what it would be "
+                "between them is not known"
             )
 
 

@@ -30,4 +30,4 @@ def path_losses(
     """Loss and error [positions] of (1 - t) A + t B, on the first model's examples."""
     check_path(first, second)
     ends = [parameters(subject.model) for subject in (first, second)]
-    return losses_along(first, ends, positions, config)
+    return losses_along(first, ends, positions, config, last=second)

@@ -49,5 +49,5 @@ def losses_on_path(config: LossPath, first: EvalModel, second: EvalModel) -> Los
         return path_losses(first, second, config.positions, config)
     # As in `mode_connectivity`: both train the same curve, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
-    path = losses_along(start, curve(start, end, config), config.positions, config)
+    path = losses_along(start, curve(start, end, config), config.positions, config, last=end)
     return path if start is first else Losses(path.loss.flip(0), path.error.flip(0))

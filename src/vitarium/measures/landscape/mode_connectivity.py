@@ -7,6 +7,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from vitarium.core.seeds import derive
+from vitarium.evaluation.batch_statistics import counting
 from vitarium.evaluation.losses import Parameters, gradients, mean_loss, parameters
 from vitarium.measures.base import Config, EvalModel, Values, measure
 from vitarium.measures.landscape._paths import OnPath, barriers, bezier, check_path, losses_along
@@ -46,7 +47,7 @@ def mode_connectivity(config: ModeConnectivity, first: EvalModel, second: EvalMo
     """
     # The ends are trained in the same order, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
-    path = losses_along(start, curve(start, end, config), config.positions, config)
+    path = losses_along(start, curve(start, end, config), config.positions, config, last=end)
     return barriers(config.positions, path)
 
 
@@ -55,7 +56,8 @@ def curve(
 ) -> list[Parameters]:
     """Control points of a trained Bezier curve: the first model, the bends, the last model.
 
-    It minimizes the mean loss over t ~ U(0, 1) (Eq. 2 of the paper), from the straight line.
+    It minimizes the mean loss over t ~ U(0, 1) (Eq. 2 of the paper), from the straight line. Batch
+    normalizations take the statistics of each batch meanwhile.
     """
     config = config or ModeConnectivity()
     check_path(first, second)
@@ -68,11 +70,12 @@ def curve(
     generator = torch.Generator().manual_seed(derive(config.seed, "mode_connectivity", "places"))
     training = first.examples.of("train").first(config.train_images)
     batches = training.endless(config.train_batch_size, config.seed, "mode_connectivity")
+    model = counting(first.model)
     for step, batch in enumerate(islice(batches, config.steps)):
         t = torch.rand((), dtype=torch.float64, generator=generator).item()
         point = {name: tensor.requires_grad_() for name, tensor in bezier(controls, t).items()}
         with torch.enable_grad():
-            value = mean_loss(first.model, point, batch.images, batch.labels)
+            value = mean_loss(model, point, batch.images, batch.labels)
             slopes = gradients(value, list(point.values()))
         # A point is a weighted sum of control points: the chain rule is a factor for each bend.
         for index, bend in enumerate(bends, start=1):

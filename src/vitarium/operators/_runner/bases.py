@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
+from vitarium.evaluation.compatible import mismatch
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.heads import WeightSubset
@@ -85,6 +86,8 @@ def _start_of_head(
         why = "have different classes"
     elif WeightSubset(weights, head=True).shapes != WeightSubset(base, head=True).shapes:
         why = "have heads of different shapes"
+    elif mismatch(weights, base):
+        why = "have heads of different architectures"
     else:
         return base
     raise IncompatibleWeights(

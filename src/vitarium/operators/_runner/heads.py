@@ -9,8 +9,10 @@ from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
+from vitarium.evaluation.batch_statistics import joined
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
+from vitarium.operators._runner.buffers import widest
 from vitarium.operators.base import check_alike
 
 CHOICES = ("merge", "average", "ensemble")
@@ -62,6 +64,11 @@ class Heads:
                     raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
 
     @property
+    def shared(self) -> bool:
+        """Whether all models' heads have to be of one architecture: they become one."""
+        return self.choice in ("merge", "average")
+
+    @property
     def separate(self) -> bool:
         """Whether the heads are no matter of the operator."""
         return self.choice != "merge"
@@ -84,17 +91,26 @@ class Heads:
             }
         if len(heads) == 1:
             return heads[0]
-        return {
-            name: torch.stack([head[name] for head in heads]).double().mean(0).to(tensor.dtype)
+        statistics = joined(
+            [WeightSubset(model, head=True) for model in self._models],
+            [1 / len(heads)] * len(heads),
+        )
+        means = {
+            name: torch.stack([head[name].double() for head in heads]).mean(0)
+            if tensor.is_floating_point()
+            else tensor
             for name, tensor in heads[0].items()
+            if name not in statistics
         }
+        dtypes = {name: widest([head[name].dtype for head in heads]) for name in heads[0]}
+        return {name: t.to(dtypes[name]) for name, t in (means | statistics).items()}
 
 
 class WeightSubset(Weights):
     """A model's head, or all but that."""
 
     def __init__(self, model: Weights, *, head: bool) -> None:
-        super().__init__(model.name, model, skeleton=lambda: model.skeleton)
+        super().__init__(model.name, model, skeleton=lambda: model.skeleton, origin=model.origin)
         self._names = [name for name in model if is_head(model.skeleton, name) == head]
         self.shapes = {name: model.shapes[name] for name in self._names if name in model.shapes}
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
@@ -16,12 +17,16 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section
+from vitarium.evaluation.batch_statistics import joined, recount, statistics_of
+from vitarium.evaluation.compatible import mismatch
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
+from vitarium.evaluation.scoring import load
 from vitarium.operators._runner.bases import common_head, common_parent
+from vitarium.operators._runner.buffers import Buffers, widest
 from vitarium.operators._runner.heads import Heads, WeightSubset
-from vitarium.operators.base import Ingredients, OperatorLog
+from vitarium.operators.base import Ingredients, OperatorLog, check_alike
 from vitarium.zoo._scratch import scratch, temporary_folder
 from vitarium.zoo.model import ModelName
 
@@ -60,6 +65,13 @@ class MergePlan:
         models = list(weights or [sources.weights(ref) for ref in ingredients])
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
+        for model in self.models[1:]:
+            self._check_combinable(model, head=self.heads.shared)
+        if self.heads.origin:  # the result is built as that model is
+            self._check_combinable(
+                self.heads.backbone(sources.weights(self.heads.origin)), head=False
+            )
+        self.buffers = Buffers(self.models, aligns=self.facts["aligns"])
         origin = self.heads.origin or ingredients[self.facts["origin"]]
         self._folder = self.zoo.folder(origin.model)
         """Of the model whose recipe the result has."""
@@ -91,7 +103,16 @@ class MergePlan:
         """The factors in which ingredients differ; what the result is built of is its own."""
         factors = [self.zoo[ref.model].factors for ref in self.chosen]
         names = differing_factors([_without_operator(values) for values in factors])
-        return [name for name in names if name.partition(".")[0] not in ("architecture", "head")]
+        origin, own = self._folder.spec().origin, set[str]()
+        for section in filter(None, (origin.architecture, origin.head)):
+            acts_in_training = section.facts.get("training_factors", ())
+            own |= {
+                name
+                for name in names
+                if name.partition(".")[0] == section.kind
+                and name.partition(".")[2] not in acts_in_training
+            }
+        return [name for name in names if name not in own]
 
     def save(self, progress: Progress = SILENT) -> str:
         """Compute it and keep it in the zoo, unless it is there; its id.
@@ -120,7 +141,6 @@ class MergePlan:
 
     def weights(self, progress: Progress = SILENT, buffer: Path | None = None) -> dict[str, Tensor]:
         """The merged weights, tensors [*shape] by name: in files of a folder, or in memory."""
-        first = self.models[0]
         ingredients = Ingredients(
             self.models,
             base=self._base_weights if self.base else None,
@@ -128,19 +148,50 @@ class MergePlan:
             examples=self.examples if self.facts["split"] else None,
             subject=self.subject if self.facts["split"] else None,
             symmetries=self.symmetries,
+            buffers=self.buffers.names,
             progress=progress,
             task=self.operator.name,
         )
         merged: dict[str, Tensor] = {}
         for name, tensor in self.operator(ingredients):
-            stored = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
+            stored = self._stored(name, tensor)
             if buffer and stored.numel():
                 mapped = scratch(buffer / str(len(merged)), stored.numel(), stored.dtype)
                 stored = mapped.view(stored.shape).copy_(stored)
             merged[name] = stored
         self.log = ingredients.log
-        integers = {name: first[name] for name in first if name not in first.shapes}
-        return {**merged, **integers, **self.heads.tensors()}
+        merged |= self.buffers.copied()
+        merged |= {n: self._stored(n, t) for n, t in self._statistics(merged, ingredients).items()}
+        return {**merged, **{n: self._stored(n, t) for n, t in self.heads.tensors().items()}}
+
+    def _stored(self, name: str, tensor: Tensor) -> Tensor:
+        """In the dtype that it is stored in. Raises IncompatibleWeights for NaN and infinite."""
+        models = self.models[-1:] if self.facts["aligns"] else self.models
+        dtypes = [model.dtype(name) for model in models if name in model.shapes]
+        stored = tensor.to(widest(dtypes) if dtypes else tensor.dtype)
+        entries = stored.float() if stored.dtype.itemsize == 1 else stored
+        if stored.is_floating_point() and not torch.isfinite(entries).all():
+            raise IncompatibleWeights(
+                f"{self.operator.name} gives {name} entries that are not finite in "
+                f"{str(stored.dtype).removeprefix('torch.')}: nothing is kept; try milder settings"
+            )
+        return stored
+
+    def _statistics(
+        self, merged: Mapping[str, Tensor], ingredients: Ingredients
+    ) -> dict[str, Tensor]:
+        """Of batch normalizations: counted on images where there are any, else averaged."""
+        if not self.buffers.statistics:
+            return {}
+        is_single = max(share for _, share in ingredients.shares) == 1
+        if not self.facts["split"] or is_single:
+            return joined(
+                [model for model, _ in ingredients.shares], [s for _, s in ingredients.shares]
+            )
+        model = self.model()
+        load(model, {**merged, **self.heads.tensors()})
+        recount(model, self.examples())
+        return {name: tensor.cpu() for name, tensor in statistics_of(model).items()}
 
     def model(self) -> nn.Module:
         """A running model of the ingredients' architecture, with the first one's weights."""
@@ -188,12 +239,20 @@ class MergePlan:
         """
         assert self.base
         base = self.sources.weights(self.base)
+        if message := mismatch(self.models[0], base, head=False):
+            raise IncompatibleWeights(f"{message}; it cannot be their base")
         if self.heads.separate:
             return self.heads.backbone(base)
         if self.spec.origin.architecture is None:  # which tensors are a head is not known
             return base
         head = common_head(self.sources, self.chosen, base, self.base)
         return Weights(base.name, {**WeightSubset(base, head=False), **head})
+
+    def _check_combinable(self, model: Weights, *, head: bool) -> None:
+        """Raises IncompatibleWeights for other shapes than the first's, or another architecture."""
+        check_alike(self.models[0], model)
+        if message := mismatch(self.models[0], model, head=head):
+            raise IncompatibleWeights(f"{message}; they cannot be combined")
 
 
 def _without_operator(factors: Mapping[str, Any]) -> dict[str, Any]:

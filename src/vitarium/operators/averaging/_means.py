@@ -27,6 +27,7 @@ def weighted_sum(ingredients: Ingredients, weights: Sequence[float]) -> NamedTen
 
     Raises IncompatibleWeights, CorruptFile.
     """
+    ingredients.share(weights)
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     waiting: deque[tuple[str, Future[Tensor]]] = deque()
 

@@ -35,6 +35,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
     measure `mode_connectivity` does it; between equal models there is no way to go. Raises
     IncompatibleWeights, and NotApplicable for models between which nothing lies.
     """
+    ingredients.share([1 - config.t, config.t])
     first, second = (
         {name: checked(model, name) for name in ingredients.shapes} for model in ingredients
     )

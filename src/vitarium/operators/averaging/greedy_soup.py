@@ -5,6 +5,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
+from vitarium.evaluation.batch_statistics import is_statistic, recount
+from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scoring import Scorer, load
 from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
@@ -37,6 +39,7 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     tries, scores = 2 * len(ingredients) - 1, []
     for number in range(len(ingredients)):
         ingredients.report(number, tries)
+        load(scorer.model, _statistics(ingredients[number]))
         scores.append(scorer.score(_read(ingredients, number)))
     order = sorted(
         range(len(ingredients)),
@@ -44,13 +47,13 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     )
     best, score = order[0], scores[order[0]]
     sums = {name: tensor.to(torch.float64, copy=True) for name, tensor in _read(ingredients, best)}
-    count, added = 1, dict[str, Tensor]()
+    members, added = [best], dict[str, Tensor]()
 
     def with_model(number: int) -> NamedTensors:
         """The mean with one model more, which is then in `added`."""
         for name, tensor in _read(ingredients, number):
             added[name] = tensor
-            yield name, sums[name].add(tensor).div_(count + 1)
+            yield name, sums[name].add(tensor).div_(len(members) + 1)
 
     name = ingredients.names[best]
     log.lines.append(f"{name} alone: {examples.split} accuracy {score.accuracy:.4f}")
@@ -58,18 +61,25 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
         ingredients.report(done, tries)
         name = ingredients.names[number]
         load(scorer.model, with_model(number))
+        recount(scorer.model, examples)
         tried = scorer.score_as_it_is()
         better = tried.accuracy > score.accuracy
         if better or (tried.accuracy == score.accuracy and not config.strict):
             for part, tensor in added.items():
                 sums[part] += tensor
-            count, score = count + 1, tried
+            score = tried
+            members.append(number)
             log.lines.append(f"with {name}: {score.accuracy:.4f}")
         else:
             log.lines.append(f"not with {name}: {tried.accuracy:.4f}")
     log.metrics.update(score.metrics(examples.split))
+    ingredients.share([float(number in members) for number in range(len(ingredients))])
     for name, total in sums.items():
-        yield name, total / count
+        yield name, total / len(members)
+
+
+def _statistics(model: Weights) -> dict[str, Tensor]:
+    return {name: model[name] for name in filter(is_statistic, model)}
 
 
 def _read(ingredients: Ingredients, number: int) -> NamedTensors:

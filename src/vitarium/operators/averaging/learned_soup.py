@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vitarium.core.config import Config
 from vitarium.core.seeds import derive
+from vitarium.evaluation.batch_statistics import has_statistics, recount
 from vitarium.evaluation.losses import gradients, parameters
 from vitarium.evaluation.scoring import Scorer, load
 from vitarium.operators.base import Ingredients, NamedTensors, operator
@@ -49,8 +50,8 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
     they start equal. In memory are one running model and its gradient, and the tensors of one name.
     All models are unpacked into a temporary file, as large as they are, read twice in every step.
     """
-    model, log = ingredients.model(), ingredients.log
-    scorer = Scorer(model, ingredients.examples(), config.num_images, config.batch_size)
+    model, log, images = ingredients.model(), ingredients.log, ingredients.examples()
+    scorer = Scorer(model, images, config.num_images, config.batch_size)
     log_factor = torch.zeros((), dtype=torch.float64, requires_grad=config.temperature)
     with temporary_folder() as folder:
         mixed = Mixed(model, ingredients, config.per, folder)
@@ -58,6 +59,9 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
         optimizer = torch.optim.AdamW(learned, lr=config.lr, weight_decay=0.0)
         for epoch in range(config.epochs):
             ingredients.report(epoch, config.epochs)
+            if has_statistics(model):
+                load(model, mixed.tensors())
+                recount(model, images)
             examples = scorer.examples.shuffled(derive(config.seed, "learned_soup", epoch))
             for batch in examples.batches(config.batch_size):
                 _, slopes = mixed.gradients(model, batch.images, batch.labels, log_factor)
@@ -66,6 +70,7 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
                 optimizer.step()
         log.metrics["logit_factor"] = log_factor.exp().item()
         load(model, mixed.tensors())
+        recount(model, images)
         log.metrics.update(scorer.score_as_it_is().metrics(scorer.examples.split))
         log.lines.append(f"of {', '.join(ingredients.names)}")
         for part, row in zip(mixed.parts, mixed.shares(), strict=True):

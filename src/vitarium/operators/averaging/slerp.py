@@ -42,4 +42,5 @@ def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
         ends = (1 - config.t, config.t)
         return [math.sin(share * angle) / math.sin(angle) for share in ends]
 
+    ingredients.share([1 - config.t, config.t])
     yield from combined(ingredients, config.over, coefficients)

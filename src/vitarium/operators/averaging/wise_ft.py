@@ -28,4 +28,6 @@ def wise_ft(config: WiseFt, ingredients: Ingredients) -> NamedTensors:
     ends = Ingredients(
         [ingredients.base, ingredients[0]], progress=ingredients.progress, task=ingredients.task
     )
-    return weighted_sum(ends, [1 - config.alpha, config.alpha])
+    weights = [1 - config.alpha, config.alpha]
+    ingredients.share(weights, list(ends))
+    return weighted_sum(ends, weights)

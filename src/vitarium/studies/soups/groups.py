@@ -8,6 +8,8 @@ from typing import Literal
 from vitarium.architectures.heads import is_head
 from vitarium.blueprint import CheckpointRef, Recipe
 from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.compatible import mismatch
+from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.evaluator import Evaluator
 from vitarium.studies.statistics.factors import PARENT, is_seed
@@ -50,12 +52,14 @@ class SiblingGroups:
                 self.members[id] = CheckpointRef(model=id, epoch=folder.checkpoint()[0])
         specs = {id: self.zoo.folder(id).spec() for id in self.members}
         self._parents = {id: spec.parent or "" for id, spec in specs.items()}
-        trunks = {id: self._trunk(model) for id, model in self.members.items()}
         weights = {id: sources.weights(model) for id, model in self.members.items()}
-        self.shapes = {
+        trunks = {id: self._trunk(model) for id, model in self.members.items()}
+        trunks = _by_architecture(trunks, weights, head=False)
+        shapes = {
             id: trunk + json.dumps(weights[id].shapes, sort_keys=True)
             for id, trunk in trunks.items()
         }
+        self.shapes = _by_architecture(shapes, weights, head=True)
         """By model: equal where whole models can be averaged."""
         self.factors = [
             f for f in stage.factors if not (f.name.startswith(PARENT) or is_seed(f.name))
@@ -142,6 +146,22 @@ class SiblingGroups:
         origin = folder.spec().origin
         data = origin.data.factors() if isinstance(origin, Recipe) else None
         return json.dumps([shapes, data, folder.about().classes], sort_keys=True)
+
+
+def _by_architecture(
+    keys: Mapping[str, str], weights: Mapping[str, Weights], *, head: bool
+) -> dict[str, str]:
+    """The models' keys, made different where their architectures are."""
+    firsts: dict[str, list[str]] = {}
+    refined = {}
+    for id, key in keys.items():
+        group = firsts.setdefault(key, [])
+        same = (first for first in group if not mismatch(weights[first], weights[id], head=head))
+        first = next(same, id)
+        if first == id:
+            group.append(id)
+        refined[id] = f"{key} {first}"
+    return refined
 
 
 def _by_key(members: Sequence[CheckpointRef], keys: Mapping[str, str]) -> list[Members]:

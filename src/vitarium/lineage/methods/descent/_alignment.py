@@ -19,6 +19,7 @@ from vitarium.architectures.symmetries.vit import STREAM, vit_symmetries
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.seeds import derive
+from vitarium.evaluation.compatible import mismatch
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage.base import ModelSet
 from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
@@ -54,7 +55,7 @@ def align_units(model_set: ModelSet, groups: Sequence[Sequence[int]]) -> Aligned
     if len(groups) < 2:
         return AlignedModels(model_set, {}, ())
     try:
-        symmetries = symmetries_of(model_set)
+        symmetries, notes = symmetries_of(model_set)
     except IncompatibleWeights as error:
         note = f"Copies with their units in another order were not looked for: {error}."
         return AlignedModels(model_set, {}, (note,))
@@ -62,13 +63,13 @@ def align_units(model_set: ModelSet, groups: Sequence[Sequence[int]]) -> Aligned
     for first, second in alignment.candidates():
         alignment.join(first, second)
     if not alignment.matched:
-        return AlignedModels(model_set, {}, ())
+        return AlignedModels(model_set, {}, notes)
     models = list(model_set.models)
     for index, moves in alignment.moves.items():
         models[index] = PermutedWeights(models[index], symmetries, moves)
     names, matched = model_set.names, sorted(alignment.matched.items())
     permuted = {names[index]: names[reference] for index, reference in matched}
-    return AlignedModels(replace(model_set, models=models), permuted, ())
+    return AlignedModels(replace(model_set, models=models), permuted, notes)
 
 
 class _Alignment:
@@ -198,7 +199,7 @@ class PermutedWeights(Weights):
     """A model whose tensors are moved when they are read; those without symmetries stay."""
 
     def __init__(self, model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> None:
-        super().__init__(model.name, model, skeleton=lambda: model.skeleton)
+        super().__init__(model.name, model, skeleton=lambda: model.skeleton, origin=model.origin)
         self.__dict__["shapes"] = model.shapes  # nothing is read for them
         self.moves = moves
         pieces = defaultdict(list)
@@ -213,13 +214,19 @@ class PermutedWeights(Weights):
         return moved(self._of_tensor[name], {name: tensor}, self.moves)[name]
 
 
-def symmetries_of(model_set: ModelSet) -> Symmetries:
-    """Permutation symmetries of the tensors that are compared. Weights alone are taken for a vision
-    transformer of timm if they have its names; of its heads, which weights do not tell, one is
-    declared, whose channels can stand in any order: that includes every order of more heads. Raises
-    IncompatibleWeights where the symmetries are not known."""
+def symmetries_of(model_set: ModelSet) -> tuple[Symmetries, tuple[str, ...]]:
+    """Permutation symmetries of the tensors that are compared, and notes. Weights alone are taken
+    for a vision transformer of timm if they have its names; of its heads, which weights do not
+    tell, one is declared, whose channels can stand in any order: that includes every order of more
+    heads. So it is for models of different architectures. Raises IncompatibleWeights where the
+    symmetries are not known."""
+    first, *rest = model_set.models
+    mismatches = (mismatch(first, model, head=False) for model in rest)
+    notes = tuple(
+        f"{message}; units are matched by shapes alone." for message in mismatches if message
+    )
     try:
-        skeleton = model_set.models[0].skeleton
+        skeleton = _timm_vit(model_set.shapes) if notes else first.skeleton
     except (NotApplicable, InvalidInput):
         skeleton = _timm_vit(model_set.shapes)
     declared = vit_symmetries(skeleton)
@@ -228,7 +235,8 @@ def symmetries_of(model_set: ModelSet) -> Symmetries:
     if unknown:
         raise IncompatibleWeights(f"which symmetries {min(unknown)} has is not known")
     used = {axis.group for piece in pieces for axis in piece.axes}
-    return Symmetries({name: g for name, g in declared.groups.items() if name in used}, pieces)
+    groups = {name: group for name, group in declared.groups.items() if name in used}
+    return Symmetries(groups, pieces), notes[:1]
 
 
 def _timm_vit(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
