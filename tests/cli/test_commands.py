@@ -16,7 +16,7 @@ def zoo(tiny, tmp_path, write_blueprint, vitarium):
         "grow", write_blueprint(tiny), "--zoo", tmp_path / "zoo", "--workers", 0
     )
     assert status == 0, err
-    assert "6 models grown, 0 were there already" in err
+    assert "6 models grown, 0 already there" in err
     assert out.count("finetune") == 4
     return tmp_path / "zoo"
 

@@ -17,7 +17,7 @@ def test_a_published_zoo_is_imported_and_again_skipped(vitarium, published, tmp_
     status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
     assert status == 0
     assert "0 models imported" in err
-    assert "3 were there already" in err
+    assert "3 models already there" in err
     status, out, _ = vitarium("ls", tmp_path / "zoo")
     assert status == 0
     assert out.count("pretraining/") == 2

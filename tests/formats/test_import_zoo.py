@@ -341,7 +341,7 @@ def test_one_importer_has_to_know_the_format(tmp_path, monkeypatch):
 
 
 def test_an_unknown_folder_is_told_what_formats_there_are(tmp_path):
-    with pytest.raises(InvalidInput, match=r"(?s)no format that is known.*vit_zoo: The published"):
+    with pytest.raises(InvalidInput, match=r"(?s)in no known format.*vit_zoo: The published"):
         import_zoo(tmp_path, tmp_path / "zoo")
 
 

@@ -8,6 +8,7 @@ from vitarium.cli import _completion as completion
 from vitarium.cli._options import Csv, Json, argument
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.cache import remembered
+from vitarium.core.numerals import counted
 from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal
 
@@ -89,4 +90,4 @@ def check(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
         print_json({"models": len(planned), "stages": planned.stages})
         return
     stages = ", ".join(f"{count} {stage}" for stage, count in planned.stages.items())
-    Terminal().print(f"valid: {len(planned)} models ({stages})")
+    Terminal().print(f"valid: {counted(len(planned), 'model')} ({stages})")

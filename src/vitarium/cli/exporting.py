@@ -8,7 +8,7 @@ from vitarium.cli import _options as options
 from vitarium.cli._options import argument, option, path_argument, path_option
 from vitarium.cli._progress import AGAIN, progress_bar, resumable
 from vitarium.cli._tables import print_rows
-from vitarium.core.numerals import size
+from vitarium.core.numerals import counted, size
 from vitarium.core.terminal import print_note
 from vitarium.zoo import Zoo
 
@@ -64,7 +64,7 @@ def export(
     for event in skipped:
         print_note(f"left out: {event.checkpoint.model}: {event.reason}", style="yellow")
     what = "1 file or folder" if len(written) == 1 else f"{len(written)} files and folders"
-    left_out = f", {len(skipped)} models left out" if skipped else ""
+    left_out = f", {counted(len(skipped), 'model')} left out" if skipped else ""
     print_note(f"{what} written to {out}{left_out}")
 
 
@@ -104,4 +104,4 @@ def push(
     what = "would be uploaded" if dry_run else "uploaded"
     total = size(sum(file.bytes for file in files))
     address = f"https://huggingface.co/datasets/{repository}"
-    print_note(f"{len(files)} files, {total}, {what} to {address}")
+    print_note(f"{counted(len(files), 'file')}, {total}, {what} to {address}")

@@ -16,7 +16,7 @@ from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import resumable
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.filenames import file_name
-from vitarium.core.numerals import duration, size
+from vitarium.core.numerals import counted, duration, size
 from vitarium.core.terminal import Terminal, print_note
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
     rows = [listed[model.id] for model in growth.plan.models if model.id in listed]
     print_models(rows, title=f"{zoo}: {SCORED}")
     print_note(
-        f"{len(growth.grown)} models grown, {len(growth.existing)} were there already, "
+        f"{counted(len(growth.grown), 'model')} grown, {len(growth.existing)} already there, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "
         f"{len(growth.skipped)} skipped."
     )
@@ -221,7 +221,7 @@ def _print_estimate(
         print_json({"models": len(planned), "stages": [asdict(stage) for stage in stages]})
         return
     counts = " + ".join(map(str, planned.stages.values()))
-    total = f"{len(planned)} models" + (f" ({counts})" if len(planned.stages) > 1 else "")
+    total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
     print_rows(map(_row, stages), title=f"{planned.name}: {total}")
     for stage in stages:
         factors = ({"factor": name, "values": values} for name, values in stage.factors.items())

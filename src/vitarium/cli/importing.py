@@ -10,6 +10,7 @@ from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import counted
 from vitarium.core.terminal import Terminal, print_note
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def import_(
 
     foreign = find_models(source, importer=importer, **options.parsed(settings))
     if dry_run:
-        title = f"{foreign.source}: {len(foreign.models)} models ({foreign.importer})"
+        models = counted(len(foreign.models), "model")
+        title = f"{foreign.source}: {models} ({foreign.importer})"
         print_rows(_rows(foreign), title=title, as_json=json, as_csv=csv)
         _print_notes(foreign)
         with progress_bar(unit="models") as progress:
@@ -74,8 +76,8 @@ def import_(
     def listener(event: "ModelImported") -> None:
         is_new.append(event.new)
         if not Terminal(stderr=True).is_terminal:  # else there is a bar
-            epochs = len(event.model.epochs)
-            outcome = f"{epochs} epoch{'s' * (epochs != 1)}" if event.new else "there already"
+            epochs = counted(len(event.model.epochs), "epoch")
+            outcome = epochs if event.new else "there already"
             count = f"[{len(is_new)}/{len(foreign.models)}]"
             print_note(f"{count} {event.id[:8]} {event.model.name}: {outcome}")
 
@@ -83,7 +85,8 @@ def import_(
         import_zoo(foreign, zoo, orphans=orphans, wait=wait, progress=progress, listener=listener)
     new, existing = sum(is_new), len(is_new) - sum(is_new)
     empty = f", {len(foreign.empty)} without weights were left out" if foreign.empty else ""
-    counts = f"{new} models imported into {zoo}, {existing} were there already{empty}"
+    known = f", {counted(existing, 'model')} already there" if existing else ""
+    counts = f"{counted(new, 'model')} imported into {zoo}{known}{empty}"
     print_note(f"{counts}. Look around: vitarium ls {zoo}")
 
 

@@ -24,3 +24,8 @@ def duration(seconds: float) -> str:
         if rounded >= unit:
             return f"{rounded // unit}{big} {rounded % unit // per}{small}"
     return f"{seconds:.0f}s" if seconds >= 1 else "under 1s"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 model`, `2 models`, `10,000 models`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

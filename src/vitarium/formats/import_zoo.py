@@ -168,7 +168,7 @@ def _recognized(source: Path) -> str:
     if not source.exists():
         raise InvalidInput(f"{source} does not exist")
     known = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in plugins)
-    why = "is of no format that is known; if it is one of these, name it with --importer:"
+    why = "is in no known format; if it is in one of these, name it with --importer:"
     raise InvalidInput(f"{source} {why}{known}")
 
 

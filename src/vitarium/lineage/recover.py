@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import counted
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
 from vitarium.lineage._clusters import MAX_ALL_PAIRS, sketch_weights
@@ -53,7 +54,9 @@ class Recovered:
         scores = asdict(self.scores).items() if self.scores else ()
         lines = [f"{name}: {value:.4g}" for name, value in scores if value is not None]
         lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        return "\n".join([f"{len(forest.models)} models by {forest.method}: {counts}", *lines])
+        return "\n".join(
+            [f"{counted(len(forest.models), 'model')} by {forest.method}: {counts}", *lines]
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per edge, and one without a parent per root: model, tree, parent, confidence, share

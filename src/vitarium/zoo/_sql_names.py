@@ -86,7 +86,7 @@ def with_full_ids(sql: str, find_ids: Callable[[], Sequence[str]]) -> str:
         matches = [id for id in ids if id.startswith(start)]
         if len(matches) > 1:
             listed = ", ".join(matches[:3]) + ", …" * (len(matches) > 3)
-            raise InvalidInput(f"'{start}' is the beginning of {listed}; write more of it")
+            raise InvalidInput(f"'{start}' is the beginning of {listed}; give more digits")
         if matches:
             tokens[number] = ("text", f"'{matches[0]}'")
     return "".join(text for _, text in tokens)

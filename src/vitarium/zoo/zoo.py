@@ -10,7 +10,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
-from vitarium.core.numerals import is_number
+from vitarium.core.numerals import counted, is_number
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._query_limits import TIMEOUT
@@ -89,7 +89,7 @@ class Zoo:
         return self
 
     def __repr__(self) -> str:
-        return f"Zoo({str(self.path)!r}, {len(self)} models)"
+        return f"Zoo({str(self.path)!r}, {counted(len(self), 'model')})"
 
     def __len__(self) -> int:
         return len(self.ids())
@@ -123,7 +123,7 @@ class Zoo:
         if not matches:
             raise UnknownName("model", name, ids)
         if len(matches) > 1:
-            fault = f"'{name}' is the beginning of {', '.join(matches)}; write more of it"
+            fault = f"'{name}' is the beginning of {', '.join(matches)}; give more digits"
             raise InvalidInput(fault)
         if at:
             raise InvalidInput(f"'{model}' is a checkpoint; a model is written without its epoch")

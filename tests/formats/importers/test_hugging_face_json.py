@@ -118,7 +118,7 @@ def test_a_config_of_something_else_is_named_with_what_it_lacks(tmp_path, import
     key = "architectures" if importer == "hugging_face" else "architecture"
     with pytest.raises(InvalidInput, match=rf"config\.json: {key}: missing"):
         find_models(tmp_path, importer=importer)
-    with pytest.raises(InvalidInput, match="no format that is known"):
+    with pytest.raises(InvalidInput, match="in no known format"):
         find_models(tmp_path)
 
 

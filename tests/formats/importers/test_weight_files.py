@@ -201,7 +201,7 @@ def test_a_folder_is_imported_and_what_is_no_model_is_named(tmp_path):
 def test_other_formats_and_zoos_are_not_taken_for_folders_of_files(tmp_path):
     write(tmp_path / "a.pth", vit(**TINY).state_dict())
     import_zoo(tmp_path / "a.pth", tmp_path / "zoo")
-    with pytest.raises(InvalidInput, match="no format that is known"):
+    with pytest.raises(InvalidInput, match="in no known format"):
         find_models(tmp_path / "zoo")
     with (tmp_path / "models.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["file"], ["a.pth"]])

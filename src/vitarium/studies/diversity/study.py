@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from pydantic import NonNegativeInt
 
+from vitarium.core.numerals import counted
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.diversity import figures, tables
 from vitarium.studies.diversity.measured import Unavailable, measured
 from vitarium.studies.diversity.sentences import sentences
 from vitarium.studies.report.matrices import heat_map
 from vitarium.studies.report.tables import Block
-from vitarium.studies.report.text import counted, headed, number, title
+from vitarium.studies.report.text import headed, number, title
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyze
 from vitarium.studies.statistics.bootstrap import Resampled

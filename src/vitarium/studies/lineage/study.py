@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from vitarium.core.config import Config
+from vitarium.core.numerals import counted
 from vitarium.core.registry import Plugin, choose, get
 from vitarium.core.registry import Section as Choice
 from vitarium.lineage.files.forests import write_graphml, write_json
@@ -17,7 +18,7 @@ from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.lineage import figures, tables
 from vitarium.studies.lineage.evaluated import Forests, evaluated_forests, true_forest
 from vitarium.studies.lineage.sentences import forest_lines, sentences, takes_roots
-from vitarium.studies.report.text import counted, number
+from vitarium.studies.report.text import number
 from vitarium.studies.report.texts import Texts
 
 texts = Texts("lineage", "page")

@@ -130,7 +130,3 @@ def headed(lines: Mapping[str, Sequence[str]]) -> list[str]:
 def listed(words: Sequence[str]) -> str:
     """a, b and c"""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -11,11 +11,11 @@ import numpy as np
 
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import InvalidInput, VitariumError
+from vitarium.core.numerals import counted
 from vitarium.core.progress import Progress
 from vitarium.core.registry import Section, choose
 from vitarium.core.seeds import derive
 from vitarium.operators._runner.choose import chosen
-from vitarium.studies.report.text import counted
 from vitarium.studies.soups.evaluator import Evaluator, Scores
 from vitarium.studies.soups.groups import Group, SiblingGroups
 from vitarium.studies.soups.settings import Soups

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import counted
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.report.tables import Block
-from vitarium.studies.report.text import counted, headed
+from vitarium.studies.report.text import headed
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.soups import figures, tables
 from vitarium.studies.soups.barriers import interpolate
