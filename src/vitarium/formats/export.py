@@ -54,12 +54,13 @@ def export(
     NotWritable, and DiskFull, after which nothing of the export is left.
     """
     zoo, section = Zoo.open(zoo), choose("exporter", exporter, **settings)
+    skipped: Listener = listener or (lambda event: None)
     check_installed(section.plugin)
     target = Path(out).absolute()
     with writing(target):
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
-    checkpoints = _accepted(section, zoo, exported(zoo, models, where), skip, listener)
+    checkpoints = _accepted(section, zoo, exported(zoo, models, where), skip, skipped)
     check_writable(target.parent)
     beside = target.with_name(files.temporary_name(target))
     written = []
@@ -73,7 +74,7 @@ def export(
                     if isinstance(path, Skipped):
                         failed[path.checkpoint] = path.reason
                         _check_skipped(section.name, failed, len(checkpoints), skip)
-                        listener(path)
+                        skipped(path)
                         continue
                     written.append(target / path.relative_to(folder))
                     progress.step(path.name, len(written), max(len(written), len(checkpoints)))
@@ -103,14 +104,13 @@ def _accepted(
     zoo: Zoo,
     checkpoints: list[CheckpointRef],
     skip: bool,
-    listener: Listener | None,
+    skipped: Listener,
 ) -> list[CheckpointRef]:
     refuses = section.plugin.facts["refuses"]
     reasons = {c: reason for c in checkpoints if (reason := refuses(section.config, zoo, c))}
     _check_skipped(section.name, reasons, len(checkpoints), skip)
     for checkpoint, reason in reasons.items():
-        if listener:
-            listener(Skipped(checkpoint, reason))
+        skipped(Skipped(checkpoint, reason))
     return [checkpoint for checkpoint in checkpoints if checkpoint not in reasons]
 
 

@@ -91,6 +91,7 @@ def _export(config: OnnxFile, zoo: Zoo, checkpoint: CheckpointRef, file: Path) -
 
 def _unfused(model: nn.Module) -> nn.Module:
     """Attention step by step: timm's fused kernels cannot be exported where they add positions."""
+    module: Any
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
