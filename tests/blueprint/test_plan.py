@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,3 +203,23 @@ def test_factors_that_tell_models_apart_leave_out_what_a_plugins_name_tells(tiny
     }
     assert set(found.distinguishing("pretrain")) == {"optimizer", "seed"}
     assert found.distinguishing("finetune") == ["optimizer.lr"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "changes", "shared"),
+    [
+        (10, {"head": {"name": "mlp", "hidden_dim": 8}}, "all"),
+        (10, {"head": {"name": "linear", "seed": 7}}, "all"),
+        (64, {}, "patch embedding"),
+    ],
+)
+def test_what_two_models_of_one_seed_share_at_their_start(tiny, outputs, changes, shared):
+    """As docs/grow.md says: timm draws a head as wide as the outputs before positions and blocks."""
+    first = plan(Blueprint.read(tiny)).models[0].recipe
+    tiny["stages"]["pretrain"] |= changes
+    second = plan(Blueprint.read(tiny)).models[0].recipe
+    weights, others = first.build(10).state_dict(), second.build(outputs).state_dict()
+    drawn = {n for n, t in weights.items() if t.unique().numel() > 1 and not n.startswith("head.")}
+    equal = {name for name in drawn if torch.equal(weights[name], others[name])}
+    patches = {name for name in drawn if name.startswith("patch_embed.")}
+    assert equal == (drawn if shared == "all" else patches)

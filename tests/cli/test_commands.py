@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
+from vitarium import Zoo
 from vitarium.cli._options import type_name
 from vitarium.core import registry
 from vitarium.training.base import schedule
@@ -149,13 +150,15 @@ def test_an_unknown_model_is_status_2(vitarium, zoo):
 
 
 def test_a_failed_model_is_status_1(vitarium, tiny, tmp_path, write_blueprint):
-    tiny["stages"]["pretrain"]["batch_size"] = 4096
-    status, _, err = vitarium(
-        "grow", write_blueprint(tiny), "--zoo", tmp_path / "zoo", "--workers", 0
-    )
+    grow = ["grow", write_blueprint(tiny), "--zoo", tmp_path / "zoo", "--workers", 0]
+    vitarium(*grow, "--stages", "pretrain")
+    parent = Zoo.open(tmp_path / "zoo").ids()[0]
+    file = Zoo.open(tmp_path / "zoo").folder(parent).checkpoints.path(2)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    status, _, err = vitarium(*grow)
     assert status == 1
-    assert "a batch of 4096 images" in err
-    assert "2 failed, 4 skipped" in err
+    assert f"corrupt file {file}" in err.replace("\n", " ")
+    assert "2 failed" in err
 
 
 @pytest.mark.parametrize(

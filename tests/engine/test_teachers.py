@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, create_model, export, grow, plan
+from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import (
     CorruptFile,
     IncompatibleWeights,
@@ -163,12 +164,13 @@ def test_the_time_of_a_student_has_its_teachers_in_it(tiny, tmp_path, monkeypatc
     assert not asked  # it is the same kind
 
 
-def test_a_student_that_cannot_be_measured_fails_alone(tiny, tmp_path):
+def test_a_student_that_cannot_be_taught_is_named_before_its_teacher_is_trained(tiny, tmp_path):
     tiny["stages"]["finetune"]["objective"] = {"name": "weight_distillation", "layers": [[3, 0]]}
-    grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False)
-    status = Zoo.open(tmp_path / "zoo").models().groupby("stage")["status"].unique()
-    assert status.get("finetune", None) is None
-    assert list(status["pretrain"]) == ["finished"]
+    with pytest.raises(
+        InvalidConfig, match=r"finetune\.objective\.teacher: layers: the student has"
+    ):
+        grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False)
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_models_of_one_job_have_one_teacher(tiny, grown_zoo, monkeypatch):

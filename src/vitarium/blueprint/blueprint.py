@@ -1,141 +1,34 @@
 """A blueprint: the stages of a zoo, as a YAML file says them."""
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator
 
-from vitarium.blueprint.overrides import apply, combinations
-from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint._raw_values import with_named_stages, without
+from vitarium.blueprint.hints import hinted_at_top
+from vitarium.blueprint.numerics import Numerics
+from vitarium.blueprint.overrides import apply
+from vitarium.blueprint.parents import Check, Find
+from vitarium.blueprint.planning import Planner, UnknownParent
+from vitarium.blueprint.stage import Stage, Start
 from vitarium.blueprint.stage_name import check_stage_name
 from vitarium.blueprint.yaml_file import YamlFile
-from vitarium.core.config import Config, InvalidConfig, KeyPath, Problem
-from vitarium.core.errors import InvalidInput, UnknownName, UnusablePath, did_you_mean
+from vitarium.core.config import Config, InvalidConfig, Problem
+from vitarium.core.errors import InvalidInput, UnknownName, UnusablePath
 from vitarium.core.file_faults import reading
-from vitarium.core.registry import Section, SectionOf
 
-SCRATCH = "scratch"
 _LIBRARY = files("vitarium.blueprint") / "library"
-
-
-class Start(Config):
-    """What the models of a stage start from: every model of an earlier stage, or of a choice of the
-    zoo's models, after an epoch."""
-
-    stage: str = ""
-    models: tuple[str, ...] = ()
-    """Instead of a stage: models of the zoo, by their ids or beginnings of them."""
-    where: str = ""
-    """Instead of a stage: an SQL condition for models of the zoo, as of `vitarium ls`."""
-    epoch: int = Field(-1, ge=-1)
-    """The parent's epoch; -1 is its last."""
-    operator: Annotated[Section, SectionOf("operator")] | None = None
-    """Makes of the parent what training starts from, e.g. `minivit`; it decides the architecture,
-    of which the stage may set only what it says nothing of, such as drop_path_rate."""
-    keep_head: bool = False
-    """Start from the parent's head, too, instead of a new one."""
-
-    @model_validator(mode="after")
-    def _names_something(self) -> Self:
-        if sum(map(bool, (self.stage, self.models, self.where))) != 1:
-            raise ValueError("name a stage, or models of the zoo by `models` or by `where`: one of")
-        if self.operator:
-            check_conversion(self.operator)
-        return self
-
-
-def check_conversion(operator: Section) -> None:
-    """Raises InvalidConfig for an operator that makes nothing of one model's weights alone."""
-    facts = operator.plugin.facts
-    if facts["models"] != (1, 1) or any(facts[n] for n in ("needs_base", "split", "epochs")):
-        message = f"'{operator.name}' does not work on the weights of one model, as 'minivit' does"
-        raise InvalidConfig([Problem(("operator",), message)])
-
-
-def _split(values: Any, rest: str, keywords: tuple[str, ...]) -> dict[str, Any]:
-    """A mapping's keywords, and under the key `rest` what stands beside them in the file."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{values!r} is not a mapping of factors to values")
-    fields = {key: values[key] for key in keywords if key in values}
-    return {rest: {k: v for k, v in values.items() if k not in keywords}, **fields}
-
-
-class Variant(Config):
-    """One of several ways to fill a stage: overrides, and a grid of its own.
-
-    In the file its overrides stand beside `grid`: `{objective: simclr, grid: {seed: [1, 2]}}`.
-    """
-
-    overrides: dict[str, Any] = {}
-    grid: dict[str, list[Any]] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, values: Any) -> Any:
-        return _split(values, "overrides", ("grid",))
-
-
-class Stage(Config):
-    """Settings that all models of a stage share, and the factors in which they differ.
-
-    In the file the settings stand beside `grid` and `variants`; they are the fields of Recipe,
-    and `start`. A stage grows each variant (one, if none is given) at each point of the grid, once
-    for each model of the stage that it starts from.
-    """
-
-    settings: dict[str, Any]
-    grid: dict[str, list[Any]] = {}
-    variants: list[Variant] = [Variant()]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, values: Any) -> Any:
-        return _split(values, "settings", ("grid", "variants"))
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems: list[Problem] = []
-        factors: dict[KeyPath, dict[str, Any]] = {(): self.settings, ("grid",): self.grid}
-        for i, variant in enumerate(self.variants):
-            factors[("variants", i)] = variant.overrides
-            factors[("variants", i, "grid")] = variant.grid
-        known = [*Recipe.model_fields, "start"]
-        for where, values_by_path in factors.items():
-            for path, values in values_by_path.items():
-                first = path.partition(".")[0]
-                if first not in known:
-                    hint = did_you_mean(first, [*known, "grid", "variants"], max_names=20)
-                    problems.append(Problem((*where, path), f"unknown factor '{first}'{hint}"))
-                if where[-1:] == ("grid",) and not values:
-                    message = "an empty list gives no model; give it a value"
-                    problems.append(Problem((*where, path), message))
-        if "grid" in self.model_fields_set and not self.grid:
-            problems.append(Problem(("grid",), "names no factor; leave it out"))
-        if not self.variants:
-            message = "an empty list gives no model; leave it out"
-            problems.append(Problem(("variants",), message))
-        if problems:
-            raise InvalidConfig(problems)
-        return self
-
-    def points(self) -> Iterator[tuple[dict[str, Any], dict[str, KeyPath]]]:
-        """The settings of every model, and for each factor that was set apart where it stands."""
-        for i, variant in enumerate(self.variants):
-            paths: dict[str, KeyPath] = {path: ("grid", path) for path in self.grid}
-            paths |= {path: ("variants", i, path) for path in variant.overrides}
-            paths |= {path: ("variants", i, "grid", path) for path in variant.grid}
-            base = apply(self.settings, variant.overrides)
-            for choice in combinations({**self.grid, **variant.grid}):
-                yield apply(base, choice), paths
 
 
 class Blueprint(Config):
     """What to grow. Read one with `Blueprint.load`; plan it with `vitarium.plan`.
 
     Written in Python it takes the same nesting: `Blueprint.read({"name": ..., "stages": ...})`.
+    Stages may stand in a list, too, each with its `name`.
     """
 
     vitarium: Literal[1] = 1
@@ -144,6 +37,8 @@ class Blueprint(Config):
     title: str = ""
     description: str = ""
     paper: str = ""
+    numerics: Numerics = Numerics()
+    """How its models are computed, where that is left open when it is grown."""
     stages: dict[str, Stage] = Field(min_length=1)
 
     @field_validator("stages", mode="before")
@@ -161,6 +56,32 @@ class Blueprint(Config):
 
     _file: YamlFile | None = PrivateAttr(None)
 
+    @classmethod
+    def read(
+        cls, values: Mapping[str, Any], find: Find | None = None, check: Check | None = None
+    ) -> Self:
+        """Validate `values`. Raises InvalidConfig, which lists every problem, with its path.
+
+        `find` and `check` are as of `vitarium.plan`: with them the models of stages that are right
+        are looked at, too, where others are wrong.
+        """
+        problems: list[Problem] = []
+        values = with_named_stages(values)
+        rest: dict[str, Any] | None = dict(values)
+        while rest is not None:
+            try:
+                blueprint = super().read(rest)
+                break
+            except InvalidConfig as error:
+                problems += map(hinted_at_top, error.problems)
+                rest = without(rest, error.problems)
+        if not problems:
+            return blueprint
+        if rest is not None:
+            unreadable = dict(values["stages"]).keys() - blueprint.stages.keys()
+            problems += Planner(blueprint.stages, find or _not_here, check, unreadable).problems
+        raise InvalidConfig(list(dict.fromkeys(problems)))
+
     def refusal(self, problems: list[Problem]) -> InvalidConfig:
         """The error that lists these problems, with their lines where a file was read."""
         return _located(problems, self._file) if self._file else InvalidConfig(problems)
@@ -171,10 +92,13 @@ class Blueprint(Config):
         return self._file.text if self._file else ""
 
     @classmethod
-    def load(cls, source: str | Path) -> "Blueprint":
+    def load(
+        cls, source: str | Path, find: Find | None = None, check: Check | None = None
+    ) -> "Blueprint":
         """Read a blueprint: a YAML file's path, or the name of one that vitarium ships.
 
-        Raises InvalidConfig that lists every problem with its line and path, and UnknownName.
+        `find` and `check` are as of `read`. Raises InvalidConfig that lists every problem with its
+        line and path, and UnknownName.
         """
         file = YamlFile.read(_find(source))
         values = file.values
@@ -182,12 +106,14 @@ class Blueprint(Config):
             raise InvalidConfig([Problem((), f"{file.name}: not a mapping with 'stages'")])
         if "extends" in values:
             values = _extend(values, file, ())
-        try:
-            blueprint = Blueprint.read(values)
-        except InvalidConfig as error:
-            raise _located(error.problems, file) from None
+        with _in_file(file):
+            blueprint = Blueprint.read(values, find, check)
         blueprint._file = file
         return blueprint
+
+
+def _not_here(start: Start) -> NoReturn:
+    raise UnknownParent
 
 
 def library() -> dict[str, Blueprint]:
@@ -209,6 +135,8 @@ def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> d
         raise InvalidConfig([Problem(("extends",), f"{base_file.name} is no blueprint")], file.name)
     if "extends" in inherited:
         inherited = _extend(inherited, base_file, (*above, base))
+    with _in_file(base_file):
+        inherited = with_named_stages(inherited)
     additions = {k: v for k, v in values.items() if k not in ("extends", "override")}
     try:
         return {**apply(inherited, values.get("override", {})), **additions}
@@ -217,16 +145,27 @@ def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> d
         raise _located([problem], file) from None
 
 
+@contextmanager
+def _in_file(file: YamlFile) -> Iterator[None]:
+    """What is wrong inside is located in the file."""
+    try:
+        yield
+    except InvalidConfig as error:
+        raise _located(error.problems, file) from None
+
+
 def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
     located = []
-    for problem in problems:
-        line = f" (line {number})" if (number := file.line(problem.path)) else ""
+    lines = [(file.line(problem.path) or 0, problem) for problem in problems]
+    for number, problem in sorted(lines, key=lambda line: line[0]):
+        line = f" (line {number})" if number else ""
         located.append(Problem(problem.path, problem.message + line))
     return InvalidConfig(located, f"{file.name} is not a valid blueprint:")
 
 
 def _find(source: str | Path, beside: Path | None = None) -> Path:
-    paths = [Path(source), *([beside / source] if beside else [])]
+    source_path = Path(source).expanduser()
+    paths = [source_path, *([beside / source_path] if beside else [])]
     if isinstance(source, str) and "/" not in source:
         paths.insert(0, Path(str(_LIBRARY / f"{source}.yaml")))
     for path in paths:

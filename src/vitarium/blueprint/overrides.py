@@ -17,7 +17,7 @@ def apply(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
     for path in sorted(overrides, key=lambda path: (path.count("."), path)):
         try:
             _put(result, path.split("."), deepcopy(overrides[path]))
-        except (IndexError, ValueError):
+        except (IndexError, ValueError, TypeError, AttributeError):
             raise KeyError(path) from None
     return result
 

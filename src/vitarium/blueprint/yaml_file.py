@@ -61,12 +61,23 @@ class YamlFile:
         line: int | None = None
         node: Any = self._tree
         for key in path:
+            key = spelled(node, key)
             try:
                 position = (node.lc.item if hasattr(node, "append") else node.lc.key)(key)
                 line, node = position[0] + 1, node[key]
             except (AttributeError, KeyError, IndexError, TypeError):
                 break
         return line
+
+
+def spelled(node: Any, key: Any) -> Any:
+    """The key as the file has it: with hyphens, or as the position of what has that `name`."""
+    if isinstance(node, list) and isinstance(key, str):
+        names = [item.get("name") if isinstance(item, dict) else None for item in node]
+        return names.index(key) if key in names else key
+    if isinstance(node, dict) and key not in node:
+        return next((k for k in node if str(k).replace("-", "_") == key), key)
+    return key
 
 
 def _size(node: Any, sizes: dict[int, int]) -> int:

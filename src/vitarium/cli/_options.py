@@ -60,9 +60,9 @@ Models = Annotated[
     ),
 ]
 Stage = Annotated[str, option("Stage of the new models in the zoo's tables.")]
-_PRECISION = "auto: the fastest on this machine, measured once; bf16 is autocast."
+PRECISION = "auto: the fastest on this machine, measured once; bf16 is autocast."
 Precision = Annotated[
-    Literal["auto", "fp32", "tf32", "bf16"], option(_PRECISION, rich_help_panel="Speed")
+    Literal["auto", "fp32", "tf32", "bf16"], option(PRECISION, rich_help_panel="Speed")
 ]
 DryRun = Annotated[bool, option("--dry-run", "List what would be done; write nothing.")]
 Wait = Annotated[bool, option("--wait", "Wait for another process that writes into the zoo.")]

@@ -1,11 +1,12 @@
 """`vitarium blueprint list|show|check`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vitarium.cli import _completion as completion
-from vitarium.cli._options import Csv, Json, argument
+from vitarium.cli._options import Csv, DataDir, Json, argument, path_option
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.numerals import counted
@@ -74,20 +75,39 @@ def show(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
 
 
 @app.command()
-def check(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
+def check(
+    blueprint: Source,
+    zoo: Annotated[
+        Path | None, path_option("Of the models that stages start from. Default: NAME-zoo.")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
     """Check a blueprint and count its models. Exit status 2 if it is not valid.
+
+    Every model is built without memory, and its parent's weights are fitted to it: so it is known
+    before anything is trained whether sizes, channels and heads go together.
 
     Example:  vitarium blueprint check mine.yaml
     """
-    from vitarium.blueprint import Blueprint, plan
+    from vitarium.blueprint import plan
+    from vitarium.cli._blueprint import read_blueprint
+    from vitarium.engine.parents import parents_in
 
-    planned = plan(Blueprint.load(blueprint))
+    loaded, folder, model_check = read_blueprint(blueprint, zoo, data_dir)
+    find = parents_in(folder) if zoo or folder.exists() else None
+    planned = plan(loaded, find, model_check)
+    adapted = {stage: changes for stage, changes in model_check.adaptations.items() if changes}
     if csv:
         rows = [{"stage": stage, "models": count} for stage, count in planned.stages.items()]
         print_rows(rows, as_json=json, as_csv=csv)
         return
     if json:
-        print_json({"models": len(planned), "stages": planned.stages})
+        print_json({"models": len(planned), "stages": planned.stages, "adapted": adapted})
         return
+    console = Terminal()
     stages = ", ".join(f"{count} {stage}" for stage, count in planned.stages.items())
-    Terminal().print(f"valid: {counted(len(planned), 'model')} ({stages})")
+    console.print(f"valid: {counted(len(planned), 'model')} ({stages})")
+    for stage, changes in adapted.items():
+        console.print(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")

@@ -15,18 +15,20 @@ from vitarium.cli._models import SCORED, print_models
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import resumable
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.core.filenames import file_name
 from vitarium.core.numerals import counted, duration, size
 from vitarium.core.terminal import Terminal, print_note
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan
-    from vitarium.engine.tuning.auto_tuner import TrainRequest
+    from vitarium.blueprint.numerics import Numerics
     from vitarium.engine.tuning.estimate import StageEstimate
 
 
+_OTHERWISE = " Default: as the blueprint's numerics say, or "
+_DEVICE = f"auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.{_OTHERWISE}auto."
 _ray_option = partial(option, rich_help_panel="On a Ray cluster")
 _speed_option = partial(option, rich_help_panel="Speed")
+_part_option = partial(option, rich_help_panel="A part of the plan")
 
 
 def demo(
@@ -66,8 +68,20 @@ def grow(
         ),
     ],
     zoo: Annotated[Path | None, path_option("The zoo's folder. Default: NAME-zoo.")] = None,
+    stages: Annotated[
+        str,
+        _part_option("Only models of these stages, and what they start from.", metavar="NAME,..."),
+    ] = "",
+    only: Annotated[
+        str,
+        _part_option(
+            "Only models that fulfill a condition over their factors, and what they start from, "
+            'e.g. "lr < 0.01 and seed = 1".',
+            metavar="SQL",
+        ),
+    ] = "",
     workers: options.Workers = None,
-    device: options.Device = "auto",
+    device: Annotated[str | None, option(_DEVICE, show_default=False)] = None,
     data_dir: options.DataDir = None,
     loader_workers: Annotated[
         int | None,
@@ -77,19 +91,28 @@ def grow(
             min=0,
         ),
     ] = None,
-    precision: options.Precision = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "tf32", "bf16"] | None,
+        _speed_option(f"{options.PRECISION}{_OTHERWISE}auto."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        _speed_option(
+            f"Threads of each worker.{_OTHERWISE}the cores divided among the workers.", min=1
+        ),
+    ] = None,
     compiled: Annotated[
         bool | None,
         _speed_option(
             "--compiled/--no-compiled",
-            "Use torch.compile. Default: if the plan is long enough to repay it.",
+            f"Use torch.compile.{_OTHERWISE}if the plan is long enough to repay it.",
         ),
     ] = None,
     stacked: Annotated[
         int | None,
         _speed_option(
-            "Train up to this many similar models as one computation; 1: no stacks. "
-            "Default: measured.",
+            "Train up to this many similar models as one computation; 1: no stacks."
+            f"{_OTHERWISE}measured.",
             min=1,
         ),
     ] = None,
@@ -101,7 +124,13 @@ def grow(
         ),
     ] = False,
     wait: options.Wait = False,
-    deterministic: Annotated[bool, option("Deterministic, or faster on GPUs.")] = True,
+    deterministic: Annotated[
+        bool | None,
+        option(
+            "--deterministic/--no-deterministic",
+            f"Deterministic, or faster on GPUs.{_OTHERWISE}deterministic.",
+        ),
+    ] = None,
     engine: Annotated[
         Literal["local", "ray"],
         _ray_option("local: processes on this machine; ray: a cluster, with the same bits."),
@@ -138,32 +167,40 @@ def grow(
 
       vitarium grow vit-s-imagenet-cifar100 --dry-run
 
+      vitarium grow mine.yaml --stages pretrain --only "seed = 1"
+
       vitarium grow mine.yaml --engine ray --address auto --gpus-per-model 0.5
     """
-    from vitarium.blueprint import Blueprint, plan
+    from vitarium.cli._blueprint import read_blueprint
 
-    loaded = Blueprint.load(blueprint)
-    folder = zoo or Path(file_name(f"{loaded.name}-zoo"))
+    loaded, folder, check = read_blueprint(blueprint, zoo, data_dir)
+    part: dict[str, Any] = {"stages": stages.split(",") if stages else None, "only": only}
+    numerics: dict[str, Any] = {
+        "workers": workers,
+        "threads": threads,
+        "device": device,
+        "deterministic": deterministic,
+        "precision": precision,
+        "compiled": compiled,
+        "stacked": stacked,
+    }
     if dry_run:
+        from vitarium.blueprint import plan
         from vitarium.engine.parents import parents_in
-        from vitarium.engine.tuning.auto_tuner import TrainRequest
+        from vitarium.engine.part import part_of
 
-        # to try a compilation takes a minute, so not unless it is asked for
-        request = TrainRequest(precision, bool(compiled), stacked or "auto")
-        planned = plan(loaded, parents_in(folder))
-        _print_estimate(planned, workers, device, request if calibrate else None, json, csv)
+        planned = part_of(plan(loaded, parents_in(folder), check), **part)
+        chosen = planned.numerics.updated(**numerics)
+        estimated = partial(_print_estimate, planned, chosen, check.adaptations)
+        estimated(calibrate=calibrate, as_json=json, as_csv=csv)
         return
     _grow(
         loaded,
         folder,
-        workers=workers,
-        device=device,
+        **part,
+        **numerics,
         data_dir=data_dir,
         loader_workers=loader_workers,
-        deterministic=deterministic,
-        precision=precision,
-        compiled="auto" if compiled is None else compiled,
-        stacked=stacked or "auto",
         wait=wait,
         trace=trace,
         engine=engine,
@@ -195,30 +232,34 @@ def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
 
 def _print_estimate(
     planned: "Plan",
-    workers: int | None,
-    device: str,
-    request: "TrainRequest | None",
+    numerics: "Numerics",
+    adaptations: dict[str, list[str]],
+    *,
+    calibrate: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Print what growing a plan costs; with a request, the speeds are measured."""
+    """Print what growing a plan costs; calibrated, the speeds are measured."""
     from vitarium.engine.progress.display import announce
-    from vitarium.engine.tuning.auto_tuner import AutoTuner
+    from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
     from vitarium.engine.tuning.calibration import Calibration
     from vitarium.engine.tuning.estimate import estimate
     from vitarium.engine.tuning.machine import Machine
 
-    machine = Machine.find(device, workers)
+    machine = Machine.find(numerics.device, numerics.workers, numerics.threads)
     tuner = None
-    if request:
+    if calibrate:
+        # to try a compilation takes a minute, so not unless it is asked for
+        request = TrainRequest(numerics.precision, numerics.compiled is True, numerics.stacked)
         measure = Calibration(machine.devices[0], machine.threads, announce)
         tuner = AutoTuner(planned, machine, request, measure, announce)
     stages = estimate(planned, machine, tuner)
+    rows = [{**asdict(stage), "adapted": adaptations.get(stage.stage, [])} for stage in stages]
     if as_csv:
-        print_rows(map(asdict, stages), as_json=as_json, as_csv=as_csv)
+        print_rows(rows, as_json=as_json, as_csv=as_csv)
         return
     if as_json:
-        print_json({"models": len(planned), "stages": [asdict(stage) for stage in stages]})
+        print_json({"models": len(planned), "stages": rows})
         return
     counts = " + ".join(map(str, planned.stages.values()))
     total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
@@ -227,7 +268,10 @@ def _print_estimate(
         factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
         print_rows(factors, title=f"Factors of {stage.stage}")
     console = Terminal()
-    if request:
+    for stage, changes in adaptations.items():
+        if changes:
+            console.print(f"{stage}: its parents' weights are adapted: {', '.join(changes)}.")
+    if calibrate:
         console.print(
             "Time: forward, backward and optimizer on random images, with "
             f"{machine.workers} workers on {', '.join(machine.devices)}; "

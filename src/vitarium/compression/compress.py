@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from vitarium.blueprint import ModelSpec, Plan, Recipe, check_stage_name
-from vitarium.blueprint.blueprint import Start
 from vitarium.blueprint.overrides import apply
-from vitarium.blueprint.plan import inherited
+from vitarium.blueprint.parents import inherited
+from vitarium.blueprint.stage import Start
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import IncompatibleWeights, InvalidInput

@@ -1,18 +1,27 @@
 """Typed, frozen settings, and pydantic's complaints about them in our words."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from vitarium.core.errors import InvalidInput, did_you_mean
-from vitarium.core.printable import printable, shortened
+from vitarium.core.printable import brief, printable, shortened
 
 KeyPath = tuple[str | int, ...]
 _OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]", re.DOTALL)
 """What pydantic puts into the path of a complaint: "[key]", "literal['all','last']"."""
+
+
+_ABSENT = {
+    "ema": "training keeps no moving average; `vitarium merge ZOO MODEL -m ema` averages the kept "
+    "epochs of a model afterwards",
+    "pretrained": "weights come from a zoo: `vitarium import FILE_OR_FOLDER ZOO`, and then "
+    "`start: {models: [ID]}`",
+}
+"""Names that people know from elsewhere, with what there is instead."""
 
 
 class Config(BaseModel):
@@ -20,11 +29,21 @@ class Config(BaseModel):
 
     Frozen, and an unknown field is an error. A field's default never changes once released, since
     a model's id leaves defaults out: a new field's default is the behavior there was before it.
+    A hyphen in a field's name is read as an underscore.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _underscores(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not any("-" in str(name) for name in values):
+            return values
+        names = {name: str(name).replace("-", "_") for name in values.keys() - cls.model_fields}
+        meant = {n: to for n, to in names.items() if to in cls.model_fields and to not in values}
+        return {meant.get(name, name): value for name, value in values.items()}
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
@@ -53,9 +72,15 @@ class Problem:
 
     path: KeyPath
     message: str
+    unknown: str = field(default="", compare=False)
+    """The name that is no factor, where that is the problem."""
 
     def under(self, *prefix: str | int) -> "Problem":
-        return Problem((*prefix, *self.path), self.message)
+        return Problem((*prefix, *self.path), self.message, self.unknown)
+
+    def is_of(self, value: Any) -> bool:
+        """Whether the message quotes this value as the wrong one."""
+        return self.message.startswith(brief(value))
 
     def __str__(self) -> str:
         where = ".".join(shortened(printable(str(key)), 60) for key in self.path)
@@ -71,6 +96,13 @@ class InvalidConfig(InvalidInput, ValueError):
         super().__init__("\n".join([heading, *lines] if heading else lines))
 
 
+def unknown_factor(name: str, candidates: Iterable[str], max_names: int = 12) -> str:
+    """What to say of a name that is no factor, where there are these."""
+    if name in _ABSENT:
+        return f"unknown factor '{name}': {_ABSENT[name]}"
+    return f"unknown factor '{name}'{did_you_mean(name, candidates, max_names)}"
+
+
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every complaint of a pydantic error, with the nearest known name for an unknown one."""
     problems: list[Problem] = []
@@ -80,18 +112,20 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
         if isinstance(cause, InvalidConfig):  # a configuration inside this one
             problems.extend(problem.under(*path) for problem in cause.problems)
         else:
-            message = item["msg"]
+            message, unknown, value = item["msg"], "", item["input"]
             if item["type"] == "extra_forbidden":
                 *inside, name = item["loc"]
-                near = did_you_mean(str(name), _fields_at(model, inside))
-                message = f"unknown factor '{name}'{near}"
+                unknown = str(name)
+                message = unknown_factor(unknown, _fields_at(model, inside))
             elif item["type"] == "missing":
                 message = "missing"
             elif item["type"] == "value_error":
                 message = str(cause)
+            elif item["type"] == "string_type" and type(value) in (int, float):
+                message = f"{value!r} is a number, not text; write it in quotes"
             elif (expected := message.removeprefix("Input should be ")) != message:
-                message = f"{item['input']!r} is not {expected}"
-            problems.append(Problem(path, message))
+                message = f"{brief(value)} is not {expected}"
+            problems.append(Problem(path, message, unknown))
     return problems
 
 

@@ -48,6 +48,11 @@ def shortened(text: str, max_length: int) -> str:
     return f"{text[: max_length // 2]}…{text[-(max_length - max_length // 2 - 1) :]}"
 
 
+def brief(value: Any, max_length: int = 80) -> str:
+    """A value as Python writes it, printable and cut in its middle: for messages."""
+    return shortened(printable(repr(value)), max_length)
+
+
 def is_hidden(char: str) -> bool:
     """Whether a character is invisible or changes how its neighbors are displayed."""
     if char in JOINERS:

@@ -23,6 +23,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem, problems_of
 from vitarium.core.errors import MissingPlugin, UnknownName, VitariumError
+from vitarium.core.printable import brief
 
 KINDS: Mapping[str, str] = {
     "architecture": "vitarium.architectures",
@@ -141,11 +142,17 @@ def plugins(kind: str) -> dict[str, Plugin]:
 
 
 def get(kind: str, name: str) -> Plugin:
-    """The plug-in of that name. Raises UnknownName with the nearest name there is."""
+    """The plug-in of that name, in which hyphens and underscores are alike.
+
+    Raises UnknownName with the nearest name there is.
+    """
     registered = plugins(kind)
-    if name not in registered:
-        raise UnknownName(kind, name, registered)
-    return registered[name]
+    if name in registered:
+        return registered[name]
+    for plugin in registered.values():
+        if plugin.name.replace("-", "_") == name.replace("-", "_"):
+            return plugin
+    raise UnknownName(kind, name, registered)
 
 
 @cache
@@ -244,7 +251,9 @@ def section(kind: str, value: Any) -> Section:
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping):
-        raise InvalidConfig([Problem((), f"{value!r} is neither a name nor a mapping with a name")])
+        raise InvalidConfig(
+            [Problem((), f"{brief(value)} is neither a name nor a mapping with a name")]
+        )
     if not isinstance(value.get("name"), str):
         names = ", ".join(plugins(kind))
         raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {names}")])

@@ -1,16 +1,19 @@
 """Grow: from a blueprint to a zoo."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vitarium.blueprint import Blueprint, Plan, plan
+from vitarium.blueprint.numerics import Numerics
 from vitarium.core.errors import InvalidInput
+from vitarium.engine.check import ModelCheck
 from vitarium.engine.events import Ended, Event, Listener, Notice
 from vitarium.engine.interrupts import interrupts
 from vitarium.engine.parents import parents_in
+from vitarium.engine.part import part_of
 from vitarium.engine.pools.local import LocalEngine
 from vitarium.engine.progress.display import announce, display, labels
 from vitarium.engine.progress.remaining import Remaining
@@ -93,17 +96,20 @@ class Growth:
 
 
 def grow(
-    blueprint: Blueprint | Plan | str | Path,
+    blueprint: Blueprint | Plan | Mapping[str, Any] | str | Path,
     zoo: Zoo | str | Path,
     *,
+    stages: Collection[str] | None = None,
+    only: str = "",
     workers: int | None = None,
-    device: str = "auto",
+    threads: int | None = None,
+    device: str | None = None,
     data_dir: str | Path | None = None,
     loader_workers: int | None = None,
-    deterministic: bool = True,
-    precision: Precision | Literal["auto"] = "auto",
-    compiled: bool | Literal["auto"] = "auto",
-    stacked: int | Literal["auto"] = "auto",
+    deterministic: bool | None = None,
+    precision: Precision | Literal["auto"] | None = None,
+    compiled: bool | Literal["auto"] | None = None,
+    stacked: int | Literal["auto"] | None = None,
     wait: bool = False,
     trace: bool = False,
     engine: EngineName = "local",
@@ -119,12 +125,17 @@ def grow(
     weights are the same, bit for bit, as without the interruption.
 
     Args:
-        blueprint: a Blueprint, a YAML file, or the name of one that vitarium ships; or a Plan,
-            whose models' parents may be in the zoo already.
+        blueprint: a Blueprint, a YAML file, the name of one that vitarium ships, or the nested
+            mapping that such a file holds; or a Plan, whose models' parents may be in the zoo
+            already.
         zoo: the zoo's folder; made if it is not there.
+        stages: only models of these stages, and what they start from.
+        only: only models that fulfill this SQL condition over their factors, and what they start
+            from; see `engine.part.part_of`.
         workers: models trained at a time, each in a process of its own; 0: in this process.
             Default: one per core with one thread each, or one per GPU; with Ray, as many as the
             cluster holds.
+        threads: of each worker. Default: the cores divided among the workers.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         data_dir: dataset folder, searched first.
         loader_workers: processes per model that decode images, for data that is not decoded
@@ -145,16 +156,37 @@ def grow(
         progress: show progress on the terminal.
         listener: is called with every event.
 
+    What is None of workers, threads, device, deterministic, precision, compiled and stacked is as
+    the blueprint's `numerics` say, or else the default that is named first.
+
     Raises InvalidConfig for a blueprint that is not valid, InvalidInput, and NoCluster for a Ray
     cluster that is not there, before anything is written; ZooInUse where another process grows the
     zoo. A model that fails does not stop the others: see Growth.
     """
-    if not isinstance(blueprint, Blueprint | Plan):
-        blueprint = Blueprint.load(blueprint)
-    planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint, parents_in(zoo))
-    request = TrainRequest(precision, compiled, stacked)
+    folder = Path(data_dir).expanduser() if data_dir else None
+    check = ModelCheck(zoo, folder, needs_data=engine == "local")
+    if isinstance(blueprint, Mapping):
+        blueprint = Blueprint.read(blueprint, parents_in(zoo), check)
+    elif not isinstance(blueprint, Blueprint | Plan):
+        blueprint = Blueprint.load(blueprint, parents_in(zoo), check)
+    if isinstance(blueprint, Plan):
+        planned = blueprint
+        check.check_plan(planned)
+    else:
+        planned = plan(blueprint, parents_in(zoo), check)
+    planned = part_of(planned, stages, only)
+    chosen = planned.numerics.updated(
+        workers=workers,
+        threads=threads,
+        device=device,
+        deterministic=deterministic,
+        precision=precision,
+        compiled=compiled,
+        stacked=stacked,
+    )
+    request = TrainRequest(chosen.precision, chosen.compiled, chosen.stacked)
     with ExitStack() as stack:
-        where = _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
+        where = _engine(engine, chosen, address, cpus_per_model, gpus_per_model)
         trainer = stack.enter_context(where)
         machine = trainer.machine
         growth = Growth(Zoo.create(zoo), planned)
@@ -164,8 +196,7 @@ def grow(
             growth.zoo.add_blueprint(blueprint)
         if loader_workers is None:  # on GPUs the cores are free to decode; on CPUs they train
             loader_workers = 0 if machine.devices == ("cpu",) else min(machine.threads, 8)
-        folder = Path(data_dir) if data_dir else None
-        options = TrainOptions(machine.devices[0], loader_workers, folder, deterministic)
+        options = TrainOptions(machine.devices[0], loader_workers, folder, chosen.deterministic)
         queue = _queue(growth)
         remaining = Remaining(planned, growth.existing, machine.workers)
         bars = display(planned, growth.existing, remaining.seconds, enabled=progress)
@@ -186,6 +217,9 @@ def grow(
         def notify(text: str) -> None:
             emit(Notice(text))
 
+        for stage, changes in check.adaptations.items():
+            if changes:
+                notify(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")
         with trainer.calibration(notify) as calibration:
             tuner = AutoTuner(planned, machine, request, calibration, notify)
             for spec in queue.waiting():  # all are chosen now, while nothing else runs
@@ -203,8 +237,7 @@ def grow(
 
 def _engine(
     name: str,
-    workers: int | None,
-    device: str,
+    numerics: Numerics,
     address: str | None,
     cpus: int | None,
     gpus: float | None,
@@ -212,14 +245,15 @@ def _engine(
     if name == "ray":
         from vitarium.engine.pools.ray import on_ray
 
-        return on_ray(address, workers, device, 1 if cpus is None else cpus, gpus)
+        cpus = numerics.threads or 1 if cpus is None else cpus
+        return on_ray(address, numerics.workers, numerics.device, cpus, gpus)
     if name != "local":
         raise InvalidInput(f"unknown engine '{name}'; known: local, ray")
     only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}
     for option, value in only_ray.items():
         if value is not None:
             raise InvalidInput(f"--{option} {value} needs --engine ray")
-    return nullcontext(LocalEngine(device, workers))
+    return nullcontext(LocalEngine(numerics.device, numerics.workers, numerics.threads))
 
 
 def _queue(growth: Growth) -> Queue:

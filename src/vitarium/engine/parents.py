@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vitarium.blueprint.blueprint import Start
-from vitarium.blueprint.plan import Find, Parent
+from vitarium.blueprint.parents import Find, Parent
+from vitarium.blueprint.stage import Start
 from vitarium.core.errors import InvalidInput
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
@@ -16,7 +16,12 @@ def parents_in(folder: Zoo | str | Path) -> Find:
         """Raises NotAZoo, UnknownName, InvalidInput and CorruptFile."""
         zoo = Zoo.open(folder)
         parents = []
-        for id in map(zoo.find, select(zoo, start.models or None, start.where)):
+        for name in select(zoo, start.models or None, start.where):
+            if "@" in name:
+                ref = zoo.at(name)
+                parents.append(Parent(ref.model, zoo.spec(ref.model).origin, (ref.epoch,)))
+                continue
+            id = zoo.find(name)
             model = zoo.folder(id)
             epochs = tuple(epoch.number for epoch in model.epochs() if epoch.checkpoint)
             if model.status != "finished" or not epochs:

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import ModelSpec
+from vitarium.blueprint.parents import start_architecture
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import VitariumError, WriteFault
+from vitarium.core.registry import Section
 from vitarium.engine.events import Ended, Event, Listener, Stepped
 from vitarium.engine.teachers import load_teacher, teacher_of
 from vitarium.evaluation.loader import ModelLoader
@@ -77,7 +79,9 @@ def run_job(job: Job, emit: Listener) -> None:
             at = (spec.parent, spec.parent_epoch) if teacher and teacher.is_parent else None
             if (teacher, at) not in teachers:
                 teachers[teacher, at] = load_teacher(spec, zoo)
-            tasks.append(Task(spec, zoo.folder(spec.id), parent, teachers[teacher, at]))
+            architecture = parent_architecture(zoo, spec)
+            task = Task(spec, zoo.folder(spec.id), parent, teachers[teacher, at], architecture)
+            tasks.append(task)
         except VitariumError as error:
             emit(Ended(factors["id"], "failed", str(error)))
     _train(tasks, job.options, emit)
@@ -100,6 +104,13 @@ def starting_weights(
     unchanged = {name: parent[name] for name in parent if name not in parent.shapes}
     converted = spec.conversion(Ingredients([parent]))
     return unchanged | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in converted}
+
+
+def parent_architecture(zoo: Zoo, spec: ModelSpec) -> Section | None:
+    """Of the weights that `starting_weights` gives, where that is known."""
+    if spec.parent is None:
+        return None
+    return start_architecture(zoo.spec(spec.parent).origin, spec.conversion)
 
 
 def _train(tasks: Sequence[Task], options: TrainOptions, emit: Listener) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vitarium.blueprint import ModelSpec
 from vitarium.core import seeds
 from vitarium.core.memory import keep_freed_memory
+from vitarium.core.registry import Section
 from vitarium.data.loader import stacked_batches
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
@@ -38,12 +39,15 @@ class Task(NamedTuple):
     folder: where it is kept; whatever is finished in it stays as it is.
     parent: weights to start from, by name; its head is used where the spec keeps it.
     teacher: whom an objective with a teacher asks; several tasks may have the same.
+    parent_architecture: of the parent, where it is known: positions of patches that lie in a
+        rectangle are resampled by it.
     """
 
     spec: ModelSpec
     folder: ModelFolder
     parent: Mapping[str, Tensor] | None = None
     teacher: nn.Module | None = None
+    parent_architecture: Section | None = None
 
 
 def train(
@@ -52,20 +56,21 @@ def train(
     *,
     parent: Mapping[str, Tensor] | None = None,
     teacher: nn.Module | None = None,
+    parent_architecture: Section | None = None,
     options: TrainOptions | None = None,
     report: Report = lambda event: None,
 ) -> Outcome:
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        parent, teacher: see Task; a teacher is e.g. `zoo.load(ID)`.
+        parent, teacher, parent_architecture: see Task; a teacher is e.g. `zoo.load(ID)`.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
     epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (no teacher,
     or one that does not go with the model) and CorruptFile.
     """
-    task = Task(spec, folder, parent, teacher)
+    task = Task(spec, folder, parent, teacher, parent_architecture)
     return train_together([task], options=options, report=report)[spec.id]
 
 
@@ -155,7 +160,10 @@ class _TrainingRun:
         self.options, self.report, self.writing = options, report, writing
         self.worker = f"{socket.gethostname()} {os.getpid()}"
         started = time.time()
-        self.members = [TrainState(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
+        self.members = [
+            TrainState(t.spec, t.folder, t.parent, options, t.teacher, t.parent_architecture)
+            for t in tasks
+        ]
         self.trainer = _trainer(self.members, options)
         self.outcomes: dict[str, Outcome] = {}
         self._spent("set-up", started)
@@ -183,7 +191,7 @@ class _TrainingRun:
             self._commit(epoch, metrics)
         self.writing.settle()
         for member in self.members:
-            self._finish(member, "finished", member.changes)
+            self._finish(member, "finished", member.remarks)
         return self.outcomes
 
     def _resume(self) -> int:

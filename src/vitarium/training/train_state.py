@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitarium.architectures.adaptation import start_weights
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import ModelSpec, Recipe
-from vitarium.core.errors import IncompatibleWeights, InvalidInput, VitariumError
+from vitarium.core.devices import meta_device
+from vitarium.core.errors import InvalidInput, VitariumError
+from vitarium.core.registry import Section
 from vitarium.data import load as datasets
 from vitarium.data.loader import Batches
 from vitarium.training.optimize_forward import optimize_forward
@@ -69,14 +72,16 @@ class TrainState:
         parent: Mapping[str, Tensor] | None,
         options: TrainOptions,
         teacher: nn.Module | None = None,
+        parent_architecture: Section | None = None,
     ) -> None:
         self.spec, self.recipe, self.folder = spec, spec.recipe, folder
         recipe, objective = self.recipe, self.recipe.objective
         data = datasets.load(recipe.data, options.data_dir)
         num_outputs = objective.plugin.facts["outputs"](objective.config, data.num_classes)
         model = recipe.build(num_outputs)
+        adapted = ""
         if parent is not None:
-            _load(model, parent, head=spec.keep_head)
+            adapted = self._start(model, parent, parent_architecture)
         self.model = model.to(options.device)
         records = objective.plugin.facts.get("records_blocks", False)
         if records and options.compiled:
@@ -106,8 +111,10 @@ class TrainState:
             folder.begin(spec, About(num_outputs, data.classes, now))
         before = folder.about().software
         changes = [f"{n} {before.get(n)} to {now[n]}" for n in now if before.get(n) != now[n]]
-        self.changes = f"changed during training: {', '.join(changes)}" if changes else ""
-        """Of the software since training began: from then on the bits may be others."""
+        changed = f"changed during training: {', '.join(changes)}" if changes else ""
+        self.remarks = "; ".join(filter(None, (adapted, changed)))
+        """How the parent's weights were adapted; and what changed of the software since training
+        began: from then on the bits may be others."""
 
     def rate(self, epoch: int, number: int) -> float:
         """The learning rate of step `number` (from 0) of an epoch (from 1)."""
@@ -139,24 +146,22 @@ class TrainState:
                 return f"weights of {name} were not finite after epoch {epoch}"
         return None
 
+    def _start(
+        self, model: nn.Module, parent: Mapping[str, Tensor], architecture: Section | None
+    ) -> str:
+        """Load the parent's weights, and say how they were adapted to the model."""
+        parent_model: nn.Module | None = None
+        unlike = architecture not in (None, self.recipe.architecture)
+        if architecture and unlike and not architecture.is_missing:
+            with meta_device():
+                parent_model = architecture(1)
+        weights, changes = start_weights(
+            model, parent, head=self.spec.keep_head, parent_model=parent_model
+        )
+        model.load_state_dict(weights, strict=False)
+        return ", ".join(changes)
+
     def _freeze(self) -> None:
         if self.recipe.trainable == "head":
             for name, weight in self.model.named_parameters():
                 weight.requires_grad_(is_head(self.model, name))
-
-
-def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None:
-    """Copy the parent's weights, with the head's or without; none may be missing or differ."""
-    expected = {n: t for n, t in model.state_dict().items() if head or not is_head(model, n)}
-    parent_tensors = {n: t for n, t in parent.items() if head or not is_head(model, n)}
-    faults = [f"{name} is missing" for name in expected.keys() - parent_tensors.keys()]
-    faults += [f"{name} has no place" for name in parent_tensors.keys() - expected.keys()]
-    faults += [
-        f"{name} is {tuple(parent_tensors[name].shape)}, not {tuple(expected[name].shape)}"
-        for name in expected.keys() & parent_tensors.keys()
-        if expected[name].shape != parent_tensors[name].shape
-    ]
-    if faults:
-        listed = "; ".join(sorted(faults)[:5])
-        raise IncompatibleWeights(f"the parent's weights do not fit the architecture: {listed}")
-    model.load_state_dict(parent_tensors, strict=False)

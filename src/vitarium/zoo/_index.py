@@ -9,7 +9,7 @@ while the model's files are as they were when it was written; the folder can be 
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,7 +143,7 @@ def read(home: Path, *, with_entries: bool) -> Index | None:
     path, hidden = path_of(home), "_entry" if with_entries else "NULL"
     if not os.path.lexists(path) and (path.parent.is_dir() or not os.path.lexists(path.parent)):
         return None
-    database = _in_memory()
+    database = in_memory()
     with files.plain_path(path, hold=True) as held:
         # before anything is parsed: who parses damaged bytes may end with all of the process
         content = files.read(held)
@@ -174,7 +174,7 @@ def build(zoo: Path, stamps: Mapping[str, str], cached: Mapping[str, Entry]) -> 
     table, headings, content = tables.encode(entries, stamps)
 
     def open_database() -> "duckdb.DuckDBPyConnection":
-        database = _in_memory()
+        database = in_memory()
         database.register("arrow_table", table)
         _fill(database, "arrow_table")
         database.unregister("arrow_table")
@@ -184,7 +184,7 @@ def build(zoo: Path, stamps: Mapping[str, str], cached: Mapping[str, Entry]) -> 
     return Index(open_database, headings, present, entries), seal(content)
 
 
-def _in_memory() -> "duckdb.DuckDBPyConnection":
+def in_memory() -> "duckdb.DuckDBPyConnection":
     """An empty database that writes nothing to disk, and takes no more memory than it may.
 
     30 ms each, so it is made where tables are asked for alone.
@@ -208,11 +208,13 @@ def _fill(database: "duckdb.DuckDBPyConnection", source: str) -> None:
         raise QueryTooLarge(f"{needed}; use a larger machine") from None
 
 
-def columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]:
-    """Names and types of every table's columns."""
+def columns(
+    database: "duckdb.DuckDBPyConnection", tables: Iterable[str] = TABLES
+) -> dict[str, dict[str, str]]:
+    """Names and types of the tables' columns."""
     return {
         name: {column: kind for column, kind, *_ in database.execute(f"DESCRIBE {name}").fetchall()}
-        for name in TABLES
+        for name in tables
     }
 
 

@@ -2,10 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from vitarium.core.errors import InvalidInput, QueryTooLarge, UnknownName, VitariumError
 from vitarium.zoo import _index, records
@@ -55,13 +55,37 @@ class Database:
     """
 
     def __init__(self, zoo: Path, *, timeout: float | None = limits.TIMEOUT) -> None:
-        self._timeout = timeout
-        self._reader: pa.RecordBatchReader | None = None
         index = _index.load(zoo)
-        self._duckdb, self.headings = index.database, index.headings
+        self.headings = index.headings
         """Factors that tell models apart: dotted name -> short name."""
-        records.attach(self._duckdb, zoo)
-        self.columns = _index.columns(self._duckdb)
+        records.attach(index.database, zoo)
+        self._open(index.database, timeout, _index.TABLES)
+
+    @classmethod
+    def of_models(
+        cls, rows: Sequence[Mapping[str, Any]], *, timeout: float | None = limits.TIMEOUT
+    ) -> Self:
+        """A table `models` of these rows alone, not of a zoo."""
+        from vitarium.zoo._index_tables import table
+
+        self = cls.__new__(cls)
+        self.headings = {}
+        connection = _index.in_memory()
+        connection.register("rows", table(rows, dict.fromkeys(key for row in rows for key in row)))
+        connection.execute("CREATE TABLE models AS FROM rows")
+        connection.unregister("rows")
+        self._open(connection, timeout, ["models"])
+        return self
+
+    def _open(
+        self,
+        database: "duckdb.DuckDBPyConnection",
+        timeout: float | None,
+        tables: Iterable[str],
+    ) -> None:
+        self._duckdb, self._timeout = database, timeout
+        self._reader: pa.RecordBatchReader | None = None
+        self.columns = _index.columns(self._duckdb, tables)
         """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
         all_columns = [name for table in self.columns.values() for name in table]
         self.short_names = short_names(self.columns["models"], all_columns)

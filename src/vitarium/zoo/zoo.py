@@ -52,7 +52,7 @@ class Zoo:
         """Raises NotAZoo for a folder that is none, or of a newer format, and NotReadable."""
         if isinstance(path, Zoo):
             return path if isinstance(path, cls) else cls(path.path)
-        folder = Path(path)
+        folder = Path(path).expanduser()
         mark = folder / "zoo.json"
         try:
             content = files.read(mark)
@@ -72,7 +72,7 @@ class Zoo:
 
         Raises NotWritable and DiskFull, too.
         """
-        folder = path.path if isinstance(path, Zoo) else Path(path)
+        folder = path.path if isinstance(path, Zoo) else Path(path).expanduser()
         if not files.exists(folder / "zoo.json"):
             empty = folder.is_dir() and all(map(files.is_leftover, files.listed(folder)))
             if folder.exists() and not empty:

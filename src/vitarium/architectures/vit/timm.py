@@ -13,6 +13,7 @@ from torch import nn
 
 from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.core.config import unknown_factor
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, did_you_mean
 
@@ -67,7 +68,7 @@ class TimmModel(ArchitectureConfig):
         parameters = _built(self.model)[1]
         for name in self.overrides:
             if name not in parameters:
-                raise ValueError(f"unknown factor '{name}'{did_you_mean(name, parameters)}")
+                raise ValueError(unknown_factor(name, parameters))
         _built(self.model, **self.overrides)
         return self
 

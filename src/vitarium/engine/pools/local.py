@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.pools._fork_server import ForkedProcess, ForkServer, run_python
 from vitarium.engine.scheduler import Pool, Queue, Worker
@@ -29,8 +31,8 @@ _WORKER = "vitarium.engine.worker"
 class LocalEngine:
     """With `workers` None there are as many as cores, or as the GPUs hold; 0: this process."""
 
-    def __init__(self, device: str, workers: int | None) -> None:
-        self.machine = Machine.find(device, workers)
+    def __init__(self, device: str, workers: int | None, threads: int | None = None) -> None:
+        self.machine = Machine.find(device, workers, threads)
         self._shares_gpus = workers is None
 
     def calibration(self, notify: Callable[[str], None]) -> Calibration:
@@ -38,16 +40,20 @@ class LocalEngine:
 
     def pool(self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner) -> Pool[Any]:
         if not self.machine.workers:
-            return InlinePool(zoo, options, 1)
+            return InlinePool(zoo, options, 1, self.machine.threads)
         machine = tuner.shared_gpus(queue.waiting()) if self._shares_gpus else self.machine
         size = min(machine.workers, len(queue))
         return LocalPool(zoo, options, size, machine.threads, machine.devices)
 
 
 class InlinePool(Pool[Worker]):
-    """This process, with its threads: it trains a stack as its messages are waited for."""
+    """This process: it trains a stack as its messages are waited for."""
 
     max_tries = 1
+
+    def __init__(self, zoo: Zoo, options: TrainOptions, size: int, threads: int) -> None:
+        super().__init__(zoo, options, size)
+        self.threads = threads
 
     def begin(self, number: int) -> Worker:
         return Worker(number)
@@ -58,12 +64,16 @@ class InlinePool(Pool[Worker]):
 
     def receive(self, handle: Callable[[Worker, Message], None]) -> None:
         (worker,) = self.workers.values()
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
         try:
             run_job(self.job, lambda event: handle(worker, event))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             handle(worker, Fault("out-of-memory", str(error)))
+        finally:
+            torch.set_num_threads(before)
 
 
 class _Process(Worker):

@@ -180,7 +180,8 @@ class _Lines(_Display):
         if isinstance(event, EpochEnded):
             self.epochs += 1
         if isinstance(event, Ended):
-            details = event.message or self.scores.pop(event.model, "")
+            scores = self.scores.pop(event.model, "") if event.status == "finished" else ""
+            details = "; ".join(filter(None, (scores, event.message)))
             text = f"{self.labels[event.model]} {event.status}: {details}"
             left = _left(self.seconds_left())
             self.show(f"[{self.ended}/{len(self.plan)}] {text}{left}")

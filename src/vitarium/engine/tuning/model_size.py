@@ -1,5 +1,6 @@
 """What is known of a model before it is trained: its outputs, its weights, its images."""
 
+from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint import Recipe
@@ -9,12 +10,15 @@ from vitarium.data.expected import expected, train_size
 from vitarium.data.load import load
 
 
-def num_outputs(recipe: Recipe) -> int | None:
-    """Width of the model's output; None where it depends on data that is not here."""
+def num_outputs(recipe: Recipe, data_dir: Path | None = None) -> int | None:
+    """Width of the model's output; None where it depends on data that is not here.
+
+    `data_dir` is searched first.
+    """
     classes = expected(recipe.data).num_classes
     if classes is None:
         try:
-            classes = load(recipe.data).num_classes
+            classes = load(recipe.data, data_dir).num_classes
         except (DataNotFound, InvalidData):
             return None
     objective = recipe.objective
@@ -33,12 +37,12 @@ def parameters(recipe: Recipe, num_outputs: int) -> int:
 _counted: dict[Any, int] = {}
 
 
-def num_train(recipe: Recipe) -> int | None:
-    """Images to train on; None where it depends on data that is not here."""
+def num_train(recipe: Recipe, data_dir: Path | None = None) -> int | None:
+    """Images to train on; None where it depends on data that is not here; see `num_outputs`."""
     images = expected(recipe.data).num_train
     if images is not None:
         return train_size(images, recipe.data.config)
     try:
-        return len(load(recipe.data).train)
+        return len(load(recipe.data, data_dir).train)
     except (DataNotFound, InvalidData):
         return None

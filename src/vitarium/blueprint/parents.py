@@ -1,0 +1,70 @@
+"""What a model starts from: its parent, and what it takes from it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vitarium.blueprint.recipe import Imported, Recipe
+from vitarium.blueprint.spec import ModelSpec
+from vitarium.blueprint.stage import Start
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import Section
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model that others start from: of an earlier stage, or of the zoo that is grown."""
+
+    id: str
+    origin: Recipe | Imported
+    epochs: tuple[int, ...]
+    """Epochs whose weights there are, or will be; the last one is what children start from."""
+
+
+Find = Callable[[Start], Sequence[Parent]]
+"""Finds what a start names in a zoo."""
+Check = Callable[[ModelSpec, Parent | None], None]
+"""Raises InvalidConfig, with paths of the model's stage, for a model that could not be trained."""
+
+
+def start_architecture(parent: Recipe | Imported, operator: Section | None) -> Section | None:
+    """Of the weights from which training starts: the parent's, as the operator changes it.
+
+    None where nothing here builds it. Raises as the operator does for one that it cannot change.
+    """
+    change = operator.plugin.facts.get("architecture") if operator else None
+    if change and operator:
+        changed: Section = change(operator.config, parent.architecture)
+        return changed
+    return parent.architecture
+
+
+def inherited(
+    settings: dict[str, Any], parent: Recipe | Imported | None, start: Start | None
+) -> dict[str, Any]:
+    """The settings, with what a model takes from its parent, but for what is set anew.
+
+    That is the architecture, as the start's operator changes it, and the head where it is kept.
+    Raises InvalidInput, and as the operator does for an architecture that it cannot change.
+    """
+    if parent is None or start is None:
+        return settings
+    complete = dict(settings)
+    if names_architecture(settings):
+        if start.operator and start.operator.plugin.facts.get("architecture"):
+            raise InvalidInput("the operator decides the architecture; leave out its name")
+    else:
+        architecture = start_architecture(parent, start.operator)
+        if architecture is None:
+            raise InvalidInput("nothing here builds the parent's architecture")
+        changes = settings.get("architecture", {})
+        complete["architecture"] = {**architecture.factors(defaults=False), **changes}
+    if start.keep_head and "head" not in settings and parent.head:
+        complete["head"] = parent.head.factors(defaults=False)
+    return complete
+
+
+def names_architecture(settings: dict[str, Any]) -> bool:
+    """Whether a stage has an architecture of its own, instead of its parents' with changes."""
+    changes = settings.get("architecture", {})
+    return not isinstance(changes, dict) or "name" in changes

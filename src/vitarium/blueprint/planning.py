@@ -1,0 +1,240 @@
+"""Works out the models of a blueprint's stages, and everything that is wrong with them."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from vitarium.blueprint.hints import hinted
+from vitarium.blueprint.parents import Check, Find, Parent, inherited, names_architecture
+from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint.recipe_problems import recipe_problems
+from vitarium.blueprint.spec import ModelSpec
+from vitarium.blueprint.stage import SCRATCH, Stage, Start
+from vitarium.core.config import InvalidConfig, KeyPath, Problem
+from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
+from vitarium.core.printable import brief
+
+Settings = dict[str, Any]
+Paths = dict[str, KeyPath]
+
+
+class UnknownParent(Exception):
+    """What a stage starts from is not clear, and a problem of its own."""
+
+
+class Planner:
+    """Models by id in `models`, stage by stage in `grown`; what is wrong in `problems`.
+
+    Nothing that is wrong hides anything else: a stage whose parents are not known is checked as far
+    as it can be without them.
+
+    Args:
+        find: finds the models of the zoo that stages start from; raises UnknownParent for those
+            that are not to be looked for.
+        check: is called for every model, see Check.
+        unreadable: names of stages that cannot be read; others may start from them.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, Stage],
+        find: Find | None = None,
+        check: Check | None = None,
+        unreadable: Collection[str] = (),
+    ) -> None:
+        self.stages, self.find, self.check = stages, find, check
+        self.names = [*stages, *unreadable]
+        self.models: dict[str, ModelSpec] = {}
+        self.grown: dict[str, list[ModelSpec]] = {}
+        self._problems: dict[Problem, None] = {}
+        self._recipes: dict[str, Recipe | list[Problem]] = {}
+        self._circular: set[str] = set()
+        self._architectures: dict[str, str] = {}  # names of the stages'
+        for name in self._in_order():
+            self.grown[name] = list(dict.fromkeys(self._models(name)))
+
+    @property
+    def problems(self) -> list[Problem]:
+        return list(self._problems)
+
+    def _models(self, name: str) -> Iterator[ModelSpec]:
+        stage = self.stages[name]
+        try:
+            points = list(stage.points())
+        except KeyError as error:
+            factor = error.args[0]
+            self._note(name, Problem((factor,), "there is no such setting to change"), {}, stage)
+            return
+        for settings, paths in points:
+            architecture = self._architecture(settings)
+            self._architectures.setdefault(name, architecture)
+            parents: Sequence[Parent | None] = [None]
+            start: Start | None = None
+            try:
+                with _under("start"):
+                    start = self._start(name, settings.pop("start", SCRATCH))
+                    parents = self._parents(start)
+            except (InvalidConfig, UnknownParent) as error:
+                for problem in error.problems if isinstance(error, InvalidConfig) else ():
+                    self._note(name, problem, paths, settings)
+                self._recipe(name, settings, paths, architecture)
+                continue
+            for parent in parents:
+                spec = self._model(name, settings, paths, start, parent)
+                if spec:
+                    yield spec
+
+    def _start(self, name: str, value: Any) -> Start | None:
+        """Raises InvalidConfig, and UnknownParent for a stage of which no model is known."""
+        value = {"stage": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            forms = f"'{SCRATCH}', nor the name of a stage, nor a mapping with models of a zoo"
+            raise InvalidConfig([Problem((), f"{brief(value)} is not {forms}")])
+        if value == {"stage": SCRATCH}:
+            return None
+        start = Start.read(value)
+        if start.stage and start.stage not in self.names:
+            hint = did_you_mean(start.stage, [*self.names, SCRATCH])
+            raise InvalidConfig([Problem((), f"unknown stage '{start.stage}'{hint}")])
+        if start.stage and (name in self._circular or not self.grown.get(start.stage)):
+            raise UnknownParent
+        return start
+
+    def _parents(self, start: Start | None) -> Sequence[Parent | None]:
+        if start is None:
+            return [None]
+        if start.stage:
+            specs = self.grown[start.stage]
+            return [Parent(s.id, s.recipe, tuple(s.recipe.kept_epochs)) for s in specs]
+        if self.find is None:
+            raise InvalidInput("starts from models of a zoo: name it with --zoo DIR")
+        return self.find(start)
+
+    def _model(
+        self,
+        stage: str,
+        settings: Settings,
+        paths: Paths,
+        start: Start | None,
+        parent: Parent | None,
+    ) -> ModelSpec | None:
+        """One point of a stage, from one parent; None where something is wrong with it."""
+        try:
+            with _under("start", "operator"):
+                complete = inherited(settings, parent.origin if parent else None, start)
+        except InvalidConfig as error:
+            for problem in error.problems:
+                self._note(stage, problem, paths, settings)
+            self._recipe(stage, settings, paths, "")
+            return None
+        recipe = self._recipe(stage, complete, paths)
+        if recipe is None:
+            return None
+        try:
+            spec = _spec(stage, recipe, start, parent)
+            if self.check:
+                self.check(spec, parent)
+        except InvalidConfig as error:
+            for problem in error.problems:
+                self._note(stage, problem, paths, settings)
+            return None
+        return self.models.setdefault(spec.id, spec)
+
+    def _recipe(
+        self, stage: str, settings: Settings, paths: Paths, inherited_from: str | None = None
+    ) -> Recipe | None:
+        """The recipe, or None after noting what is wrong; see `recipe_problems`."""
+        key = repr((settings, inherited_from))
+        if key not in self._recipes:
+            problems = recipe_problems(settings, inherited_from)
+            complete = not problems and inherited_from is None
+            self._recipes[key] = Recipe.read(settings) if complete else problems
+        recipe = self._recipes[key]
+        if isinstance(recipe, Recipe):
+            return recipe
+        for problem in recipe:
+            self._note(stage, problem, paths, settings)
+        return None
+
+    def _architecture(self, settings: Settings) -> str:
+        """The name of a stage's architecture, or of the stage's that it starts from; or ""."""
+        if names_architecture(settings):
+            value = settings["architecture"]
+            return str(value["name"] if isinstance(value, dict) else value)
+        start = settings.get("start", SCRATCH)
+        if isinstance(start, dict):
+            start = "" if "operator" in start else start.get("stage")
+        return self._architectures.get(str(start), "")
+
+    def _note(self, stage: str, problem: Problem, paths: Paths, settings: Any) -> None:
+        """Keep a problem, with its path where the blueprint sets the value: in the grid, a variant,
+        or the stage."""
+        path, dotted = problem.path, ".".join(map(str, problem.path))
+        near = [factor for factor in paths if (dotted + ".").startswith(factor + ".")]
+        if not any("grid" in paths[factor] for factor in near):
+            problem = hinted(problem, settings)
+        if near:
+            nearest = max(near, key=len)
+            path = (*paths[nearest], *path[nearest.count(".") + 1 :])
+        self._problems[Problem(("stages", stage, *path), problem.message)] = None
+
+    def _in_order(self) -> list[str]:
+        """The stages' names, each after those that it starts from; notes circles."""
+        needs = {name: self._needs(stage) for name, stage in self.stages.items()}
+        while True:
+            try:
+                TopologicalSorter(needs).prepare()
+                break
+            except CycleError as error:
+                circle = error.args[1]
+                message = f"stages start in a circle: {' -> '.join(reversed(circle))}"
+                self._problems[Problem(("stages", circle[0], "start"), message)] = None
+                self._circular |= set(circle)
+                needs |= {name: needs[name] - set(circle) for name in circle}
+        order: list[str] = []
+        while len(order) < len(needs):  # as the file has them, where that is possible
+            order.append(next(n for n in needs if n not in order and needs[n] <= set(order)))
+        return order
+
+    def _needs(self, stage: Stage) -> set[str]:
+        try:
+            starts = [settings.get("start", SCRATCH) for settings, _ in stage.points()]
+        except KeyError:  # noted with the stage's models
+            return set()
+        names = [s.get("stage") if isinstance(s, dict) else s for s in starts]
+        return {n for n in names if isinstance(n, str) and n in self.stages and n != SCRATCH}
+
+
+def _spec(stage: str, recipe: Recipe, start: Start | None, parent: Parent | None) -> ModelSpec:
+    if start is None or parent is None:
+        objective = recipe.objective
+        teacher = objective.plugin.facts.get("teacher")
+        if teacher and teacher(objective.config).is_parent:
+            message = "there is no parent to learn from: name a teacher, or a `start`"
+            raise InvalidConfig([Problem(("objective", "teacher"), message)])
+        return ModelSpec(stage=stage, recipe=recipe)
+    epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
+    if epoch not in parent.epochs:
+        who = f"stage '{start.stage}'" if start.stage else f"model {parent.id}"
+        message = f"{who} does not keep epoch {epoch}; it keeps {list(parent.epochs)}"
+        raise InvalidConfig([Problem(("start",), message)])
+    return ModelSpec(
+        stage=stage,
+        parent=parent.id,
+        parent_epoch=epoch,
+        recipe=recipe,
+        conversion=start.operator,
+        keep_head=start.keep_head,
+    )
+
+
+@contextmanager
+def _under(*path: str) -> Iterator[None]:
+    """What is wrong inside is a problem of this path."""
+    try:
+        yield
+    except InvalidConfig as error:
+        raise InvalidConfig([problem.under(*path) for problem in error.problems]) from None
+    except VitariumError as error:
+        raise InvalidConfig([Problem(path, str(error))]) from None

@@ -1,0 +1,192 @@
+"""Whether the models of a plan can be trained, known before any is: images, shapes, teachers."""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vitarium.architectures.adaptation import start_weights
+from vitarium.blueprint import ModelSpec, Plan, Recipe
+from vitarium.blueprint.parents import Parent
+from vitarium.core.config import InvalidConfig, KeyPath, Problem
+from vitarium.core.devices import meta_device
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, VitariumError
+from vitarium.data.load import load
+from vitarium.engine._parent_models import ParentModels
+from vitarium.engine.teachers import load_teacher, teacher_of
+from vitarium.engine.tuning.model_size import num_outputs, num_train
+from vitarium.training.train_state import Teacher
+from vitarium.zoo import Zoo
+
+_ADAPTED = ("img_size", "patch_size", "in_chans", "window_size")
+"""Settings of an architecture to which weights are adapted."""
+
+
+class ModelCheck:
+    """Looks at every model of a plan before it is trained; at each kind of model once.
+
+    Models are built without memory, their parents, too, and the weights are fitted as they will be.
+    `adaptations` has what will be adapted, by stage, e.g. "positions resampled 4×4 → 8×8".
+
+    Args:
+        folder: of the zoo in which they will be; models that are finished there are left out.
+        data_dir: dataset folder, searched first.
+        needs_data: data that is not on this machine is a mistake; otherwise what depends on it is
+            not looked at.
+    """
+
+    def __init__(
+        self,
+        folder: Zoo | str | Path | None = None,
+        data_dir: Path | None = None,
+        *,
+        needs_data: bool = False,
+    ) -> None:
+        self.data_dir, self.needs_data = data_dir, needs_data
+        self.adaptations: dict[str, list[str]] = {}
+        self._parents = ParentModels(folder, data_dir)
+        self._problems: dict[Hashable, list[Problem]] = {}
+        self._changes: dict[Hashable, tuple[str, ...]] = {}
+
+    def __call__(self, spec: ModelSpec, parent: Parent | None) -> None:
+        """Raises InvalidConfig with everything that stands against training the model."""
+        self._parents.planned[spec.id] = spec.recipe
+        if self._is_finished(spec):
+            return
+        recipe = spec.recipe
+        images = repr((recipe.data, recipe.augmentation, recipe.batch_size, recipe.architecture))
+        parts = (recipe.architecture, recipe.head, recipe.initialization, recipe.objective)
+        start = (spec.conversion, spec.keep_head, self._kind(parent, spec.parent_epoch))
+        kind = repr((*parts, recipe.data, *start))
+        problems = self._once(("images", images), lambda: self._check_images(recipe))
+        problems += self._once(("shapes", kind), lambda: self._check_shapes(spec, parent, kind))
+        if not problems:
+            problems = self._once(("teacher", kind), lambda: self._check_teacher(spec, parent))
+        if problems:
+            raise InvalidConfig(problems)
+        noted = self.adaptations.setdefault(spec.stage, [])
+        noted += [change for change in self._changes.get(kind, ()) if change not in noted]
+
+    def check_plan(self, plan: Plan) -> None:
+        """Look at every model of a plan. Raises InvalidConfig, with paths in its blueprint."""
+        problems: list[Problem] = []
+        for spec in plan.models:
+            try:
+                self(spec, self._parents.of(spec, plan))
+            except InvalidConfig as error:
+                problems += [problem.under("stages", spec.stage) for problem in error.problems]
+        if problems:
+            raise InvalidConfig(list(dict.fromkeys(problems)))
+
+    def _is_finished(self, spec: ModelSpec) -> bool:
+        zoo = self._parents.zoo
+        return zoo is not None and zoo.folder(spec.id).exists and bool(zoo.folder(spec.id).result())
+
+    def _kind(self, parent: Parent | None, epoch: int | None) -> Hashable:
+        """What parents have in common from which models start alike."""
+        if parent is None or parent.id not in self._parents.planned:
+            return parent and (parent.id, epoch)
+        recipe = self._parents.planned[parent.id]
+        return (recipe.architecture, recipe.head, recipe.data, recipe.objective)
+
+    def _once(self, key: Hashable, check: Callable[[], Iterator[Problem]]) -> list[Problem]:
+        if key not in self._problems:
+            self._problems[key] = list(check())
+        return list(self._problems[key])
+
+    def _check_images(self, recipe: Recipe) -> Iterator[Problem]:
+        with _problems_at("data") as problems:
+            if self.needs_data:
+                load(recipe.data, self.data_dir)
+            images = num_train(recipe, self.data_dir)
+            if images is not None and images < recipe.batch_size:
+                fault = f"a batch of {recipe.batch_size} images is more than the {images} training"
+                remedy = f"images of '{recipe.data.name}'; choose a smaller one"
+                problems.append(Problem(("batch_size",), f"{fault} {remedy}"))
+        yield from problems
+        with _problems_at("augmentation") as problems:
+            outputs = num_outputs(recipe, self.data_dir) or 1
+            recipe.augmentation(recipe.architecture.config.input_size, outputs)
+        yield from problems
+
+    def _check_shapes(
+        self, spec: ModelSpec, parent: Parent | None, kind: Hashable
+    ) -> Iterator[Problem]:
+        outputs = num_outputs(spec.recipe, self.data_dir)
+        with _problems_at("architecture") as problems:
+            model = _built(spec.recipe, outputs or 1)
+        yield from problems
+        if parent is None or problems:
+            return
+        with _problems_at("start") as problems:
+            weights, parent_model = self._parents.start(spec, parent)
+        yield from problems
+        if problems:
+            return
+        try:
+            fitted = start_weights(model, weights, head=False, parent_model=parent_model)
+        except IncompatibleWeights as error:
+            yield _misfit(spec, parent, error)
+            return
+        self._changes[kind] = fitted.changes
+        if spec.keep_head and outputs:
+            try:
+                start_weights(model, weights, head=True, parent_model=parent_model)
+            except IncompatibleWeights as error:
+                yield Problem(("start", "keep_head"), f"its head does not fit: {error}")
+
+    def _check_teacher(self, spec: ModelSpec, parent: Parent | None) -> Iterator[Problem]:
+        recipe = spec.recipe
+        reference, outputs = teacher_of(spec), num_outputs(recipe, self.data_dir)
+        if reference is None or outputs is None:
+            return
+        source = reference.source.partition("@")[0]
+        if any(id.startswith(source) for id in self._parents.planned):
+            return  # trained before this one
+        with _problems_at("objective", "teacher") as problems:
+            if reference.is_parent and parent:
+                teacher = self._parents.hollow(parent, spec.parent_epoch or 0).model
+            elif reference.is_path or self._parents.zoo:
+                teacher = load_teacher(spec, self._parents.zoo or Zoo(Path()))
+            else:
+                raise InvalidInput(f"'{reference.source}' is a model of a zoo; name the zoo")
+            example = torch.zeros(1, *recipe.architecture.config.input_size, device="meta")
+            Teacher(recipe, teacher, _built(recipe, outputs), example)
+        yield from problems
+
+
+def _built(recipe: Recipe, outputs: int) -> nn.Module:
+    """Without memory. Raises InvalidInput with whatever its libraries say against it."""
+    try:
+        with meta_device():
+            return recipe.build(outputs)
+    except VitariumError:
+        raise
+    except Exception as error:  # of any kind: plug-ins and timm check sizes in many ways
+        raise InvalidInput(f"it cannot be built: {type(error).__name__}: {error}") from None
+
+
+def _misfit(spec: ModelSpec, parent: Parent, error: IncompatibleWeights) -> Problem:
+    """Where the architecture is set otherwise than the parent's."""
+    before, after = parent.origin.architecture, spec.recipe.architecture
+    if before is None or spec.conversion or before.name != after.name:
+        return Problem(("architecture",), str(error))
+    old, new = before.factors(), after.factors()
+    differing = [name for name in new if new[name] != old.get(name) and name not in _ADAPTED]
+    changes = [f"{name} is {new[name]}, and its parent's {old.get(name)}" for name in differing]
+    path: KeyPath = ("architecture", *differing[:1])
+    return Problem(path, "; ".join([*changes, str(error)]))
+
+
+@contextmanager
+def _problems_at(*path: str) -> Iterator[list[Problem]]:
+    """What is wrong inside becomes a problem of this path in the list."""
+    problems: list[Problem] = []
+    try:
+        yield problems
+    except InvalidConfig as error:
+        problems += [problem.under(*path) for problem in error.problems]
+    except VitariumError as error:
+        problems.append(Problem(path, str(error)))
