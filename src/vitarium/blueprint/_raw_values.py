@@ -42,7 +42,7 @@ def _left_out(node: Any, path: KeyPath) -> bool:
     key, *deeper = path
     key = spelled(node, key)
     try:
-        inner = node[key]  # type: ignore[index]
+        inner = node[key]
     except (KeyError, IndexError, TypeError):
         return False
     if key == "grid" and isinstance(inner, dict) and len(deeper) == 1:
@@ -55,7 +55,7 @@ def _left_out(node: Any, path: KeyPath) -> bool:
             del node[key]
         return True
     if isinstance(node, list):
-        node[key] = {}  # type: ignore[index]
+        node[key] = {}
     else:
         del node[key]
     return True

@@ -268,9 +268,9 @@ def _print_estimate(
         factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
         print_rows(factors, title=f"Factors of {stage.stage}")
     console = Terminal()
-    for stage, changes in adaptations.items():
+    for name, changes in adaptations.items():
         if changes:
-            console.print(f"{stage}: its parents' weights are adapted: {', '.join(changes)}.")
+            console.print(f"{name}: its parents' weights are adapted: {', '.join(changes)}.")
     if calibrate:
         console.print(
             "Time: forward, backward and optimizer on random images, with "

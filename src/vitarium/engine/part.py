@@ -1,6 +1,5 @@
 """A part of a plan, to be grown by itself: the rest elsewhere, or later."""
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from vitarium.blueprint import Plan
 from vitarium.blueprint.spec import described
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.zoo.query import Database, quote
+from vitarium.zoo.query import Database
 
 
 def part_of(plan: Plan, stages: Collection[str] | None = None, only: str = "") -> Plan:
@@ -36,25 +35,15 @@ def part_of(plan: Plan, stages: Collection[str] | None = None, only: str = "") -
     if not wanted:
         raise InvalidInput("no model of the plan is of these stages and fulfills the condition")
     for spec in reversed(plan.models):  # every parent stands before its children
-        if spec.id in wanted and spec.parent in plan:
+        if spec.id in wanted and spec.parent and spec.parent in plan:
             wanted.add(spec.parent)
     return replace(plan, models=tuple(spec for spec in plan.models if spec.id in wanted))
 
 
-def _fulfilling(plan: Plan, condition: str) -> set[str]:
+def _fulfilling(plan: Plan, only: str) -> set[str]:
     rows: list[dict[str, Any]] = [
         {"id": spec.id, "stage": spec.stage, "parent": spec.parent, **described(spec.factors())}
         for spec in plan.models
     ]
-    database = Database.of_models(rows)
-    names = list(database.columns["models"])
-    last = {name: name.rpartition(".")[2] for name in names}
-    count = Counter([*names, *(short for name, short in last.items() if short != name)])
-    short = [
-        f"{quote(name)} AS {quote(short)}"
-        for name, short in last.items()
-        if name != short and count[short] == 1
-    ]
-    source = f"SELECT {', '.join(['*', *short])} FROM models"
-    sql = f"SELECT id FROM ({source}) AS models WHERE (\n{condition}\n)"
-    return {id for (id,) in database.rows(sql)[1]}
+    condition = f"SELECT id FROM models WHERE (\n{only}\n)"  # a comment ends with its line
+    return {id for (id,) in Database.of_models(rows).rows(condition)[1]}
