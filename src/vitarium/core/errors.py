@@ -1,6 +1,7 @@
 """Everything that vitarium raises on purpose; each message says what, where, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -178,7 +179,8 @@ class DamagedCache(UserWarning):
 def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> str:
     """`"; did you mean 'x' or 'y'?"`, else the known names; empty where there are none."""
     names = [str(k) for k in candidates]
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    abbreviated = [match for match in names if _initials(match) == str(name).lower()]
+    near = abbreviated or difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
         # one that is very near is named though another is nearer
         ratios = {match: difflib.SequenceMatcher(None, str(name), match).ratio() for match in near}
@@ -190,3 +192,9 @@ def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> s
     listed = [shortened(printable(name, newline="\\n"), _MAX_LENGTH) for name in names[:max_names]]
     ellipsis = ", …" if len(names) > max_names else ""
     return f"; known: {', '.join(listed)}{ellipsis}"
+
+
+def _initials(name: str) -> str:
+    """`hf` of `hugging_face`; nothing of a name of one word."""
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    return "".join(word[0] for word in words) if len(words) > 1 else ""

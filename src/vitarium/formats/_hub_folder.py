@@ -6,15 +6,12 @@ from pathlib import Path
 from torch import Tensor
 
 from vitarium.core.errors import CorruptFile, VitariumError
-from vitarium.formats._foreign_json import ForeignJson, read_object
+from vitarium.core.weight_suffixes import INDEX
+from vitarium.formats._foreign_json import read_object
 from vitarium.formats.weights import read_weights, root_of
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-
-
-class _Index(ForeignJson):
-    weight_map: dict[str, str]
 
 
 def model_folders(source: Path) -> list[Path]:
@@ -35,21 +32,8 @@ def config_keys(folder: Path) -> set[str] | None:
 def folder_weights(folder: Path, names: Sequence[str] = WEIGHTS) -> dict[str, Tensor]:
     """All tensors of a model's folder, of the first of these files that is there, whole or in
     shards. Raises UntrustedFile, CorruptFile and InvalidInput."""
-    root = root_of(folder)
     for name in names:
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            weights: dict[str, Tensor] = {}
-            for shard in _shards(index):
-                weights |= read_weights(folder / shard, root)
-            return weights
-        if (folder / name).is_file():
-            return read_weights(folder / name, root)
+        for file in (folder / f"{name}{INDEX}", folder / name):
+            if file.is_file():
+                return read_weights(file, root_of(folder))
     raise CorruptFile(folder, f"it has none of {', '.join(names)}")
-
-
-def _shards(index: Path) -> list[str]:
-    names = sorted(set(_Index.read(index).weight_map.values()))
-    if not names or any(Path(name).name != name for name in names):
-        raise CorruptFile(index, "its weight_map does not name files of this folder")
-    return names

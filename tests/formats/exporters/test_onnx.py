@@ -88,7 +88,7 @@ def test_what_torch_cannot_write_is_skipped_or_named_in_a_line(zoo, tmp_path, mo
             cause = ValueError("\x1b[96mCannot view\x1b[0m a tensor\nOriginal traceback:\n...")
             raise RuntimeError("Failed to decompose.\n" * 147) from cause
 
-    monkeypatch.setattr(onnx_file, "_write", fail_once)
+    monkeypatch.setattr(onnx_file, "write", fail_once)
     with pytest.raises(InvalidInput, match="cannot be exported to onnx; leave them out") as error:
         export(zoo, "onnx", out=tmp_path / "out", models=ids[:3], check=False)
     reason = "torch cannot write it as ONNX: Cannot view a tensor"

@@ -73,12 +73,12 @@ def _export(config: OnnxFile, zoo: Zoo, checkpoint: CheckpointRef, file: Path) -
     noise = torch.Generator().manual_seed(0)
     images = torch.randn(2, *architecture.config.input_size, generator=noise)
     try:
-        with _quiet():
-            model = _unfused(zoo.load(*checkpoint))
-            _write(model, images, file, config.opset, metadata(zoo, checkpoint))
+        with quiet():
+            model = unfused(zoo.load(*checkpoint))
+            write(model, images, file, config.opset, metadata(zoo, checkpoint))
             if not config.check:
                 return None
-            error = _error(zoo.load(*checkpoint), images, file)
+            error = largest_error(zoo.load(*checkpoint), images, file)
     except (VitariumError, OSError, MemoryError):
         raise
     except Exception as failure:  # torch and ONNX raise what they like
@@ -89,7 +89,7 @@ def _export(config: OnnxFile, zoo: Zoo, checkpoint: CheckpointRef, file: Path) -
     return f"{what}; keep the file all the same with --set check=false"
 
 
-def _unfused(model: nn.Module) -> nn.Module:
+def unfused(model: nn.Module) -> nn.Module:
     """Attention step by step: timm's fused kernels cannot be exported where they add positions."""
     module: Any
     for module in model.modules():
@@ -99,7 +99,7 @@ def _unfused(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's own deprecations, and its reports of what is raised anyway."""
     logger = logging.getLogger("torch")
     level = logger.level
@@ -120,7 +120,8 @@ def _cause(error: BaseException) -> str:
     return shortened(lines[0] if lines else type(error).__name__, _MAX_LENGTH)
 
 
-def _write(model: nn.Module, images: Tensor, file: Path, opset: int, props: dict[str, str]) -> None:
+def write(model: nn.Module, images: Tensor, file: Path, opset: int, props: dict[str, str]) -> None:
+    """Images [2, c, h, w] are the example that torch follows through the model."""
     import onnx
 
     program: Any = torch.onnx.export(
@@ -157,8 +158,8 @@ def metadata(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, str]:
     }
 
 
-def _error(model: nn.Module, images: Tensor, file: Path) -> float:
-    """The largest difference of outputs, in a batch of another size than the export's, too."""
+def largest_error(model: nn.Module, images: Tensor, file: Path) -> float:
+    """The largest difference of outputs [batch, n] of images [2, c, h, w], and of another batch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
