@@ -1,9 +1,12 @@
 """What is gathered of a zoo and its measures."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from vitarium.core import files
 from vitarium.studies.statistics.stages import read_stages
 
 COLUMNS = ["model", "other", "measure", "part", "value", "refused"]
@@ -40,6 +43,41 @@ def test_an_accuracy_that_is_not_measured_is_the_last_epochs(written_zoo, ids):
     curve = stage.epochs[stage.epochs["model"] == second]
     assert curve["epoch"].tolist() == [0, 1, 2]
     assert curve["accuracy"].iloc[-1] == logged[second]
+
+
+def by_neighbors(zoo, id):
+    """Let a model's accuracies be by k-NN."""
+    path = zoo.path / "models" / id / "epochs.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()[:-1]]
+    for line in lines:
+        line["metrics"]["test_knn_accuracy"] = line["metrics"].pop("test_accuracy")
+    files.write_lines(path, lines)
+
+
+def test_accuracies_by_neighbors_are_not_averaged_with_others(written_zoo, ids):
+    first, second = ids["pretrain"]
+    by_neighbors(written_zoo, first)
+    stage = read_stages(written_zoo, written_zoo.ids(), measured()).stages[0]
+    logged = written_zoo.models().set_index("id")
+    assert stage.models["accuracy"].dropna().to_dict() == {
+        second: logged.loc[second, "test_accuracy"]
+    }
+    assert set(stage.epochs["model"]) == {second}
+    assert stage.score == "test accuracy (without that of 1 model by k-NN)"
+    by_neighbors(written_zoo, second)
+    stage = read_stages(written_zoo, written_zoo.ids(), measured()).stages[0]
+    assert stage.score == "test accuracy (k-NN)"
+    logged = written_zoo.models().set_index("id")["test_knn_accuracy"]
+    assert stage.models["accuracy"].to_dict() == logged[[first, second]].to_dict()
+
+
+def test_measured_accuracies_are_not_averaged_with_those_by_neighbors(written_zoo, ids):
+    first, second = ids["pretrain"]
+    by_neighbors(written_zoo, first)
+    by_neighbors(written_zoo, second)
+    rows = measured((first, None, "accuracy", "", 0.9, ""))
+    stage = read_stages(written_zoo, written_zoo.ids(), rows).stages[0]
+    assert stage.models["accuracy"].dropna().to_dict() == {first: 0.9}
 
 
 def test_pairs_are_a_symmetric_matrix_of_the_last_layer(written_zoo, ids):

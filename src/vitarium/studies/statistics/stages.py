@@ -150,35 +150,26 @@ def _stage(
     parents = {model.row["id"]: model.row["parent"] for model in models}
     factors = factors_of({id: all_factors[id] for id in parents}, parents, all_factors)
     ids = _by_lineage(parents, factors)
-    direct, by_neighbors = (metric.replace("test", split) for metric in SCORES[:2])
-
-    def score(metrics: Mapping[str, Any], *names: str) -> float | None:
-        values = (metrics.get(name) for name in names)
-        numbers = (float(v) for v in values if isinstance(v, int | float) and np.isfinite(v))
-        return next(numbers, None)
-
+    measured = measured[measured["model"].isin(ids)]
+    values = _values(measured, ids)
+    has_measured = ACCURACY in values and bool(values[ACCURACY].notna().any())
+    metric, score = _score(models, split, has_measured=has_measured)
     epochs = [
-        (model.row["id"], int(epoch["epoch"]), score(epoch, direct, by_neighbors))
+        (model.row["id"], int(epoch["epoch"]), _number(epoch.get(metric)))
         for model in models
         for epoch in model.epochs
     ]
     curves = pd.DataFrame(epochs, columns=["model", "epoch", ACCURACY]).dropna()
-    measured = measured[measured["model"].isin(ids)]
-    values = _values(measured, ids)
-    last = curves.groupby("model")[ACCURACY].last().reindex(ids)
+    last = curves.groupby("model")[ACCURACY].last().reindex(ids).astype(float)
     accuracy = (values[ACCURACY].fillna(last) if ACCURACY in values else last).astype(float)
-    source = ""
     if accuracy.notna().any():
         values = values.assign(**{ACCURACY: accuracy})
-        neighbors = sum(
-            score(m.row, direct) is None and score(m.row, by_neighbors) is not None for m in models
-        )
-        source = f"{split} accuracy" + (" (some by k-NN)" if neighbors else "")
-        source = f"{split} accuracy (k-NN)" if neighbors == len(models) else source
+    else:
+        score = ""
     return Stage(
         name,
         pd.DataFrame({"parent": [parents[id] for id in ids], ACCURACY: accuracy}, index=ids),
-        source,
+        score,
         [replace(factor, labels=factor.labels.reindex(ids)) for factor in factors],
         curves,
         values,
@@ -186,6 +177,28 @@ def _stage(
         _pairs(measured, ids),
         _missing(measured, ids),
     )
+
+
+def _score(models: Sequence[Model], split: str, *, has_measured: bool) -> tuple[str, str]:
+    """The metric that is a stage's accuracy, and what it is called.
+
+    Accuracies and those by k-NN say different things: where a stage has both, the latter are left
+    out.
+    """
+    direct, by_neighbors = (metric.replace("test", split) for metric in SCORES[:2])
+    has_direct = [_number(model.row.get(direct)) is not None for model in models]
+    only_neighbors = [_number(model.row.get(by_neighbors)) is not None for model in models]
+    count = sum(k and not d for d, k in zip(has_direct, only_neighbors, strict=True))
+    if not count:
+        return direct, f"{split} accuracy"
+    if not any(has_direct) and not has_measured:
+        return by_neighbors, f"{split} accuracy (k-NN)"
+    many = "that of 1 model" if count == 1 else f"those of {count} models"
+    return direct, f"{split} accuracy (without {many} by k-NN)"
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
 def _by_lineage(parents: Mapping[str, str | None], factors: Sequence[Factor]) -> list[str]:
