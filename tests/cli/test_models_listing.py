@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from vitarium.cli import _tables
 from vitarium.cli._models import for_people, print_models
 from vitarium.cli.zoo import _parent
+from vitarium.core.terminal import Terminal
 
 ROW = {
     "model": "2a14103d09e8",
@@ -150,3 +152,24 @@ def test_show_says_that_no_parent_of_an_imported_model_is_known():
     merged = {**parentless, "recipe": {}, "operator": {"name": "ties"}}
     assert "ingredients" in _parent(merged)
     assert _parent({**merged, "parent": "2a14", "parent_epoch": 3}) == "2a14 after epoch 3"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_on_a_terminal_no_id_and_no_number_is_broken(monkeypatch, capsys, width):
+    def terminal(**settings):
+        return Terminal(force_terminal=True, color_system=None, width=width, **settings)
+
+    monkeypatch.setattr(_tables, "Terminal", terminal)
+    text = "a text that is much longer than any terminal of this test is wide, at its widest"
+    row = {"model": "2a14103d09e8", "score": 0.123456, "count": 1234567890, "what": text}
+    _tables.print_rows([row, {**row, "model": "77b0aaaaaaaa"}], title="Table")
+    out = capsys.readouterr().out
+    for unbroken in ("2a14103d09e8", "77b0aaaaaaaa", "0.1235", "1234567890"):
+        assert unbroken in out.replace("\n", "|")
+    if width == 80:  # where there is room, texts alone are broken
+        assert max(map(len, out.splitlines())) <= width
+
+
+def test_csv_has_lists_as_json_and_nothing_for_what_is_missing():
+    rows = [["a", "b"], [[1, 2], {"x": None}], [True, None], ["=cmd()", 0.5]]
+    assert _tables.csv_text(rows) == ('a,b\n"[1, 2]","{""x"": null}"\ntrue,\n\'=cmd(),0.5\n')

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from vitarium import Zoo
+from vitarium.blueprint.spec import ImportedSpec
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import UnknownName
@@ -61,6 +62,20 @@ def merged(zoo, models, **settings):
     folder.commit(0, {}, None, None)
     folder.finish("finished")
     return spec.id
+
+
+def test_imported_models_are_listed_by_their_names(zoo):
+    for name in ("base", "ft1"):
+        imported = {"source": "checkpoint_table", "name": name, "weights": f"{name:0>64}"}
+        spec = ImportedSpec.read({"stage": "imported", "imported": imported})
+        folder = zoo.folder(spec.id)
+        folder.begin(spec, About(0, (), {}))
+        folder.commit(0, {"test_accuracy": 0.5}, None, None)
+        folder.finish("finished")
+    rows = listing(zoo.path, where="stage = 'imported'").rows
+    assert sorted(row["name"] for row in rows) == ["base", "ft1"]
+    assert [(row["before"], row["after"]) for row in rows] == [(None, 0.5)] * 2
+    assert list(rows[0])[:3] == ["model", "stage", "name"]
 
 
 def test_a_merged_model_has_its_operator_and_ingredients_and_what_these_share(zoo):

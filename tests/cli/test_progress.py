@@ -1,0 +1,59 @@
+"""Progress of long commands without a terminal, and what Ctrl-C leaves."""
+
+import threading
+
+import click
+import pytest
+import typer
+
+from vitarium.cli import _progress
+from vitarium.cli._progress import AGAIN, ProgressLines, progress_bar, resumable
+from vitarium.core import heartbeat
+
+
+def test_a_line_says_how_far_a_task_is_and_since_when():
+    lines = ProgressLines("measuring", "numbers")
+    assert lines.now(3) == "measuring, after 3s"
+    lines.step("reading weights", 12, 1040)
+    assert lines.now(150) == "reading weights: 12 of 1,040 numbers, after 2m 30s"
+    assert lines.end(4000) == "reading weights: done in 1h 6m"
+    lines.step("x" * 100, 1, 2)
+    assert lines.now(1) == f"{'x' * 48}: 1 of 2 numbers, after 1s"
+
+
+def test_without_a_terminal_what_takes_long_prints_lines(monkeypatch, capsys):
+    beats = threading.Event()
+    note = _progress.print_note
+
+    def noted(text, **settings):
+        note(text, **settings)
+        beats.set()
+
+    monkeypatch.setattr(_progress, "print_note", noted)
+    monkeypatch.setattr(heartbeat, "FIRST", 0.0)
+    monkeypatch.setattr(heartbeat, "INTERVAL", 1e6)
+    with progress_bar("studying", unit="models") as progress:
+        progress.step("studying", 1, 4)
+        assert beats.wait(60)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("studying")
+    assert ", after " in first
+    assert last.startswith("studying: done in ")
+
+
+def test_what_is_done_soon_prints_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(heartbeat, "FIRST", 1e6)
+    with progress_bar("studying") as progress:
+        progress.step("studying", 4, 4)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("then", "words"), [(None, "to resume"), (AGAIN, "command again")])
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(capsys, then, words):
+    inside = resumable("All is kept", *([then] if then else []))
+    with pytest.raises((typer.Exit, click.exceptions.Exit)) as ended, inside:
+        raise KeyboardInterrupt
+    assert ended.value.exit_code == 130
+    message = capsys.readouterr().err
+    assert "All is kept; run the same" in message
+    assert words in message
