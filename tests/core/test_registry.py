@@ -82,7 +82,7 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch):
     registry._load_outside.cache_clear()
     with pytest.raises(
         VitariumError,
-        match=r"VITARIUM_PLUGINS: cannot import no_such_plugin: ModuleNotFoundError\(",
+        match=r"VITARIUM_PLUGINS: cannot import no_such_plugin: ModuleNotFoundError\(.*PYTHONPATH",
     ):
         registry.plugins("objective")
     monkeypatch.undo()

@@ -173,7 +173,10 @@ def _load_outside() -> None:
         try:
             importlib.import_module(module.strip())
         except Exception as error:  # whatever is wrong with it
-            raise VitariumError(f"VITARIUM_PLUGINS: cannot import {module}: {error!r}") from error
+            is_missing = isinstance(error, ModuleNotFoundError)
+            hint = "; put the folder that it is in on PYTHONPATH" if is_missing else ""
+            what = f"VITARIUM_PLUGINS: cannot import {module}: {error!r}{hint}"
+            raise VitariumError(what) from error
 
 
 class MissingSettings(Config, extra="allow"):
