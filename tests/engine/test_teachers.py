@@ -257,6 +257,25 @@ def test_weights_without_that_head_are_refused(tiny, tmp_path, grown_zoo):
     refused(tiny, grown_zoo, IncompatibleWeights, "teacher_head", **settings)
 
 
+@pytest.mark.parametrize("name", ["teacher.pth", "teacher.ckpt", "teacher.pth.tar"])
+def test_a_file_of_a_training_program_teaches_without_its_wrappers(tiny, tmp_path, grown_zoo, name):
+    torch.manual_seed(5)
+    model = create_model("vit", num_classes=10, **SIZES).eval()
+    wrapped = {f"module.model.{key}": tensor for key, tensor in model.state_dict().items()}
+    torch.save({"state_dict": wrapped, "epoch": 3, "out": Path("out")}, tmp_path / name)
+    settings = {"teacher": str(tmp_path / name), "teacher_architecture": VIT}
+    teacher = load_teacher(student(tiny, **settings), grown_zoo)
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(logits(teacher, images), logits(model, images))
+
+
+def test_a_file_of_two_models_is_no_teacher(tiny, tmp_path, grown_zoo):
+    weights = create_model("vit", num_classes=10, **SIZES).state_dict()
+    torch.save({"student": weights, "teacher": weights}, tmp_path / "both.pth")
+    settings = {"teacher": str(tmp_path / "both.pth"), "teacher_architecture": VIT}
+    refused(tiny, grown_zoo, InvalidInput, "holds several models, student and teacher", **settings)
+
+
 def test_a_file_that_is_no_safetensors_is_refused(tiny, tmp_path, grown_zoo):
     file = tmp_path / "teacher.safetensors"
     torch.save({"head.weight": torch.ones(2)}, file)

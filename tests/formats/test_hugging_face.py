@@ -1,6 +1,7 @@
 """Hugging Face's folders, both ways: logits are those of transformers' own models."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_classes_are_those_of_id2label_in_the_order_of_the_labels(saved, tmp_pat
     _, source = saved("ViTForImageClassification", config)
     zoo, id = imported(source, tmp_path)
     assert zoo.folder(id).about().classes == tuple(names.values())
+
+
+def test_a_folder_whose_weights_do_not_fit_stops_the_import_of_all_before_any(saved, tmp_path):
+    _, source = saved("ViTForImageClassification", transformers.ViTConfig(num_labels=3, **VIT))
+    for name in ("a", "b"):
+        shutil.copytree(source, tmp_path / "both" / name)
+    file = tmp_path / "both" / "b" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] + 8}))
+    with pytest.raises(IncompatibleWeights, match=r"b \(.*config.json\), epoch 0: .*mlp.fc1"):
+        import_zoo(tmp_path / "both", tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_shards_and_pickles_are_read_as_the_one_file_is(saved, tmp_path):

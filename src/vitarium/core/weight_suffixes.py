@@ -1,5 +1,9 @@
 """What files of weights are called."""
 
+import shlex
+
+from vitarium.core.printable import printable
+
 SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 SUFFIXES = (SAFETENSORS, *PICKLES)
@@ -11,3 +15,13 @@ INDEX = ".index.json"
 def weight_suffix(name: str) -> str:
     """The ending of a weight file's name, the longest that fits; "" for a name of no such file."""
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def import_hint(name: str, zoo: str) -> str | None:
+    """What to do where a model is asked for and a file of weights named; None for other names."""
+    if not weight_suffix(name) and not name.endswith(INDEX):
+        return None
+    label = printable(name)
+    command = f"vitarium import {shlex.quote(label)} --zoo {shlex.quote(zoo)}"
+    what = f"'{label}' is a file, not a model of a zoo"
+    return f"{what}; import it first, and name it by its id: {command}"

@@ -11,7 +11,8 @@ from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.core.files import digest
-from vitarium.formats.weights import read_weights
+from vitarium.core.weight_suffixes import SUFFIXES, weight_suffix
+from vitarium.formats.weights import read_state_dict
 from vitarium.objectives.distillation.base import TeacherRef
 from vitarium.zoo import Zoo
 
@@ -55,7 +56,7 @@ def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> CheckpointRef:
     except UnknownName as error:
         raise InvalidInput(
             f"teacher: {error}; a model of the zoo {zoo.path} was looked for, since a folder is "
-            f"written ./{teacher.source} and a file ends in .safetensors"
+            f"written ./{teacher.source} and a file ends in {', '.join(SUFFIXES)}"
         ) from None
     if "@" not in teacher.source and zoo.folder(ref.model).result() is None:
         wait = f"teacher {ref.model} is not trained to its end; wait for it"
@@ -74,7 +75,7 @@ def teacher_files(teacher: TeacherRef, zoo: Zoo) -> dict[str, Path]:
 def shipped(teacher: TeacherRef) -> str:
     """Where in its temporary zoo a worker that does not see the files has them."""
     name = hashlib.sha256(teacher.source.encode()).hexdigest()[:12]
-    return f"teachers/{name}{'.safetensors' if teacher.is_file else ''}"
+    return f"teachers/{name}{weight_suffix(teacher.source)}"
 
 
 def _find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
@@ -99,7 +100,7 @@ def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
     if teacher.sha256 is not None and (actual := digest(file)) != teacher.sha256:
         what = f"its SHA-256 is {actual}, and teacher_sha256 {teacher.sha256}"
         raise CorruptFile(file, f"{what}: it is another teacher")
-    weights = read_weights(file, file.parent)
+    weights = read_state_dict(file, file.parent).values
     if teacher.is_file:
         model = _built(teacher, weights, file)
     else:

@@ -91,7 +91,7 @@ def test_a_batch_without_a_teachers_words_is_refused(model):
         ({"alpha": 1.5}, "alpha"),
         ({"temperature": 0}, "temperature"),
         ({"teacher": "a/b.safetensors"}, "teacher_architecture"),
-        ({"teacher_architecture": "vit"}, "safetensors"),
+        ({"teacher_architecture": "vit"}, "file of weights"),
         ({"teacher": "./folder", "teacher_head": "mlp"}, "hidden_dim"),
         ({"teacher_sha256": "a" * 64}, "is for a file"),
         ({"teacher": "./folder", "teacher_sha256": "abc"}, "teacher_sha256"),

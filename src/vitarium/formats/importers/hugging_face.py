@@ -1,11 +1,10 @@
 """Folders of Hugging Face's transformers with a vision model in them -> a zoo."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from vitarium.architectures.heads import num_features
 from vitarium.core.config import Config, InvalidConfig
@@ -83,7 +82,7 @@ def _model(folder: Path, name: str, stage: str) -> ForeignModel:
     return ForeignModel(
         name=folder.resolve().name,
         stage=stage,
-        epochs=[ForeignEpoch(0, {}, partial(_weights, folder, family))],
+        epochs=[ForeignEpoch(0, {}, *_readers(folder, family))],
         num_outputs=outputs or _num_features(architecture),
         architecture=architecture,
         head=None if outputs else choose("head", "none"),
@@ -107,5 +106,12 @@ def _num_features(architecture: Section) -> int:
         return num_features(architecture(1))
 
 
-def _weights(folder: Path, family: Family) -> dict[str, Tensor]:
-    return family.convert(to_timm(folder_weights(folder)))
+def _readers(
+    folder: Path, family: Family
+) -> tuple[Callable[[], dict[str, Tensor]], Callable[[], dict[str, Size]]]:
+    """`load` and `shapes` of the folder's weights under timm's names."""
+
+    def load(*, meta: bool = False) -> dict[str, Tensor]:
+        return family.convert(to_timm(folder_weights(folder, meta=meta)))
+
+    return load, lambda: {name: tensor.shape for name, tensor in load(meta=True).items()}

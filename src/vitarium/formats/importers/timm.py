@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import timm
 from pydantic import Field
+from torch import Size as Shape
 from torch import Tensor, nn
 
 from vitarium.architectures.heads import num_features
@@ -90,7 +91,7 @@ def _model(folder: Path, stage: str) -> ForeignModel:
     return ForeignModel(
         name=folder.resolve().name,
         stage=stage,
-        epochs=[ForeignEpoch(0, {}, partial(_weights, folder))],
+        epochs=[ForeignEpoch(0, {}, partial(_weights, folder), partial(_shapes, folder))],
         num_outputs=num_classes or _num_features(architecture),
         architecture=architecture,
         head=None if num_classes else choose("head", "none"),
@@ -184,7 +185,11 @@ def _num_features(architecture: Section) -> int:
         return num_features(architecture(1))
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    weights = folder_weights(folder, _FILES)
+def _shapes(folder: Path) -> dict[str, Shape]:
+    return {name: tensor.shape for name, tensor in _weights(folder, meta=True).items()}
+
+
+def _weights(folder: Path, *, meta: bool = False) -> dict[str, Tensor]:
+    weights = folder_weights(folder, _FILES, meta=meta)
     wrapped = all(name.startswith(_WRAPPER) for name in weights)
     return {name.removeprefix(_WRAPPER) if wrapped else name: t for name, t in weights.items()}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
+from vitarium.core.weight_suffixes import weight_suffix
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import TeacherOutputs
 from vitarium.objectives.classification.base import CLASSIFICATION, ClassificationFacts
@@ -36,12 +37,12 @@ class TeacherRef:
 
     @property
     def is_path(self) -> bool:
-        """Whether it is a file or a folder: a path has a separator or ends in .safetensors."""
+        """Whether it is a file or a folder: a path has a separator, or ends as weight files do."""
         return "/" in self.source or "\\" in self.source or self.is_file
 
     @property
     def is_file(self) -> bool:
-        return self.source.endswith(".safetensors")
+        return bool(weight_suffix(self.source))
 
 
 class Distillation(Config):
@@ -50,9 +51,9 @@ class Distillation(Config):
     teacher: str = Field(PARENT, min_length=1)
     """`parent`: the model that training starts from, with its head. Or a model of the zoo, `ID` or
     `ID@EPOCH`; or a path: a folder in timm's layout (config.json and model.safetensors; write
-    `./name` for one that lies here), or a .safetensors file."""
+    `./name` for one that lies here), or a file of weights (.safetensors, .pth, ...)."""
     teacher_architecture: Annotated[Section, SectionOf("architecture")] | None = None
-    """What builds the model of a .safetensors file."""
+    """What builds the model of a file of weights."""
     teacher_head: Annotated[Section, SectionOf("head")] | None = None
     """That model's head; null: as the architecture comes, with one linear layer."""
     teacher_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
@@ -67,7 +68,7 @@ class Distillation(Config):
         if not teacher.is_file and (teacher.architecture or teacher.head):
             known = f"'{teacher.source}' is known without them"
             raise ValueError(
-                f"teacher_architecture and teacher_head are for a .safetensors file; {known}"
+                f"teacher_architecture and teacher_head are for a file of weights; {known}"
             )
         if teacher.sha256 and not teacher.is_path:
             known = f"'{teacher.source}' is a model of the zoo"
