@@ -1,7 +1,10 @@
 """What files of weights are called."""
 
 import shlex
+from collections.abc import Iterable
+from pathlib import Path
 
+from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.printable import printable
 
 SAFETENSORS = ".safetensors"
@@ -17,11 +20,11 @@ def weight_suffix(name: str) -> str:
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
 
 
-def import_hint(name: str, zoo: str) -> str | None:
-    """What to do where a model is asked for and a file of weights named; None for other names."""
+def not_in_zoo(name: str, zoo: Path, ids: Iterable[str]) -> InvalidInput:
+    """The error for a model that is not in a zoo; a file of weights has to be imported first."""
     if not weight_suffix(name) and not name.endswith(INDEX):
-        return None
+        return UnknownName("model", name, ids)
     label = printable(name)
-    command = f"vitarium import {shlex.quote(label)} --zoo {shlex.quote(zoo)}"
+    command = f"vitarium import {shlex.quote(label)} --zoo {shlex.quote(str(zoo))}"
     what = f"'{label}' is a file, not a model of a zoo"
-    return f"{what}; import it first, and name it by its id: {command}"
+    return InvalidInput(f"{what}; import it first, and name it by its id: {command}")

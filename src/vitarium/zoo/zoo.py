@@ -12,7 +12,7 @@ from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import counted, is_number
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.weight_suffixes import import_hint
+from vitarium.core.weight_suffixes import not_in_zoo
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model, ModelName, names_of
@@ -122,9 +122,7 @@ class Zoo:
             ids = self.ids()
             matches = [id for id in ids if name and id.startswith(name)]
         if not matches:
-            if hint := import_hint(name, str(self.path)):
-                raise InvalidInput(hint)
-            raise UnknownName("model", name, ids)
+            raise not_in_zoo(name, self.path, ids)
         if len(matches) > 1:
             fault = f"'{name}' is the beginning of {', '.join(matches)}; give more digits"
             raise InvalidInput(fault)
