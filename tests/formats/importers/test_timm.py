@@ -172,7 +172,7 @@ def test_what_is_exported_comes_back(lone, tmp_path, recipe):
     ("change", "message"),
     [
         ({"architecture": "vit_tiny_patch16_225"}, "did you mean 'vit_tiny_patch16_224'"),
-        ({"architecture": 3}, "architecture: 3 is not a valid string"),
+        ({"architecture": 3}, "architecture: 3 is a number, not text"),
         ({"model_args": []}, r"model_args: \[\] is not a valid dictionary"),
         ({"model_args": {"depth": 10**9}}, "model_args: depth: 1000000000 is not at most 1024"),
         ({"model_args": {"depth": -1}}, "model_args: .*vit_tiny_patch16_224"),
