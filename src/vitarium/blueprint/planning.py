@@ -14,6 +14,7 @@ from vitarium.blueprint.stage import SCRATCH, Stage, Start
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
 from vitarium.core.printable import brief
+from vitarium.core.weight_suffixes import weight_suffix
 
 Settings = dict[str, Any]
 Paths = dict[str, KeyPath]
@@ -95,8 +96,15 @@ class Planner:
             return None
         start = Start.read(value)
         if start.stage and start.stage not in self.names:
-            hint = did_you_mean(start.stage, [*self.names, SCRATCH])
-            raise InvalidConfig([Problem((), f"unknown stage '{start.stage}'{hint}")])
+            message = f"unknown stage '{start.stage}'"
+            if weight_suffix(start.stage):
+                message += (
+                    "; a file is imported first (`vitarium import FILE --zoo ZOO`), and then "
+                )
+                message += "named by its id: start: {models: [ID]}"
+            else:
+                message += did_you_mean(start.stage, [*self.names, SCRATCH])
+            raise InvalidConfig([Problem((), message)])
         if start.stage and (name in self._circular or not self.grown.get(start.stage)):
             raise UnknownParent
         return start
