@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vitarium import Blueprint, grow, plan
+from vitarium import Blueprint, Zoo, create_model, grow, plan
 from vitarium.blueprint.spec import restored
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import NotAZoo
@@ -153,3 +153,26 @@ def test_models_that_the_zoo_has_not_are_refused(grown_zoo, tmp_path):
     values = {"name": "more", "stages": {"s": {**stage, "start": {"models": ["3f2a"]}}}}
     with pytest.raises((InvalidConfig, NotAZoo), match="is not a zoo"):
         planned(values, find=parents_in(tmp_path / "nowhere"))
+
+
+def test_a_start_may_name_an_epoch_of_a_model(grown_zoo):
+    parent = next(id for id in grown_zoo.ids() if not grown_zoo.spec(id).parent)
+    stage = {"data": "digits", "epochs": 1, "batch_size": 16}
+    stage["start"] = {"models": [f"{parent[:6]}@1"]}
+    values = {"name": "more", "stages": {"child": stage}}
+    (child,) = planned(values, find=parents_in(grown_zoo.path)).models
+    assert (child.parent, child.parent_epoch) == (parent, 1)
+    stage["start"]["epoch"] = 2
+    assert "does not keep epoch 2" in problems(values, find=parents_in(grown_zoo.path))[0].message
+
+
+def test_a_zoo_may_lie_in_the_home_folder(grown_zoo, monkeypatch):
+    monkeypatch.setenv("HOME", str(grown_zoo.path.parent))
+    assert Zoo.open(f"~/{grown_zoo.path.name}").ids() == grown_zoo.ids()
+    assert Zoo.create(f"~/{grown_zoo.path.name}").path == grown_zoo.path
+
+
+def test_a_new_model_with_downloaded_weights_is_refused_with_what_to_do():
+    for name in ("vit", "vit_tiny_patch16_224"):
+        with pytest.raises(InvalidConfig, match="vitarium import"):
+            create_model(name, pretrained=True)

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import pytest
 
 from vitarium import Zoo
-from vitarium.cli._options import type_name
+from vitarium.cli._options import parsed, type_name
 from vitarium.core import registry
+from vitarium.core.errors import InvalidInput
 from vitarium.training.base import schedule
 
 
@@ -208,3 +209,24 @@ def test_a_plugin_is_shown_by_its_name_as_it_is_or_with_hyphens(vitarium, monkey
     schedule("my-own")(lambda config, step, steps, steps_per_epoch: 1.0)
     assert vitarium("plugins", "schedule", "my-own")[1].startswith("my-own")
     assert vitarium("plugins", "operator", "greedy-soup")[1].startswith("greedy_soup")
+
+
+def test_settings_may_be_written_with_hyphens():
+    assert parsed(["weight-decay=0.1", "name=a-b"]) == {"weight_decay": 0.1, "name": "a-b"}
+    with pytest.raises(InvalidInput, match="see --skip-diverged"):
+        parsed(["skip-diverged=true"], of=lambda skip_diverged: None)
+
+
+def test_what_will_be_adapted_stands_in_the_check_and_in_the_plan(vitarium, tiny, write_blueprint):
+    tiny["stages"]["finetune"]["architecture"] = {"img_size": 16}
+    path = write_blueprint(tiny)
+    adapted = "positions resampled 2×2 → 4×4"
+    status, out, _ = vitarium("blueprint", "check", path, "--json")
+    assert status == 0
+    assert json.loads(out)["adapted"] == {"finetune": [adapted]}
+    part = ["--stages", "finetune", "--only", "lr < 0.005"]
+    status, out, _ = vitarium("grow", path, "--dry-run", "--no-calibrate", "--json", *part)
+    assert status == 0
+    planned = json.loads(out)
+    assert planned["models"] == 4
+    assert [stage["adapted"] for stage in planned["stages"]] == [[], [adapted]]

@@ -92,6 +92,7 @@ def parsed(
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise InvalidInput(f"{option} {pair}: write NAME=VALUE, e.g. {option} {example}")
+        name = name.replace("-", "_")
         if name in inspect.signature(of).parameters:
             flag = f"--{name.replace('_', '-')}"
             raise InvalidInput(f"{option} {pair}: {name} is no setting of the plug-in; see {flag}")

@@ -109,7 +109,7 @@ def compress(
     check_stage_name(stage)
     zoo = Zoo.open(zoo)
     if isinstance(method, str):
-        method = choose("operator", method.replace("-", "_"), **settings)
+        method = choose("operator", method, **settings)
     asked_for = {"epochs": epochs, "data": data}
     overrides = {name: value for name, value in asked_for.items() if value is not None}
     overrides |= recipe or {}

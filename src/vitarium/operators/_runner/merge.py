@@ -73,7 +73,7 @@ def merge(
     check_stage_name(stage)
     zoo = Zoo.open(zoo)
     if isinstance(method, str):
-        method = choose("operator", method.replace("-", "_"), **settings)
+        method = choose("operator", method, **settings)
     images_of = section("dataset", data) if data is not None else None
     sources = ModelLoader(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
     selected = select(zoo, models, where, "merge")
