@@ -82,7 +82,7 @@ def test_truth_that_is_not_wanted_is_not_looked_at(folder, walks):
 
 
 def test_truth_that_nobody_knows_is_asked_for_with_advice(folder):
-    with pytest.raises(InvalidInput, match=r"nobody knows the true parents.*lineage\.csv"):
+    with pytest.raises(InvalidInput, match=r"the true parents are not known.*lineage\.csv"):
         recover(folder, truth=True)
 
 

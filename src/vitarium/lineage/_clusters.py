@@ -15,6 +15,7 @@ from scipy.spatial.distance import squareform
 from vitarium.core.errors import InvalidInput
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
+from vitarium.lineage._relatedness import related
 from vitarium.lineage.base import ModelSet, first_appearance
 
 MAX_ALL_PAIRS = 600
@@ -35,12 +36,17 @@ _CHUNK_MODELS = 1_024  # models whose distances to all others are held at a time
 
 
 def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarray:
-    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear. Of
-    more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are there. Raises
-    InvalidInput for more trees than models."""
+    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
+    Families that are related beyond chance are joined (`_relatedness`), unless the number of trees
+    is given. Of more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are
+    there; these do not show such relatives. Raises InvalidInput for more trees than models."""
     layers, count = model_set.weight_layers, len(model_set)
     if count <= MAX_ALL_PAIRS or model_set.has_statistics:
-        return single_linkage(model_set.statistics.gram(layers), trees)
+        families = single_linkage(model_set.statistics.gram(layers), trees)
+        if trees is not None or count == 1:
+            return families
+        joined = related(*model_set.cosines) | (families[:, None] == families)
+        return first_appearance(connected_components(joined, directed=False)[1])
     _check_trees(trees, count)
     sketch = sketch_weights(model_set, tensors=layers)
     sketch /= np.linalg.norm(sketch, axis=1, keepdims=True)

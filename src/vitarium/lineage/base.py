@@ -1,8 +1,9 @@
 """The contract of methods of lineage recovery."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, Literal, TypeVar
 
@@ -11,12 +12,18 @@ import numpy as np
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import contract, register
 from vitarium.evaluation.inputs import Weights
+from vitarium.lineage._relatedness import cosines
 from vitarium.lineage._statistics import WeightStatistics, read_statistics
 
 Kind = Literal["trained", "copy", "merged", "quantized", "pruned", "low_rank", "permuted"]
 """What became of the parent: it was trained further, fully or by a difference of low rank (LoRA);
 copied, merged with others, stored with fewer values, set to zero in part; or its units were
 permuted."""
+
+
+DECIDED = 0.9
+"""Probability from which on an edge or a root is stated; below it, people read "cannot tell"."""
+NO_PARENT = ""  # stands for a root, or a parent that is not here, among candidates
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,19 @@ class Forest:
     tied: Sequence[Sequence[str]] = ()
     """Groups of models with equal weights; each could stand in the other's place."""
     notes: Sequence[str] = ()  # what a user should know, as sentences
+    candidates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By model, the probability of each parent that it may have, the most probable first;
+    NO_PARENT: none of these models. A method may leave models out."""
+
+    @cached_property
+    def undecided(self) -> list[str]:
+        """Models whose edges, or whose place as a root, have a probability below DECIDED."""
+        return [model for model in self.models if self.confidence(model) < DECIDED]
+
+    def confidence(self, model: str) -> float:
+        """The lowest of its edges', or of a root that it is one; NaN where there is none."""
+        edges = self.parents[model].values()
+        return min((edge.confidence for edge in edges), default=self.roots.get(model, math.nan))
 
     @cached_property
     def parents(self) -> dict[str, dict[str, Edge]]:
@@ -94,6 +114,13 @@ class ModelSet:
     def statistics(self) -> WeightStatistics:
         """Inner products [K, K] and moments [K] by tensor; every file is read once for them."""
         return read_statistics(self.models, self.tensors, self.progress)
+
+    @cached_property
+    def cosines(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines of the models' `weight_layers`, and their standard errors, float64 [K, K]."""
+        layers = self.weight_layers
+        numbers = sum(int(np.prod(self.shapes[name])) for name in layers)
+        return cosines(np.stack([self.statistics.grams[name] for name in layers]), numbers)
 
     @property
     def has_statistics(self) -> bool:

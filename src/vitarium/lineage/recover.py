@@ -12,7 +12,7 @@ from vitarium.core.numerals import counted
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
 from vitarium.lineage._clusters import MAX_ALL_PAIRS, sketch_weights
-from vitarium.lineage.base import Forest
+from vitarium.lineage.base import DECIDED, Forest
 from vitarium.lineage.ground_truth import Truth, restrict_truth
 from vitarium.lineage.load import Epochs, LoadedModels, first_non_finite, load
 from vitarium.lineage.scores import Scores, scores
@@ -52,15 +52,17 @@ class Recovered:
         forest = self.forest
         counts = f"{len(forest.trees)} trees, {len(forest.edges)} edges"
         scores = asdict(self.scores).items() if self.scores else ()
-        lines = [f"{name}: {value:.4g}" for name, value in scores if value is not None]
+        lines = [f"cannot tell: {len(forest.undecided)} models"] if forest.undecided else []
+        lines += [f"{name}: {value:.4g}" for name, value in scores if value is not None]
         lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
         return "\n".join(
             [f"{counted(len(forest.models), 'model')} by {forest.method}: {counts}", *lines]
         )
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row per edge, and one without a parent per root: model, tree, parent, confidence, share
-        and kind; where the truth is known true_parents, too, a tuple of names."""
+        """A row per edge, and one without a parent per root: model, tree, parent, confidence,
+        share, kind, decided (confidence of 90 % or more; else the weights cannot tell), candidates
+        (probability by parent); where the truth is known true_parents, too, a tuple of names."""
         import pandas as pd
 
         forest = self.forest
@@ -70,6 +72,8 @@ class Recovered:
         trees = pd.DataFrame({"model": forest.models, "tree": forest.families})
         edges = pd.DataFrame(rows, columns=columns, dtype=object)
         frame = trees.merge(edges.astype({"confidence": float, "share": float}), on="model")
+        frame["decided"] = frame["confidence"] >= DECIDED
+        frame["candidates"] = [dict(forest.candidates.get(model, {})) for model in frame["model"]]
         if self.truth is not None:
             frame["true_parents"] = frame["model"].map(dict(self.truth))
         return frame
@@ -98,10 +102,10 @@ def recover(
     Args:
         source: a zoo, or any folder of weight files.
         method: see `vitarium plugins lineages`.
-        trees: how many trees there are; None: to be found.
-        compare: other methods to run on the same models, with their defaults; those that can be
-            told the roots are told the true ones, where they are known. Of more than 2,000 models
-            they are left out, and the forest's notes say so.
+        trees: number of trees; None: inferred.
+        compare: other methods to run on the same models, with their defaults; those that take
+            roots are given the true ones, where they are known. Of more than 2,000 models they are
+            left out, and the forest's notes say so.
         truth: score against true parents: None where they are known; True: raise where they are
             not; False: never.
         models: of a zoo, only these, by their ids or beginnings of them.
@@ -117,8 +121,8 @@ def recover(
     loaded = _usable(load(source, models=models, where=where, epochs=epochs, progress=progress))
     if truth and loaded.truth is None:
         raise InvalidInput(
-            f"{source}: nobody knows the true parents; a zoo does, and a folder with a table of "
-            "them: lineage.csv with the columns model and parent, or the models.csv of an export"
+            f"{source}: the true parents are not known; use a zoo, or put a table of them into the "
+            "folder: lineage.csv with the columns model and parent, or the models.csv of an export"
         )
     if trees is not None and len(loaded.model_sets) > 1:
         what = f"{trees} trees, but models of {len(loaded.model_sets)} different shapes"
@@ -202,4 +206,5 @@ def _combined_forest(
         roots={name: confidence for forest in forests for name, confidence in forest.roots.items()},
         tied=[group for forest in forests for group in forest.tied],
         notes=list(dict.fromkeys(note for forest in forests for note in forest.notes)),
+        candidates={name: of for forest in forests for name, of in forest.candidates.items()},
     )

@@ -24,6 +24,7 @@ FOREST = Forest(
     {"a": 0.97, '<&>"é': 1.0},
     (("b", "c"),),
     ("Two models are copies.",),
+    {"c": {"a": 0.8, "": 0.2}},
 )
 TRUTH = {"a": (), "b": ("a",), "c": ("b",), "soup": ("b", "c"), '<&>"é': ()}
 INFO = {
@@ -53,8 +54,10 @@ def test_the_layout_is_the_documented_one(tmp_path):
     write_json(FOREST, tmp_path / "forest.json", TRUTH, scores(FOREST, TRUTH), INFO)
     value = json.loads((tmp_path / "forest.json").read_text(encoding="utf-8"))
     assert (value["format"], value["version"], value["method"]) == ("vitarium lineage", 1, "hand")
-    assert value["models"][0] == {"name": "a", "family": 0, "root": 0.97, "about": INFO["a"]}
-    assert value["models"][2] == {"name": "c", "family": 0, "root": None, "about": {}}
+    first = {"name": "a", "family": 0, "root": 0.97, "candidates": {}, "about": INFO["a"]}
+    assert value["models"][0] == first
+    last = {"name": "c", "family": 0, "root": None, "about": {}}
+    assert value["models"][2] == last | {"candidates": {"a": 0.8, "": 0.2}}
     assert value["edges"][2] == {
         "parent": "b",
         "child": "soup",

@@ -1,5 +1,7 @@
 """A recovered forest on a terminal."""
 
+from dataclasses import replace
+
 from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests
 from vitarium.studies.lineage.sentences import forest_lines
 
@@ -8,17 +10,35 @@ def test_children_hang_below_their_parents(forests):
     truth = forests.truth_of(2, 2, 1)
     forest = forests.forest_of(truth, sure={"r0c0": 0.5, "r1": 0.75})
     assert forest_lines(EvaluatedForest(forest, truth, {"r0": "pretrain"})) == [
-        "r0  root 99 %       pretrain",
-        "├─ r0c0  50 %",
+        "r0  root 99 %                pretrain",
+        "├─ r0c0  cannot tell (50 %)",
         "│  └─ r0c0g0  97 %",
         "└─ r0c1  97 %",
         "   └─ r0c1g0  97 %",
-        "r1  root 75 %",
+        "r1  cannot tell (root 75 %)",
         "├─ r1c0  97 %",
         "│  └─ r1c0g0  97 %",
         "└─ r1c1  97 %",
         "   └─ r1c1g0  97 %",
     ]
+
+
+def test_candidates_stand_beside_what_cannot_be_told(forests):
+    truth = forests.truth_of(1, 2, 0)
+    candidates = {"r0c0": {"r0": 0.5, "r0c1": 0.3, "": 0.16, "x": 0.04}, "r0c1": {"r0": 0.97}}
+    forest = replace(forests.forest_of(truth, sure={"r0c0": 0.5}), candidates=candidates)
+    assert forest.undecided == ["r0c0"]
+    lines = forest_lines(EvaluatedForest(forest, truth, {}))
+    assert lines[1].split("  ")[-1] == "(or of r0c1 30 %, a root 16 %)"
+    assert not any("or of" in line for line in [lines[0], *lines[2:]])
+
+
+def test_an_undecided_root_lists_the_parents_it_may_have(forests):
+    truth = forests.truth_of(1, 1, 0)
+    candidates = {"r0": {"": 0.6, "r0c0": 0.4}}
+    forest = replace(forests.forest_of(truth, sure={"r0": 0.6}), candidates=candidates)
+    first = forest_lines(EvaluatedForest(forest, truth, {}))[0]
+    assert first == "r0  cannot tell (root 60 %)  (or of r0c0 40 %)"
 
 
 def test_what_is_wrong_and_further_parents_are_told(forests):

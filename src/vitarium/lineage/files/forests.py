@@ -1,14 +1,16 @@
 """Recovered forests as files: JSON, which is read back, and GraphML for programs that draw graphs.
 
     {"format": "vitarium lineage", "version": 1, "method": "descent",
-     "models": [{"name": "a", "family": 0, "root": 0.97, "about": {"stage": "pretrain"}}, ...],
+     "models": [{"name": "a", "family": 0, "root": 0.97, "candidates": {},
+                 "about": {"stage": "pretrain"}}, ...],
      "edges": [{"parent": "a", "child": "b", "confidence": 0.9, "share": 1.0, "kind": "..."}, ...],
      "tied": [["b", "c"], ...], "notes": ["..."],
      "truth": {"a": [], "b": ["a"], ...} or null,
      "scores": {"node_accuracy": 1.0, ...} or null}
 
-`root` is how sure the method is that the model is a root, null where it does not say; `about` is
-what else is known of it. Of an edge to a mixture, `share` is what the child has of this parent.
+`root` is the probability that the model is a root, null where the method gives none; `candidates`
+the probability of each possible parent, "" for none of the models; `about` what else is known of
+it. Of an edge to a mixture, `share` is what the child has of this parent.
 Members may be added to version 1; a change of what is there makes version 2.
 """
 
@@ -48,7 +50,13 @@ def write_json(
 ) -> None:
     """Write a forest, whole or not at all. Raises DiskFull."""
     models = [
-        {"name": m, "family": int(f), "root": forest.roots.get(m), "about": (info or {}).get(m, {})}
+        {
+            "name": m,
+            "family": int(f),
+            "root": forest.roots.get(m),
+            "candidates": forest.candidates.get(m, {}),
+            "about": (info or {}).get(m, {}),
+        }
         for m, f in zip(forest.models, forest.families, strict=True)
     ]
     value = {
@@ -93,6 +101,7 @@ def _parse(value: Mapping[str, Any]) -> StoredForest:
         {model["name"]: model["root"] for model in models if model["root"] is not None},
         tuple(map(tuple, value["tied"])),
         tuple(value["notes"]),
+        {model["name"]: model["candidates"] for model in models if model.get("candidates")},
     )
     names = set(forest.models)
     for edge in forest.edges:

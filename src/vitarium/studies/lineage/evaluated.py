@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitarium.core.printable import printable, shortened
-from vitarium.lineage.base import Edge, Forest, tree_numbers
+from vitarium.lineage.base import NO_PARENT, Edge, Forest, tree_numbers
 from vitarium.lineage.files.forests import Info
 from vitarium.lineage.ground_truth import Truth
 from vitarium.lineage.recover import Recovered
 from vitarium.lineage.scores import Scores
 from vitarium.studies.report.trees import DASHED, Node, arrange
 
-UNSURE = 0.9  # an edge of a lower confidence is pointed out
 _ID = re.compile(r"[0-9a-f]{12,}(@\d+)?")
+_MIN_LISTED, _MAX_CANDIDATES = 0.05, 3  # other parents that are listed beside the first
 _MAX_NAME, _MAX_LENGTH = 34, 300  # characters of a name, and of the description of a model
 
 
@@ -37,6 +37,22 @@ def short_name(model: str) -> str:
         id, at, epoch = model.partition("@")
         return id[:8] + at + epoch
     return shortened(printable(model), _MAX_NAME)
+
+
+def percent(probability: float) -> str:
+    """Rounded, and 100 % of certainty alone."""
+    return f"{100 if probability == 1 else min(100 * probability, 99):.0f} %"
+
+
+def candidate_list(forest: Forest, model: str) -> str:
+    """The other parents that a model may have, or that it is a root, with their probabilities."""
+    recovered = set(forest.parents[model]) or {NO_PARENT}
+    texts = [
+        f"{'a root' if name == NO_PARENT else f'of {short_name(name)}'} {percent(probability)}"
+        for name, probability in forest.candidates.get(model, {}).items()
+        if name not in recovered and probability >= _MIN_LISTED
+    ]
+    return ", ".join(texts[:_MAX_CANDIDATES])
 
 
 class Link(NamedTuple):
@@ -119,10 +135,24 @@ class EvaluatedForest:
         return [model for model, parents in self.forest.parents.items() if len(parents) > 1]
 
     def confidence(self, model: str) -> float:
-        """The lowest of its edges', or of a root that it is one; NaN where there is none."""
-        edges = self.forest.parents[model].values()
-        root = self.forest.roots.get(model, math.nan)
-        return min((edge.confidence for edge in edges), default=root)
+        """`Forest.confidence`."""
+        return self.forest.confidence(model)
+
+    @cached_property
+    def true_trees(self) -> list[set[str]]:
+        """Models of each true tree; none where the truth is not known."""
+        edges = ((p, child) for child, parents in (self.truth or {}).items() for p in parents)
+        numbers = tree_numbers(list(self.truth or {}), edges)
+        trees: dict[int, set[str]] = defaultdict(set)
+        for model, number in zip(self.truth or {}, numbers, strict=True):
+            trees[number].add(model)
+        return list(trees.values())
+
+    @cached_property
+    def num_whole_trees(self) -> int:
+        """True trees whose models are exactly those of a recovered one."""
+        recovered = {frozenset(tree) for tree in self.forest.trees}
+        return sum(tree in recovered for tree in self.true_trees)
 
     def true_parents(self, model: str) -> tuple[str, ...] | None:
         """None where nobody knows."""

@@ -5,8 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from vitarium.core.registry import get
+from vitarium.lineage.base import DECIDED
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import UNSURE, EvaluatedForest, Forests, Status, short_name
+from vitarium.studies.lineage.evaluated import (
+    EvaluatedForest,
+    Forests,
+    Status,
+    candidate_list,
+    percent,
+    short_name,
+)
 from vitarium.studies.report.text import listed, number
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.report.trees import Node
@@ -69,12 +77,12 @@ def _accuracy(forests: Forests, wants_truth: bool) -> Iterator[str]:
     right, missed = edges.count(Status.RIGHT), sum(link.edge is None for link in forest.links)
     counts = {"right": right, "recovered": len(edges), "true": right + missed}
     yield texts("edges", missed=missed or "none", n=max(missed, 1), **counts)
-    rand, roots = forest.score("adjusted_rand_index"), forest.score("root_accuracy")
-    if rand is not None:
-        of_roots = "" if roots is None else texts("roots", share=roots)
-        yield texts("same_trees" if rand == 1 else "trees", rand=rand, roots=of_roots)
+    whole, trees, roots = forest.num_whole_trees, forest.true_trees, forest.score("root_accuracy")
+    of_roots = "" if roots is None else texts("roots", count=round(roots * len(trees)))
+    yield texts("trees", whole=whole, trees=len(trees), roots=of_roots)
+    remarks = {name: " (given the true roots)" if takes_roots(name) else "" for name in forests}
     accuracies = [
-        f"`{name}` **{number(accuracy, 'sure')}**{' (told the roots)' if takes_roots(name) else ''}"
+        f"`{name}` **{number(accuracy, 'sure')}**{remarks[name]}"
         for name, other in list(forests.items())[1:]
         if (accuracy := other.score("node_accuracy")) is not None
     ]
@@ -83,21 +91,17 @@ def _accuracy(forests: Forests, wants_truth: bool) -> Iterator[str]:
 
 
 def _doubts(forest: EvaluatedForest) -> Iterator[str]:
-    if not forest.edges:
-        return
+    statuses, undecided = forest.statuses, set(forest.forest.undecided)
 
-    def right(statuses: list[str], which: str) -> str:
-        known = [status for status in statuses if status != Status.UNKNOWN]
+    def right(models: Sequence[str]) -> str:
+        known = [statuses[model] for model in models if statuses[model] != Status.UNKNOWN]
         count = known.count(Status.RIGHT) + known.count(Status.TIED)
-        return texts("right", which=which, right=count, known=len(known)) if known else ""
+        return texts("right", right=count, known=len(known)) if known else ""
 
-    below = [status for edge, status in forest.edges if edge.confidence < UNSURE]
-    above = [status for edge, status in forest.edges if edge.confidence >= UNSURE]
-    if below:
-        line = texts("doubtful", edges=len(below), limit=UNSURE)
-        yield line + right(below, "these") + right(above, "the others")
-    else:
-        yield texts("sure", limit=UNSURE) + right(above, "them")
+    decided = [model for model in forest.forest.models if model not in undecided]
+    yield texts("decided", count=len(decided), limit=DECIDED) + right(decided)
+    if undecided:
+        yield texts("undecided", count=len(undecided)) + right(sorted(undecided))
 
 
 def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:
@@ -113,7 +117,7 @@ def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:
     true = sum(len(parents) > 1 for parents in (evaluated.truth or {}).values())
     share = evaluated.score("mixtures_found")
     if true and share is not None:
-        yield texts("true_mixtures", count=true, share=share)
+        yield texts("true_mixtures", count=true, right=round(share * true))
     counts = Counter[str](edge.kind for edge in evaluated.forest.edges)
     names_of_kinds = Texts("lineage", "kinds").content
     kinds = [f"**{counts[kind]}** {name}" for kind, name in names_of_kinds.items() if counts[kind]]
@@ -138,13 +142,14 @@ def _compared(recovered: Recovered) -> Iterator[str]:
 def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[str]:
     """A line per model: its name, how sure its parent is, and what is wrong where that is known.
 
-    3f2a91c0  root 99 %     pretrain
-    ├─ 91c2aa01  97 %       finetune  lr=0.01
-    └─ 0b77e1d4  61 %       finetune  lr=0.1   (wrong: of 91c2aa01)
+    3f2a91c0  root 99 %                pretrain
+    ├─ 91c2aa01  97 %                  finetune  lr=0.01
+    └─ 0b77e1d4  cannot tell (61 %)    finetune  lr=0.1  (or of 91c2aa01 38 %)
     """
     rows = forest.rows[:max_models]
     last_child = {row.parent: row.model for row in forest.rows if row.parent}
     heads, remarks, ancestors = [], [], list[Node]()
+    undecided = set(forest.forest.undecided)
     for row in rows:
         del ancestors[row.depth :]
         below = [last_child[node.parent] == node.model for node in ancestors if node.parent]
@@ -155,9 +160,13 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
         confidence, parents = forest.confidence(row.model), forest.forest.parents[row.model]
         words = [] if parents else ["root"]
         if math.isfinite(confidence):
-            words.append(f"{100 if confidence == 1 else min(100 * confidence, 99):.0f} %")
-        heads.append(f"{bars}{short_name(row.model)}  {' '.join(words)}".rstrip())
+            words.append(percent(confidence))
+        is_undecided = row.model in undecided
+        verdict = f"cannot tell ({' '.join(words)})" if is_undecided else " ".join(words)
+        heads.append(f"{bars}{short_name(row.model)}  {verdict}".rstrip())
         texts = [forest.descriptions.get(row.model, "")]
+        if is_undecided and (candidates := candidate_list(forest.forest, row.model)):
+            texts.append(f"(or {candidates})")
         if further := [short_name(parent) for parent in parents if parent != row.parent]:
             texts.append(f"(and of {', '.join(further)})")
         status = forest.statuses[row.model]

@@ -32,7 +32,7 @@ class Lineage(Config):
     settings: dict[str, Any] = {}
     """Of the method."""
     trees: PositiveInt | Literal["auto"] = "auto"
-    """How many there are; auto: the method finds out."""
+    """Number of trees; auto: inferred by the method."""
     compare: tuple[str, ...] = ("mother", "nearest_root", "atlas")
     """Methods whose forests are shown beside it, with their defaults."""
     truth: bool | None = None
@@ -107,11 +107,11 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     forest = recovered.forest
     counts = {"models": forest.models, "trees": forest.trees, "edges": forest.edges}
     facts = [(f"{len(what):,}", name) for name, what in counts.items()]
-    accuracy, rand = first.score("node_accuracy"), first.score("adjusted_rand_index")
+    accuracy = first.score("node_accuracy")
     if accuracy is not None:
         facts.append((number(accuracy, "sure"), "models with right parents"))
-    if rand is not None:
-        facts.append((f"{rand:.3f}", "adjusted Rand index of the trees"))
+        whole = f"{first.num_whole_trees} of {len(first.true_trees)}"
+        facts.append((whole, "true trees recovered with exactly their models"))
     sections = _sections(recovered, forests, lines)
     return LineageTables(
         f"Lineage of {population.name}",
@@ -158,7 +158,7 @@ def _methods(config: Lineage, method: Choice, baselines: Sequence[Plugin], truth
     lines.append(f"Trees: {config.trees}. Epochs: {config.epochs}.")
     for baseline in baselines:
         has_roots = truth and takes_roots(baseline.name)
-        roots = " It was told the true roots." if has_roots else ""
+        roots = " It was given the true roots." if has_roots else ""
         lines.append(f"Beside it, with default settings, {about(baseline)}{roots}")
     lines += texts.lines("method")
     return Section("method", "How it was computed", [Sentences(lines)])

@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
+from vitarium.lineage.base import DECIDED
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import UNSURE, EvaluatedForest, Forests, Status, short_name
+from vitarium.studies.lineage.evaluated import (
+    EvaluatedForest,
+    Forests,
+    Status,
+    candidate_list,
+    short_name,
+)
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, SIGN, Columns, Quantity
 from vitarium.studies.report.texts import Texts
@@ -76,16 +83,17 @@ def calibration(forest: EvaluatedForest) -> Table:
 
 
 def doubtful(forest: EvaluatedForest) -> Table:
-    """Edges and roots that the method is not sure of, the least sure first."""
+    """Edges and roots below DECIDED with what else is possible, the least probable first."""
     cells = [(e.confidence, e.child, short_name(e.parent), status) for e, status in forest.edges]
-    sure = forest.forest.roots
-    cells += [(sure.get(root, 1.0), root, _ROOT, forest.statuses[root]) for root in forest.roots]
-    rows = [
-        _row(forest, model, status, {"recovered parent": parent, "confidence": confidence})
-        for confidence, model, parent, status in sorted(cells)
-        if confidence < UNSURE
-    ]
-    heading = texts("doubtful", limit=UNSURE)
+    roots = forest.forest.roots
+    cells += [(roots.get(root, 1.0), root, _ROOT, forest.statuses[root]) for root in forest.roots]
+    rows = []
+    for confidence, model, parent, status in sorted(cells):
+        if confidence < DECIDED:
+            first = {"most probable parent": parent, "confidence": confidence}
+            rest = {"or": candidate_list(forest.forest, model)} if forest.forest.candidates else {}
+            rows.append(_row(forest, model, status, first | rest))
+    heading = texts("doubtful", limit=DECIDED)
     return Table.of(heading, rows, units={"confidence": "sure"}, folded=None)
 
 

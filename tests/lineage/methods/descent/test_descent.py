@@ -68,7 +68,8 @@ def test_unrelated_models_are_roots(weight_walks):
     for name in "abcd":
         grown.root(name)
     forest = recover(grown.model_set(["a", "b", "c", "d"]))
-    assert forest.roots == dict.fromkeys("abcd", 1.0)
+    assert set(forest.roots) == set("abcd")
+    assert min(forest.roots.values()) > 0.99
     assert list(forest.families) == [0, 1, 2, 3]
     assert not forest.edges
 

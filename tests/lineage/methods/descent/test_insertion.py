@@ -58,7 +58,8 @@ def test_parents_are_found_whatever_the_lengths_of_steps(decay, least):
         order = noise.permutation(len(models))
         values, truth = relabelled(grams(models), parents, order)
         tree = insert_models(Geometry(values), truth.index(-1))
-        assert ((tree.probability > 0) & (tree.probability <= 1)).all()
+        assert (tree.posterior >= 0).all()
+        assert np.delete(tree.posterior.sum(1), tree.root) == pytest.approx(1)
         right += [p == t for p, t in zip(tree.parents.tolist(), truth, strict=True)]
     assert np.mean(right) >= 0.8
 
@@ -83,7 +84,7 @@ def test_relabelled_models_have_the_relabelled_tree(seed):
     again_values, expected = relabelled(values, plain.parents.tolist(), order)
     again = insert_models(Geometry(again_values), expected.index(-1))
     assert again.parents.tolist() == expected
-    assert again.probability == pytest.approx(plain.probability[order], rel=1e-6)
+    assert again.posterior == pytest.approx(plain.posterior[np.ix_(order, order)], abs=1e-6)
 
 
 def test_nobody_descends_from_whom_it_cannot():
@@ -113,4 +114,5 @@ def test_whatever_the_models_it_is_a_tree_with_probabilities(seed, count, size):
     graph.add_node(root)
     assert networkx.is_arborescence(graph)
     assert len(graph) == count
-    assert ((tree.probability > 0) & (tree.probability <= 1)).all()
+    assert np.delete(tree.posterior.sum(1), root) == pytest.approx(1)
+    assert not tree.posterior[root].any()

@@ -8,6 +8,7 @@ parent are alike or at right angles, and seldom opposed; and the whole tree of a
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from vitarium.lineage.base import ModelSet
 from vitarium.lineage.methods.descent._relations import CONTINUE_PRIOR, Geometry
@@ -18,6 +19,9 @@ _MAX_OPPOSED_COSINE = -0.12
 """Cosine of what a parent's biases and gains have learned and of a child's step, under which it is
 no parent: between the worst pre-trained model's mean (-0.07) and that of the best of models that
 began alike (-0.18), see docs/lineage.md."""
+_OPPOSED_COSINE_SCALE = 0.04
+"""By how much that mean has to change for the odds to change by e. Near the limit both are as
+probable: children that unlearn a little were at -0.14, models that began alike at -0.12."""
 _MAX_ITERATIONS = 8
 _CHILD_PSEUDOCOUNT = 0.3
 """Added to the number of a model's children, a Dirichlet prior: fans are more likely than that
@@ -29,15 +33,32 @@ _DERIVED_PARENT_PRIOR = 0.05
 class Tree(NamedTuple):
     root: int
     parents: np.ndarray  # index of each model's parent, int [K]; -1 of the root
-    probability: np.ndarray  # of each model's parent among all that it could have, in (0, 1], [K]
+    posterior: np.ndarray
+    """Probability [child, parent] of each parent, with this root; rows add up to 1, the root's to
+    0. float64 [K, K]."""
 
 
 class RootedFamily(NamedTuple):
     tree: Tree
-    probability: float  # that the tree's root is the root, in (0, 1]
+    posterior: np.ndarray
+    """Probability [child, parent] of each parent, averaged over the roots; float64 [K, K]."""
+    root_posterior: np.ndarray  # that a model is the root, float64 [K]; 1 in all
     shared_init: np.ndarray
     """Models that are no children of their parent in the tree: both began with the same initial
     weights, which are not among the models; bool [K]."""
+    shared_init_probability: float
+    """That the root's children are none, but share its initial weights."""
+
+    def probabilities(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each parent, [child, parent], and of being a root, [K]."""
+        tree, probability = self.tree, self.shared_init_probability
+        doubted = np.flatnonzero((tree.parents == tree.root) | self.shared_init)
+        parents, is_root = self.posterior.copy(), self.root_posterior.copy()
+        is_root[doubted] += parents[doubted, tree.parents[doubted]] * probability
+        parents[doubted, tree.parents[doubted]] *= 1 - probability
+        if self.shared_init.any():  # then it is a root like its siblings
+            is_root[tree.root] += (1 - is_root[tree.root]) * probability
+        return parents, is_root
 
 
 def root_family(
@@ -63,10 +84,22 @@ def root_family(
         shortness = float(-len(models) / 2 * np.log(squares.sum()))
         scores.append(from_zero[tree.root] + _opposed(gram, tree.root) + shortness)
     best = int(np.argmax(scores))
-    probability = float(1 / np.exp(np.array(scores) - scores[best]).sum())
+    tree = trees[best]
+    weights = root_probabilities(np.array(scores), len(model_set))
+    root_posterior = np.zeros(len(model_set))
+    root_posterior[candidates] = weights
+    posterior = np.einsum("r,rcp->cp", weights, [of_root.posterior for of_root in trees])
     trained = np.ones(len(model_set), bool) if derived is None else ~derived
-    shared_init = _shares_initialization(trees[best], steps, trained)
-    return RootedFamily(trees[best], probability, shared_init)
+    shared_init = _shares_initialization(tree, steps, trained)
+    return RootedFamily(tree, posterior, root_posterior, *shared_init)
+
+
+def root_probabilities(scores: np.ndarray, models: int) -> np.ndarray:
+    """Posterior of each candidate [R] for the root of so many models, from log scores [R]. A score
+    is a sum over all models, as if each spoke for itself; but siblings' steps are alike, and what
+    misleads one misleads all. So they count as sqrt(models) independent ones."""
+    tempered = scores / models**0.5
+    return np.exp(tempered - np.logaddexp.reduce(tempered))
 
 
 def centered_at_init(model_set: ModelSet) -> np.ndarray:
@@ -85,20 +118,28 @@ def centered_at_init(model_set: ModelSet) -> np.ndarray:
     return total
 
 
-def _shares_initialization(tree: Tree, steps: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    """Which models share their parent's initial weights instead of descending from it: bool [K]. If
-    most of the root's children have steps against what it has learned, it is no root. So must their
-    mean be: one child may unlearn much, and many a little. Each counts for as much as it is sure to
-    be a child; what was made of others, and not `trained` [K], repeats them."""
-    weights = np.where((tree.parents == tree.root) & trained, tree.probability, 0)
+def _shares_initialization(
+    tree: Tree, steps: np.ndarray, trained: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Which models share their parent's initial weights instead of descending from it: bool [K],
+    and how probable it is that these do. If most of the root's children have steps against what it
+    has learned, it is no root. So must their mean be: one child may unlearn much, and many a
+    little. Each counts for as much as it is sure to be a child; what was made of others, and not
+    `trained` [K], repeats them."""
+    is_child = (tree.parents == tree.root) & trained
+    weights = np.where(is_child, tree.posterior[:, tree.root], 0)
     cosines = steps[tree.root]
+    if not weights.any():
+        return np.zeros(len(steps), bool), 0.0
     majority = weights[cosines < _MAX_OPPOSED_COSINE].sum() > weights.sum() / 2
-    if not majority or np.average(cosines, weights=weights) > _MAX_OPPOSED_COSINE:
-        return np.zeros(len(steps), bool)
+    mean = float(np.average(cosines, weights=weights))
+    probability = float(expit((_MAX_OPPOSED_COSINE - mean) / _OPPOSED_COSINE_SCALE))
+    if not majority or mean > _MAX_OPPOSED_COSINE:
+        return np.zeros(len(steps), bool), min(probability, 0.5)
     from_parent = steps[tree.parents, np.arange(len(steps))]
     shared = (from_parent < _MAX_OPPOSED_COSINE) | (tree.parents == tree.root)
     shared[tree.root] = False
-    return shared
+    return shared, probability
 
 
 def _from_zero(grams: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -178,7 +219,7 @@ class _Insertion:
 
     def build(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
         """From the number of children [K] and parent [K] of each model an iteration before."""
-        parents, probability = np.full(len(degrees), -1), np.ones(len(degrees))
+        parents, posterior = np.full(len(degrees), -1), np.zeros(self.barred.shape)
         # log odds [a, b] of all descents along the line to a, as seen by b
         lines = np.full(self.barred.shape, -np.inf)
         lines[self.root] = 0
@@ -190,13 +231,13 @@ class _Insertion:
             scores[self.barred[model]] = -np.inf
             parent = int(scores.argmax())
             parents[model] = parent
-            probability[model] = np.exp(scores[parent] - np.logaddexp.reduce(scores))
+            posterior[model] = np.exp(scores - np.logaddexp.reduce(scores))
             if (parent, model) not in self._log_odds:  # [K], that models descend from this one
                 relation = self.geometry.to_all(parent, model)
                 log_density = relation.child_log_density(self._continue_weight)
                 self._log_odds[parent, model] = log_density - relation.sibling_log_density
             lines[model] = lines[parent] + self._log_odds[parent, model]
-        return Tree(self.root, parents, probability)
+        return Tree(self.root, parents, posterior)
 
     def update_continue_weight(self, tree: Tree) -> None:
         """Estimate from the tree what share of descents continue the same training run."""

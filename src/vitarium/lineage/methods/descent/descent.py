@@ -8,8 +8,9 @@ from pydantic import Field
 
 from vitarium.core.config import Config
 from vitarium.lineage._clusters import families_by_angle
+from vitarium.lineage._relatedness import unrelated_probability
 from vitarium.lineage._statistics import squared_distances
-from vitarium.lineage.base import Edge, Forest, ModelSet, lineage, tree_numbers
+from vitarium.lineage.base import NO_PARENT, Edge, Forest, ModelSet, lineage, tree_numbers
 from vitarium.lineage.methods.descent import _derived
 from vitarium.lineage.methods.descent._alignment import align_units
 from vitarium.lineage.methods.descent._mixtures import TOLERANCE, mixtures, tensor_mixtures
@@ -17,6 +18,7 @@ from vitarium.lineage.methods.descent._storage_artifacts import compressed_from,
 from vitarium.lineage.methods.descent._trees import root_family
 
 _MAX_LISTED = 5  # models that a note names
+_MIN_CANDIDATE = 0.01  # probability of a parent that is listed
 
 
 class Descent(Config):
@@ -40,6 +42,15 @@ class _Family(NamedTuple):
     """Pairs of names; the first cannot be earlier than the second."""
 
 
+class _Result(NamedTuple):
+    """What families add to."""
+
+    edges: list[Edge]
+    roots: dict[str, float]
+    candidates: dict[str, Mapping[str, float]]
+    notes: list[str]
+
+
 @lineage("descent")
 def descent(config: Descent, model_set: ModelSet, trees: int | None) -> Forest:
     """Squared distances add up along a line of descent; with roots, mixtures and copies.
@@ -60,25 +71,43 @@ def descent(config: Descent, model_set: ModelSet, trees: int | None) -> Forest:
         names = {name for family in families for name in family.model_set.names}
         families = [_joined(_named_subset(model_set, names), families)]
     families = [smaller for family in families for smaller in _resplit(family, trees)]
-    edges: list[Edge] = []
-    roots: dict[str, float] = {}
-    shared_init = [note for family in families for note in _grow_tree(family, edges, roots)]
     union = _joined(model_set, families)
-    edges, circular = _derived.with_derived(edges, union.derived)
+    result = _Result([], {}, {}, notes)
+    for family in families:
+        _grow_tree(family, result, _apart(model_set, family, union) if trees is None else 1.0)
+    edges, circular = _derived.with_derived(result.edges, union.derived)
     kinds = _derived.with_edge_kinds(edges, [family.model_set for family in families], union.later)
     edges = _derived.with_copies(kinds, union.copies, model_set, permuted)
     if circular:
         why = "made of models that seem to descend from them; the parent in the tree was kept."
         notes.append(f"{_abbreviated(circular)}: {why}")
+    replaced = union.derived.keys() | {name for group in union.copies for name in group}
     return Forest(
         method="descent",
         models=model_set.names,
         families=tree_numbers(model_set.names, ((edge.parent, edge.child) for edge in edges)),
         edges=sorted(edges, key=lambda edge: (edge.child, edge.parent)),
-        roots={n: roots[n] for n in roots if n not in union.derived or n in circular},
+        roots={n: p for n, p in result.roots.items() if n not in union.derived or n in circular},
         tied=sorted(tuple(sorted(group)) for group in union.copies),
-        notes=[*notes, *shared_init],
+        notes=notes,
+        candidates={n: of for n, of in result.candidates.items() if not replaced & {n, *of}},
     )
+
+
+def _apart(model_set: ModelSet, family: _Family, union: _Family) -> float:
+    """Probability that no model of a family is related to one outside. What was derived from others
+    may be of several families. It is 1 where no products of models of several families are there.
+    """
+    if not model_set.has_statistics:
+        return 1.0
+    skipped = union.derived.keys() | {name for group in union.copies for name in group[1:]}
+    inside = [i for i, n in enumerate(model_set.names) if n in family.model_set.names]
+    outside = sorted(set(range(len(model_set))) - set(inside))
+    inside, outside = (
+        [i for i in indices if model_set.names[i] not in skipped] for indices in (inside, outside)
+    )
+    cosines, errors = (matrix[np.ix_(inside, outside)].ravel() for matrix in model_set.cosines)
+    return unrelated_probability(cosines, errors)
 
 
 def _indices(labels: np.ndarray) -> list[list[int]]:
@@ -150,31 +179,34 @@ def _resplit(family: _Family, trees: int | None) -> list[_Family]:
     ]
 
 
-def _grow_tree(family: _Family, edges: list[Edge], roots: dict[str, float]) -> list[str]:
-    """Add a family's edges and roots, and how sure these are; mixtures are in its tree as well,
-    since their children look for them there. Returns notes."""
+def _grow_tree(family: _Family, result: _Result, apart: float) -> None:
+    """Add a family's edges, roots and candidates, with their probabilities; mixtures are in its
+    tree as well, since their children look for them there. `apart`: the probability that it has no
+    relative in other families."""
     names, derived = family.model_set.names, family.derived
     if len(names) == 1:
-        roots[names[0]] = 1.0
-        return []
+        result.roots[names[0]] = apart
+        return
     barred = [[n in derived.get(a, {}) or (a, n) in family.later for a in names] for n in names]
     is_derived = np.array([name in derived for name in names])
     rooted = root_family(family.model_set, np.array(barred), is_derived)
-    tree, first = rooted.tree, names[rooted.tree.root]
-    own_roots = {first: rooted.probability}
-    for name, parent, probability, shares_init in zip(
-        names, tree.parents.tolist(), tree.probability.tolist(), rooted.shared_init, strict=True
-    ):
-        if parent >= 0 and shares_init:
-            own_roots[name] = probability
-        elif parent >= 0:
-            sure = probability * rooted.probability if parent == tree.root else probability
-            edges.append(Edge(names[parent], name, sure))
-    roots |= own_roots
-    if not rooted.shared_init.any():
-        return []
-    why = "began alike, from initial weights that are not here; each is a root."
-    return [f"{len(own_roots)} models ({_abbreviated(sorted(own_roots))}) {why}"]
+    parents, is_root = rooted.probabilities()
+    own_roots = []
+    for index, name in enumerate(names):
+        parent = int(rooted.tree.parents[index])
+        if parent < 0 or rooted.shared_init[index]:
+            result.roots[name] = float(is_root[index]) * apart
+            own_roots.append(name)
+        else:
+            result.edges.append(Edge(names[parent], name, float(parents[index, parent])))
+        likely = {names[p]: float(parents[index, p]) for p in np.flatnonzero(parents[index])}
+        likely[NO_PARENT] = 1 - sum(likely.values())
+        ranked = sorted(likely.items(), key=lambda candidate: (-candidate[1], candidate[0]))
+        result.candidates[name] = {n: p for n, p in ranked if p >= _MIN_CANDIDATE}
+    if rooted.shared_init.any():
+        why = "began alike, from initial weights that are not here; each is a root."
+        count = len(own_roots)
+        result.notes.append(f"{count} models ({_abbreviated(sorted(own_roots))}) {why}")
 
 
 def _abbreviated(names: Sequence[str]) -> str:
