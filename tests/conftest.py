@@ -1,5 +1,6 @@
 """Blueprints and models that are small enough to train in a test, and a published zoo in small."""
 
+import csv
 import gc
 import importlib
 import os
@@ -163,6 +164,36 @@ def grown_zoo(_grown: Path, tmp_path: Path) -> Any:
     from vitarium import Zoo
 
     return Zoo.open(shutil.copytree(_grown, tmp_path / "grown"))
+
+
+@pytest.fixture
+def imported_digits(tmp_path: Path) -> Callable[..., list[str]]:
+    """Brings copies of a zoo's fine-tuned models into it once more, as files with a table of these
+    columns, a mapping for each of them; gives their ids."""
+
+    def bring(zoo: Any, *columns: dict[str, Any], change: Any = None) -> list[str]:
+        from safetensors.torch import save_file
+
+        from vitarium import import_zoo
+
+        folder = tmp_path / "files"
+        folder.mkdir()
+        trained = [id for id in zoo.ids() if zoo.spec(id).stage == "finetune"]
+        rows = []
+        for number, (id, own) in enumerate(zip(trained, columns, strict=False)):
+            weights = zoo.state_dict(id)
+            save_file(change(weights) if change else weights, folder / f"{number}.safetensors")
+            architecture = zoo.spec(id).origin.architecture
+            sizes = {f"architecture.{k}": v for k, v in architecture.config.factors().items()}
+            about = {"file": f"{number}.safetensors", "architecture": architecture.name}
+            rows.append({**about, **{k: v for k, v in sizes.items() if v is not None}, **own})
+        with (folder / "models.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+            table.writeheader()
+            table.writerows(rows)
+        return import_zoo(folder, zoo)
+
+    return bring
 
 
 def _tiny() -> dict[str, Any]:

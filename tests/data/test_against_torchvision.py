@@ -7,6 +7,7 @@ Kolmogorov and Smirnov's test of two samples, with fixed seeds.
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import ks_2samp
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
@@ -50,6 +51,20 @@ def test_resizing_and_the_middle_crop(mode, shorter):
     resized = F.resize(PHOTOS.float() / 255, [shorter], interpolation, antialias=True)
     expected = F.center_crop(resized, [24, 30])
     assert torch.allclose(frame.cut(PHOTOS), expected.clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "lanczos", "box", "hamming"])
+@pytest.mark.parametrize("size", [(17, 23), (40, 32), (90, 75)])
+def test_resampling_is_that_of_pillow(mode, size):
+    """Pillow rounds the columns to whole numbers, and clips them, before it resamples the rows."""
+    frame = resized_crops((40, 60), size, squashed=size, interpolation=mode)
+    photos = PHOTOS // 4 + 96
+    made = frame.cut(photos)
+    for image, pixels in zip(photos, made, strict=True):
+        photo = Image.fromarray(image.permute(1, 2, 0).numpy())
+        expected = photo.resize(size[::-1], Image.Resampling[mode.upper()])
+        expected = torch.from_numpy(np.array(expected)).permute(2, 0, 1) / 255
+        assert (pixels - expected).abs().max() < 2.5 / 255
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])

@@ -72,6 +72,23 @@ _WORKERS = (
 )
 Workers = Annotated[int | None, option(_WORKERS, min=0)]
 _SET = "A setting of the plug-in, see `vitarium plugins`; a list as [1,2]. May be repeated."
+Normalization = Annotated[
+    str | None,
+    option(
+        "Of imported models of which it is not known: `data` (that of the data set), or the mean "
+        "and the standard deviation of pixels in [0, 1], e.g. 0.5/0.5 or "
+        "0.49,0.48,0.45/0.25,0.24,0.26.",
+        metavar="data|MEAN/STD",
+    ),
+]
+DataSettings = Annotated[
+    list[str] | None,
+    option(
+        "--data-set",
+        "A setting of the data set named by --data, e.g. folder=photos. May be repeated.",
+        metavar="NAME=VALUE",
+    ),
+]
 Settings = Annotated[list[str] | None, option("--set", _SET, metavar="NAME=VALUE")]
 
 
@@ -101,6 +118,32 @@ def parsed(
         except ValueError:
             settings[name] = value
     return settings
+
+
+def section(
+    kind: str, flag: str, name: str | None, settings: Iterable[str] | None
+) -> dict[str, Any] | None:
+    """A plug-in that is named by an option such as `--data`, with its settings from `--data-set`.
+
+    Raises InvalidInput for settings of nothing, UnknownName, and InvalidConfig that says which
+    option gives the settings.
+    """
+    pairs = list(settings or ())
+    if name is None:
+        if pairs:
+            raise InvalidInput(f"{flag}-set {pairs[0]}: name what it is a setting of with {flag}")
+        return None
+    from vitarium.core.config import InvalidConfig
+    from vitarium.core.registry import choose
+
+    name = name.replace("-", "_")
+    values = parsed(pairs, f"{flag}-set", "NAME=VALUE")
+    try:
+        choose(kind, name, **values)
+    except InvalidConfig as error:
+        hint = f"settings are given by {flag}-set NAME=VALUE (vitarium plugins {kind} {name})"
+        raise InvalidConfig(error.problems, f"{flag} {name}: {hint}:") from None
+    return {"name": name, **values}
 
 
 def setting_option(name: str, field: Any, **about: Any) -> Any:

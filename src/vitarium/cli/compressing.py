@@ -78,6 +78,7 @@ def compress(
     data: Annotated[
         str | None, option("A data set to learn from; default: the original's.")
     ] = None,
+    data_set: options.DataSettings = None,
     objective: Annotated[
         str,
         option(
@@ -133,7 +134,7 @@ def compress(
             models=models or None,
             where=where,
             epochs=epochs,
-            data=data,
+            data=options.section("dataset", "--data", data, data_set),
             recipe=recipe,
             stage=stage,
             device=device,

@@ -59,6 +59,8 @@ def measure(
             autocompletion=completion.plugins("dataset"),
         ),
     ] = None,
+    data_set: options.DataSettings = None,
+    normalization: options.Normalization = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,
     device: options.Device = "auto",
@@ -95,7 +97,8 @@ def measure(
         "epochs": epochs,
         "pairs": pairs,
         "split": split,
-        "data": data,
+        "data": options.section("dataset", "--data", data, data_set),
+        "normalization": normalization,
     }
     which |= {"num_images": num_images, "data_dir": data_dir, "force": force, "set": set_}
 
@@ -115,7 +118,8 @@ def measure(
                 pairs=pairs,
                 split=split,
                 num_images=num_images,
-                data=data,
+                data=which["data"],
+                normalization=normalization,
                 device=device,
                 data_dir=data_dir,
                 overwrite=overwrite,

@@ -38,9 +38,13 @@ StudyModels = Annotated[
 ZooOrWeights = Annotated[
     Path, path_argument("A zoo's folder, or one with files of weights.", metavar="DIR")
 ]
+_DATA = "Dataset for all models. Default: each model's own."
 _RUNNING: dict[str, tuple[Any, Any]] = {
     "split": (options.Split, "test"),
     "num_images": (options.Images, None),
+    "data": (Annotated[str | None, options.option(_DATA)], None),
+    "data_set": (options.DataSettings, None),
+    "normalization": (options.Normalization, None),
     "device": (options.Device, "auto"),
     "data_dir": (options.DataDir, None),
 }
@@ -122,6 +126,9 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
     names = ("out", "figures", "where", *_RUNNING)
     common = {name: values[name] for name in names if name in values}
+    if "data" in common:
+        given = (common["data"], common.pop("data_set"))
+        common["data"] = options.section("dataset", "--data", *given)
     if values["csv"] is not None:
         check_writable(values["csv"])
     measured = f"Numbers that were measured are kept in {values['directory']}"

@@ -172,6 +172,10 @@ class NotKept(UserWarning):
     """Measured values are not stored, since the zoo cannot be written."""
 
 
+class ByNumber(UserWarning):
+    """Outputs of a model are taken for the classes of a data set by their numbers alone."""
+
+
 class DamagedCache(UserWarning):
     """Warns that something was damaged that has been made anew; nothing is lost."""
 

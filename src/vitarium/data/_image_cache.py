@@ -22,7 +22,7 @@ from torch import Tensor
 from vitarium.core import files
 from vitarium.core.cache import cache_folder
 from vitarium.core.errors import CorruptFile, DamagedCache
-from vitarium.zoo._scratch import reserve
+from vitarium.core.scratch import reserve
 
 FORMAT = 1
 

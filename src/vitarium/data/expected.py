@@ -1,6 +1,9 @@
 """What is known of a data set without its files: enough to plan with, and to normalize images."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import torch
 
 from vitarium.core.registry import Section
 from vitarium.data.base import DataConfig
@@ -27,7 +30,7 @@ def normalization(section: Section, channels: int) -> Normalization | None:
     mean, std = _known(section, "mean"), _known(section, "std")
     if mean is None or std is None:
         return None
-    return _per_channel(mean, channels), _per_channel(std, channels)
+    return per_channel(mean, channels), per_channel(std, channels)
 
 
 def train_size(num_train: int, config: DataConfig) -> int:
@@ -42,8 +45,10 @@ def _known(section: Section, fact: str) -> Any:
     return getattr(section.config, fact, None) or section.plugin.facts.get(fact)
 
 
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """As images are: colors become the mean of them, gray becomes each of the colors."""
     if len(values) == channels:
         return tuple(values)
-    return (sum(values) / len(values),) * channels
+    if len(values) == 1:
+        return tuple(values) * channels
+    return (torch.tensor(values).mean().item(),) * channels

@@ -22,6 +22,7 @@ from vitarium.data._to_device import to_device
 from vitarium.data.augmentations.base import Augmentation, channels
 from vitarium.data.base import Dataset, Images, Split
 from vitarium.data.batch import Batch
+from vitarium.data.expected import Normalization, per_channel
 
 SplitName = Literal["train", "val", "test"]
 PREFETCH_BYTES = 2 * 2**30
@@ -36,6 +37,7 @@ class Batches:
     Args:
         input_size: channels, height and width that the model takes.
         views: augmented views of each image in a batch.
+        normalization: mean and std of the pixels in [0, 1]; None: the data set's.
         loader_workers: processes that decode and frame images not decoded already; 0: this one.
 
     Raises InvalidData where the training split has less than one batch.
@@ -50,6 +52,7 @@ class Batches:
         seed: int,
         *,
         views: int = 1,
+        normalization: Normalization | None = None,
         device: str = "cpu",
         loader_workers: int = 0,
     ) -> None:
@@ -61,13 +64,10 @@ class Batches:
         self.dataset, self.augmentation, self.batch_size = dataset, augmentation, batch_size
         self.input_size, self.seed, self.views = input_size, seed, views
         self.device, self.loader_workers = torch.device(device), loader_workers
-        mean, std = (
-            torch.tensor(values, device=device).view(-1, 1, 1)
-            for values in (dataset.mean, dataset.std)
+        self._mean, self._std = (
+            torch.tensor(per_channel(values, input_size[0]), device=device).view(-1, 1, 1)
+            for values in normalization or (dataset.mean, dataset.std)
         )
-        if input_size[0] == 1 and len(mean) == 3:  # gray input of a color data set
-            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-        self._mean, self._std = mean, std
         self._idle: list[DataLoader[Any]] = []
 
     @property

@@ -12,12 +12,12 @@ from typing import NamedTuple
 from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core import files
 from vitarium.core.errors import WriteFault
+from vitarium.core.scratch import temporary_folder
 from vitarium.engine.events import Ended, EpochEnded, Event
 from vitarium.engine.teachers import in_zoo, teacher_files, teacher_of
 from vitarium.engine.worker import Job, Message, run_job
 from vitarium.zoo import Zoo
 from vitarium.zoo._format import packing
-from vitarium.zoo._scratch import temporary_folder
 
 Goods = Mapping[str, bytes]
 """Content of files by their path inside the zoo."""

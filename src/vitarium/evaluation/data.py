@@ -1,16 +1,21 @@
 """Evaluation data: images of a split as a model takes them."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitarium.core.seeds import derive
 from vitarium.data.base import Split
 from vitarium.data.batch import Batch
+from vitarium.data.class_outputs import ClassOutputs
 from vitarium.data.loader import Batches, SplitName
+from vitarium.data.preprocessing import Preprocessing
 from vitarium.data.splits import stratified, without
+
+_AS_THEY_ARE = ClassOutputs()
 
 
 class EvalData:
@@ -22,8 +27,20 @@ class EvalData:
         examples.pixels(batch.images)     # the same in [0, 1], before normalization
     """
 
-    def __init__(self, batches: Batches, split: SplitName, numbers: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        split: SplitName,
+        numbers: Tensor | None = None,
+        *,
+        outputs: ClassOutputs = _AS_THEY_ARE,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         self._batches, self.split = batches, split
+        self.outputs = outputs
+        """Of the model that they are prepared for: which are the classes."""
+        self.preprocessing = preprocessing
+        """How they are prepared for it; None: as `batches` does."""
         self.dataset, self.device = batches.dataset, batches.device
         self.input_size = batches.input_size
         """Channels, height and width of an image."""
@@ -72,7 +89,17 @@ class EvalData:
 
     def of(self, split: SplitName) -> "EvalData":
         """Another split of the same data, all of it."""
-        return EvalData(self._batches, split)
+        return EvalData(
+            self._batches, split, outputs=self.outputs, preprocessing=self.preprocessing
+        )
+
+    def in_class_order(self, model: nn.Module) -> nn.Module:
+        """The model, whose outputs are the data set's classes from now on, in their order; as it
+        was where they are already, or where no classes are among them."""
+        if self.outputs.numbers and not self.outputs.mismatch:
+            numbers = torch.tensor(self.outputs.numbers)
+            model.register_forward_hook(partial(_select, numbers))
+        return model
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalized images [b, c, h, w] -> pixels in [0, 1] of that shape."""
@@ -83,4 +110,11 @@ class EvalData:
         return self._batches.normalized(pixels)
 
     def _chosen(self, indices: Tensor) -> "EvalData":
-        return EvalData(self._batches, self.split, self.numbers[indices])
+        part = self.of(self.split)
+        part.numbers = self.numbers[indices]
+        return part
+
+
+def _select(numbers: Tensor, model: nn.Module, inputs: object, outputs: Tensor) -> Tensor:
+    """Outputs [b, outputs] -> those with these numbers, [b, classes]."""
+    return outputs.index_select(-1, numbers.to(outputs.device))

@@ -200,6 +200,8 @@ class EvalModel:
 
     def check_classifier(self) -> None:
         """Raises NotApplicable where the outputs are not classes."""
+        if self.examples.outputs.mismatch:
+            raise NotApplicable(f"{self.name}: {self.examples.outputs.mismatch}")
         if not self.is_classifier:
             classes = f"{self.examples.num_classes} classes of the data set"
             data = self.examples.dataset.name

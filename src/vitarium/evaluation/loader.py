@@ -1,9 +1,11 @@
 """Loads models of a zoo to be evaluated: weights, running models, and their images."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +15,14 @@ from torch import Tensor
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
-from vitarium.core.errors import NotApplicable, VitariumError
-from vitarium.core.registry import Section, section
+from vitarium.core.errors import ByNumber, NotApplicable, VitariumError
+from vitarium.core.registry import Section
 from vitarium.data import load as datasets
 from vitarium.data.base import Split
-from vitarium.data.loader import Batches, SplitName
+from vitarium.data.class_outputs import ClassOutputs
+from vitarium.data.loader import SplitName
+from vitarium.data.model_images import dataset_of, outputs_for, plain_batches, prepared
+from vitarium.data.preprocessing import Assumed, Preprocessing, read_normalization
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights, finite
 from vitarium.zoo import Zoo
@@ -31,8 +36,11 @@ class ModelLoader:
 
     Args:
         data: measure all models on this data set; None: each on its own.
+        normalization: of the images of models of which it is not known; None: they are refused.
         device: where models run.
         data_dir: dataset folder, searched first.
+
+    Raises InvalidInput for a normalization that is none.
     """
 
     def __init__(
@@ -40,12 +48,18 @@ class ModelLoader:
         zoo: Zoo,
         *,
         data: Section | None = None,
+        normalization: Assumed | None = None,
         device: str = "cpu",
         data_dir: Path | None = None,
     ) -> None:
         self.zoo, self.data, self.device, self.data_dir = zoo, data, device, data_dir
-        self._images: dict[EvalData, str] = {}
+        self.normalization = normalization
+        if normalization is not None:
+            read_normalization(normalization)  # what is wrong with it is no matter of a model
+        self._originals: dict[EvalData, str] = {}
         self._datasets: set[Section] = set()
+        self.by_number: set[str] = set()
+        """Models whose outputs are matched by number."""
         self._keys: dict[Section, np.ndarray | None] = {}
         self._skeletons: dict[tuple[str, int], torch.nn.Module] = {}
         self._spec = cache(lambda model: zoo.folder(model).spec())
@@ -53,6 +67,7 @@ class ModelLoader:
             lambda model: {e.number: e.checkpoint for e in zoo.folder(model).epochs()}
         )
         self._examples = cache(self._load_examples)
+        self._for_model = cache(self._described)
         self.trained_on = cache(self._trained_on)
         self.subject = lru_cache(maxsize=4)(self._subject)
 
@@ -105,36 +120,58 @@ class ModelLoader:
             raise NotApplicable(f"{model}@{epoch}: {otherwise}")
         return self.weights(CheckpointRef(model, epoch))
 
-    def examples(self, model: str, split: SplitName, limit: int | None = None) -> EvalData:
-        """Images for a model. Raises NotApplicable, DataNotFound, InvalidData."""
-        origin = self._spec(model).origin
-        recipe = origin if isinstance(origin, Recipe) else None
-        data = self.data or (recipe and recipe.data)
-        how = recipe.augmentation if recipe else section("augmentation", "standard")
-        if data is None:
-            raise NotApplicable(f"{model}: its data set is not known; name one with --data")
-        if origin.architecture is None:
-            raise NotApplicable(f"{model}: nothing here builds its architecture")
-        return self._examples(data, how, origin.architecture.config.input_size, split, limit)
+    def examples(
+        self, model: str, split: SplitName, limit: int | None = None, data_of: str | None = None
+    ) -> EvalData:
+        """Images for a model; `data_of`: those that another model is evaluated on.
+
+        Raises NotApplicable, DataNotFound, InvalidData, and InvalidInput where what is known of
+        the model's preprocessing cannot be applied.
+        """
+        data = dataset_of(self._spec(data_of or model), self.data)
+        return self._examples(data, *self._for_model(model, data), split, limit)
+
+    def _described(self, model: str, data: Section) -> tuple[Preprocessing, ClassOutputs]:
+        """How images are prepared for a model, and which of its outputs are their classes."""
+        spec, about = self._spec(model), self.zoo.folder(model).about()
+        preprocessing = prepared(spec, data, self.normalization, self.data_dir)
+        dataset = datasets.load(data, self.data_dir)
+        classes = (dataset.classes, dataset.name)
+        outputs = outputs_for(spec, about.num_outputs, about.classes, *classes)
+        if outputs.by_number:
+            self.by_number.add(model)
+            known = "data set" if about.classes else "model"
+            warnings.warn(
+                f"{model}: its outputs are taken for the classes of the data set '{dataset.name}' "
+                f"by number, since the {known} has no names for them",
+                ByNumber,
+                stacklevel=2,
+            )
+        return preprocessing, outputs
 
     def _load_examples(
         self,
         data: Section,
-        how: Section,
-        input_size: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        outputs: ClassOutputs,
         split: SplitName,
         limit: int | None,
     ) -> EvalData:
         if limit is not None:
-            examples = self._examples(data, how, input_size, split, None).first(limit)
+            full = self._examples(data, preprocessing, outputs, split, None)
+            examples = full.first(limit)
         else:
             self._datasets.add(data)
-            dataset = datasets.load(data, self.data_dir)
-            augmentation = how(input_size, dataset.num_classes)
-            batches = Batches(dataset, augmentation, input_size, 1, seed=0, device=self.device)
-            examples = EvalData(batches, split)
-        self._images[examples] = _fingerprint(data, input_size, examples)
+            where: dict[str, Any] = {"data_dir": self.data_dir, "device": self.device}
+            batches = plain_batches(data, preprocessing, **where)
+            like: dict[str, Any] = {"outputs": outputs, "preprocessing": preprocessing}
+            examples = EvalData(batches, split, **like)
+        self._originals[examples] = _fingerprint(data, examples)
         return examples
+
+    def originals(self, examples: EvalData) -> str:
+        """Fingerprint of the images as the data set has them, the same for every model."""
+        return self._originals[examples]
 
     @property
     def data_is_fixed(self) -> bool:
@@ -145,27 +182,24 @@ class ModelLoader:
         return complete and all(data.facts.get("fixed", False) for data in datasets)
 
     def images(self, examples: EvalData) -> str:
-        """Fingerprint of the images and of their size as they enter a model."""
-        return self._images[examples]
+        """Fingerprint of the images as they enter a model, and of the classes in their order."""
+        text = repr((self._originals[examples], examples.preprocessing))
+        return xxhash.xxh3_64_hexdigest(text.encode())
 
     def _subject(self, ref: CheckpointRef, split: SplitName, limit: int | None) -> EvalModel:
         """Raises NotApplicable, DataNotFound, InvalidData, InvalidInput, CorruptFile."""
         examples = self.examples(ref.model, split, limit)
-        spec, about = self._spec(ref.model), self.zoo.folder(ref.model).about()
+        spec = self._spec(ref.model)
         model = self.zoo.load(ref.model, ref.epoch)
         for name, tensor in model.state_dict().items():
             finite(f"{ref}: {name}", tensor)
         parent = CheckpointRef(spec.parent, spec.parent_epoch or 0) if spec.parent else None
-        is_classifier = about.num_outputs == examples.num_classes and (
-            not isinstance(spec.origin, Recipe)
-            or spec.origin.objective.facts.get("needs_head", True)
-        )
         return EvalModel(
             str(ref),
-            model.float().to(self.device).requires_grad_(False),
+            examples.in_class_order(model.float().to(self.device).requires_grad_(False)),
             examples,
             parent=partial(self.subject, parent, split, limit) if parent else None,
-            is_classifier=is_classifier,
+            is_classifier=not examples.outputs.mismatch,
             origin=spec.origin,
         )
 
@@ -202,10 +236,10 @@ class ModelLoader:
         return data.name == examples.dataset.name and examples.split == "train"
 
 
-def _fingerprint(data: Section, input_size: tuple[int, int, int], examples: EvalData) -> str:
-    """Of the images and their size; how a model resizes them is part of the model's id."""
+def _fingerprint(data: Section, examples: EvalData) -> str:
+    """Of the images, their labels, and the names of these."""
     part = examples.part
-    digest = xxhash.xxh3_64(repr(input_size).encode())
+    digest = xxhash.xxh3_64(repr(examples.dataset.classes).encode())
     digest.update(examples.numbers.numpy().tobytes())
     digest.update(part.labels.numpy().tobytes())
     if isinstance(part.images, Tensor):

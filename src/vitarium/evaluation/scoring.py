@@ -68,6 +68,8 @@ def load(model: nn.Module, weights: Mapping[str, Tensor] | Iterable[tuple[str, T
 @torch.no_grad()
 def check_classifier(model: nn.Module, examples: EvalData) -> None:
     """Raises NotApplicable where the outputs are not the classes of the examples."""
+    if mismatch := examples.outputs.mismatch:
+        raise NotApplicable(f"the models cannot be chosen or trained by these images: {mismatch}")
     for batch in examples.first(1).batches(1):
         shape = tuple(model(batch.images).shape)
         if shape != (1, examples.num_classes):

@@ -24,7 +24,7 @@ __all__ = ["Config", "EvalModel", "Matrices", "NoConfig", "NotApplicable", "Pred
 __all__ += ["Representation", "Values", "Weights", "measure"]
 
 RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "measures", "models", "where", "epochs", "pairs", "split")
-RUNNER_OPTIONS += ("data", "device", "data_dir", "overwrite", "force", "progress")
+RUNNER_OPTIONS += ("data", "normalization", "device", "data_dir", "overwrite", "force", "progress")
 """Of `vitarium.measure`, but for `num_images`: no setting of a measure is called like one."""
 AsDistance = Literal["identity", "one_minus", "square"]
 F = TypeVar("F", bound=Callable[..., Any])

@@ -27,7 +27,16 @@ NamedTensors = Iterator[tuple[str, Tensor]]
 """What an operator yields: the names and the tensors [*shape] of a model."""
 
 RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "method", "models", "where", "base", "heads", "align")
-RUNNER_OPTIONS += ("stage", "data", "device", "data_dir", "skip_diverged", "force", "progress")
+RUNNER_OPTIONS += (
+    "stage",
+    "data",
+    "normalization",
+    "device",
+    "data_dir",
+    "skip_diverged",
+    "force",
+    "progress",
+)
 """Of `vitarium.merge`: no setting of an operator is called like one of them."""
 
 F = TypeVar("F", bound=Callable[..., NamedTensors])
@@ -113,7 +122,8 @@ class Ingredients(Sequence[Weights]):
         model: gives a new running model of the ingredients' architecture, in eval mode, float32, on
             the device where models run; also where a head is left out. Load the weights of
             whichever is to be tried.
-        examples: gives images of the split that the operator was registered with.
+        examples: gives images of the split that the operator was registered with, as the merged
+            model sees them, or an ingredient by its number: `examples(1)`.
         subject: gives a model by its number as it runs, with its own head, in eval mode, float32,
             and images of that split, of its own data or what the user named in its place. Read
             anew each time: let go of it before the next.
@@ -130,7 +140,7 @@ class Ingredients(Sequence[Weights]):
         *,
         base: Callable[[], Weights] | None = None,
         model: Callable[[], nn.Module] | None = None,
-        examples: Callable[[], EvalData] | None = None,
+        examples: Callable[..., EvalData] | None = None,
         subject: Callable[[int], EvalModel] | None = None,
         symmetries: Callable[[], Symmetries] | None = None,
         buffers: Collection[str] = (),
@@ -148,7 +158,7 @@ class Ingredients(Sequence[Weights]):
         a sum of 1. An operator for which models do not count alike sets it."""
         self._base, self._symmetries = base, symmetries
         self.model: Callable[[], nn.Module] = model or _missing("nothing runs such a model")
-        self.examples: Callable[[], EvalData] = examples or _missing(_SPLIT)
+        self.examples: Callable[..., EvalData] = examples or _missing(_SPLIT)
         self.subject: Callable[[int], EvalModel] = subject or _missing(_SPLIT)
         self.progress, self.task = progress, task
         self.log = OperatorLog()

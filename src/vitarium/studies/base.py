@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from vitarium.core import registry
 from vitarium.core.errors import InvalidInput
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import contract, register
 from vitarium.data.loader import SplitName
+from vitarium.data.preprocessing import Assumed
 from vitarium.studies.report.figures import Figure
 from vitarium.studies.report.tables import Section, Sentences, Table, Tables
 from vitarium.zoo import Zoo
@@ -20,7 +22,7 @@ __all__ = ["Figure", "Population", "Progress", "Section", "Sentences", "Table", 
 F = TypeVar("F", bound=Callable[..., Tables])
 RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "directory", "name", "out", "figures", "exports", "set")
 RUNNER_OPTIONS += ("help", "models", "where", "split", "num_images", "device", "data_dir")
-RUNNER_OPTIONS += ("progress", "csv")
+RUNNER_OPTIONS += ("data", "data_set", "normalization", "progress", "csv")
 """Of `vitarium.study` and `vitarium study`: no setting of a study is called like one of them."""
 
 
@@ -34,6 +36,7 @@ class Population:
         where: an SQL condition on the models of a zoo, as `vitarium ls` has it.
         split, num_images: whose images models are measured on, and at most how many.
         data_dir: data set folder, searched first.
+        data, normalization: as of `vitarium.measure`.
     """
 
     source: Zoo | Path
@@ -44,6 +47,8 @@ class Population:
     data_dir: Path | None = None
     progress: Progress = SILENT
     models: tuple[str, ...] | None = None
+    data: registry.Section | None = None
+    normalization: Assumed | None = None
 
     @property
     def name(self) -> str:
@@ -94,8 +99,8 @@ def study(
     Args:
         title: of its page, before the name of the population, e.g. "Diversity".
         of: "zoo": it runs models on images, and so has the options `--split`, `--num-images`,
-            `--device` and `--data-dir`; "weights": it needs weights only, and so takes a folder of
-            weight files as well.
+            `--data`, `--device` and `--data-dir`; "weights": it needs weights only, and so takes a
+            folder of weight files as well.
         exports: further files that it can write, by the name of the option, each from what the
             study returned: `{"json": write_json}`. The first line of the docstring is the help.
         paper: authors, year, and where it is.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vitarium.core.registry import choose
 from vitarium.data.augmentations.base import Augmentation
+from vitarium.data.preprocessing import Preprocessing
 from vitarium.testing._rules import Contract
 
 _CLASSES = 10
@@ -25,6 +26,8 @@ def check_augmentation(name: str, **settings: Any) -> None:
         for size in _SIZES:
             augmentation: Augmentation = section(size, _CLASSES)
             _check_images(rule, augmentation, size)
+            if not section.facts["own_plain"]:
+                _check_plain(rule, augmentation, section.config, size)
         _check_mixing(rule, section(_SIZES[0], _CLASSES), _SIZES[0])
 
 
@@ -47,6 +50,17 @@ def _check_images(rule: Contract, augmentation: Augmentation, size: tuple[int, i
     scored = augmentation.plain(*batch.shape[-2:]).cut(batch)
     holds = scored.shape == (len(batch), 3, *size[1:])
     rule(holds, f"images to score become {tuple(scored.shape[1:])}, not {(3, *size[1:])}")
+
+
+def _check_plain(
+    rule: Contract, augmentation: Augmentation, config: Any, size: tuple[int, int, int]
+) -> None:
+    resize, interpolation = getattr(config, "resize", None), getattr(config, "interpolation", None)
+    preprocessing = Preprocessing(size, resize or min(size[1:]), interpolation or "bilinear")
+    image = torch.arange(3 * 40 * 60).reshape(1, 3, 40, 60).remainder(256).to(torch.uint8)
+    frames = [made.plain(40, 60).cut(image) for made in (augmentation, preprocessing.frames())]
+    holds = torch.equal(*frames)
+    rule(holds, "images to score are not resized and cropped as usual; register own_plain=True")
 
 
 def _check_mixing(rule: Contract, augmentation: Augmentation, size: tuple[int, int, int]) -> None:

@@ -65,9 +65,9 @@ def _check_images(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
     split, splits = rule.facts["split"], set()
     examples = ModelLoader.examples
 
-    def watched(self: ModelLoader, model: str, split: SplitName, limit: int | None = None) -> Any:
+    def watched(self: ModelLoader, model: str, split: SplitName, *args: Any, **kwargs: Any) -> Any:
         splits.add(split)
-        return examples(self, model, split, limit)
+        return examples(self, model, split, *args, **kwargs)
 
     with (
         patch.object(ModelLoader, "examples", watched),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.core.checkpoint_ref import CheckpointRef
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vitarium.blueprint import Imported, Recipe, Spec
+    from vitarium.data.loader import SplitName
+    from vitarium.data.model_images import ModelImages
+    from vitarium.data.preprocessing import Assumed
     from vitarium.zoo.zoo import Zoo
 
 SCORES = ("test_accuracy", "test_knn_accuracy")
@@ -41,6 +45,40 @@ class Model:
     def state_dict(self, epoch: int | None = None) -> "dict[str, Tensor]":
         """The weights after an epoch by name, on the CPU; raises as `load` does."""
         return self.zoo.state_dict(self.id, -1 if epoch is None else epoch)
+
+    def data(
+        self,
+        split: "SplitName" = "test",
+        *,
+        data: str | Mapping[str, Any] | None = None,
+        normalization: "Assumed | None" = None,
+        data_dir: Path | None = None,
+    ) -> "ModelImages":
+        """The images that it is scored on, as it sees them: a `torch.utils.data.Dataset`.
+
+            loader = DataLoader(zoo.data("3f2a", split="val"), batch_size=256)
+
+        An item is an image, float32 [channels, height, width], normalized and of the size that the
+        model takes, and the number of its class: the model's output for it, where its outputs have
+        the data set's classes. `classes` has their names, `labels` all numbers, int64 [n].
+
+        Args:
+            split: "train", "val" or "test".
+            data: another data set, by name or as a mapping with its settings; None: its own.
+            normalization: mean and std of the pixels in [0, 1] where those of the model are not
+                known, e.g. `(0.5, 0.5)`; or "data": the data set's.
+            data_dir: dataset folder, searched first.
+
+        Raises UnknownName, InvalidConfig, DataNotFound, InvalidData, NotApplicable where data set
+        or normalization are not known, and InvalidInput where the preprocessing cannot be applied.
+        """
+        from vitarium.core.registry import section
+        from vitarium.data.model_images import model_images
+
+        chosen = None if data is None else section("dataset", data)
+        about = self._folder.about()
+        outputs = (about.num_outputs, about.classes)
+        return model_images(self.spec, *outputs, split, chosen, normalization, data_dir)
 
     @property
     def spec(self) -> "Spec":

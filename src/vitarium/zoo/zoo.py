@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vitarium.blueprint import Blueprint, Spec
+    from vitarium.data.loader import SplitName
+    from vitarium.data.model_images import ModelImages
     from vitarium.zoo.checkpoint import Checkpoint
     from vitarium.zoo.conversion import Conversion
     from vitarium.zoo.model_folder import ModelFolder
@@ -265,6 +267,10 @@ class Zoo:
         except RuntimeError as error:
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
+
+    def data(self, model: ModelName, split: "SplitName" = "test", **options: Any) -> "ModelImages":
+        """The images that a model is scored on, as it sees them; see `Model.data`."""
+        return Model(self, self._id_and_epoch(model, -1)[0]).data(split, **options)
 
     def pack(self, *, progress: Progress = SILENT) -> "Conversion":
         """Make the zoo small: keep every checkpoint packed, as `grow` does.

@@ -24,6 +24,7 @@ from vitarium.core.errors import (
 )
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import EvalModel, Predictions, Representation, Weights
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures.base import measure as measure_plugin
 from vitarium.zoo import records
 
@@ -297,15 +298,28 @@ def test_settings_of_pairs_may_be_lists(zoo, own_plugins):
     assert table["value"].tolist() == pytest.approx([1] * len(table))
 
 
-def test_models_of_other_image_sizes_are_refused_pair_by_pair(zoo, tiny):
+def test_models_of_other_image_sizes_are_fed_the_same_originals_each_at_its_size(zoo, tiny):
     del tiny["stages"]["finetune"]
     tiny["stages"]["pretrain"] |= {"epochs": 1, "grid": {"architecture.img_size": [16]}}
     (other,) = grow(Blueprint.read(tiny), zoo.path, workers=0, progress=False).plan.models
     table = whole(measure(zoo, ["agreement", "cka", "barrier"], pairs="all", num_images=32))
     assert len(table) == 3 * 21
     odd = (table["model"] == other.id) | (table["other"] == other.id)
-    assert (table[odd]["refused"].str.contains("16 by 16 pixels")).all()
-    assert (table[~odd]["refused"] == "").all()
+    refused = odd & (table["measure"] == "barrier")  # nothing lies between their weights
+    assert table[refused]["refused"].str.contains("images of different sizes").all()
+    assert (table[~refused]["refused"] == "").all()
+    row = table[odd & (table["measure"] == "agreement")].iloc[0]
+    answers = []
+    for id in (row["model"], row["other"]):
+        images = torch.stack([image for image, _ in zoo.data(id)])
+        assert images.shape[2:] == ((16, 16) if id == other.id else (8, 8))
+        chosen = loaded_examples(zoo, id).numbers
+        answers.append(zoo.load(id)(images[chosen]).argmax(1))
+    assert row["value"] == pytest.approx((answers[0] == answers[1]).float().mean().item())
+
+
+def loaded_examples(zoo, id):
+    return ModelLoader(zoo).examples(id, "test", 32)
 
 
 def test_models_of_other_classes_are_refused_pair_by_pair(zoo):

@@ -53,7 +53,7 @@ def ingredients(one=ONE, two=TWO):
         [Weights("one", one), Weights("two", two)],
         symmetries=lambda: SYMMETRIES,
         model=lambda: build(0),
-        examples=Images,
+        examples=lambda number=None: Images(),
     )
 
 
@@ -113,7 +113,7 @@ def test_scores_of_channels_are_of_every_pair_of_heads():
 
 
 def scores(models, by, batch_size=5):
-    return unit_scores(ingredients(), models, Images(), by, batch_size)
+    return unit_scores(ingredients(), models, (Images(), Images()), by, batch_size)
 
 
 def test_batches_change_nothing():

@@ -5,6 +5,7 @@ together they are two matrices per image, and for a whole batch two batched matr
 """
 
 import math
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from vitarium.data._to_device import to_device
 
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 _TRIES = 10
 CROP_NUMBERS = 2 * _TRIES + 2
 """How many numbers `random_resized_crops` takes."""
@@ -76,7 +77,7 @@ class Frame(NamedTuple):
 
     def cut(self, images: Tensor) -> Tensor:
         """uint8 [n, c, h, w] -> float [n, c, *size] in [0, 1], on the images' device; resampled as
-        torchvision's antialiased resizing does, without rounding in between."""
+        torchvision's antialiased resizing does, and Pillow's, without rounding in between."""
         height, width = images.shape[-2:]
         pixels = images.float() / 255
         if not self._shows_all(height, width):
@@ -84,7 +85,7 @@ class Frame(NamedTuple):
             down = self.rows.weights(_output_pixels(self.size[0], None), height, *how)
             across = self.columns.weights(_output_pixels(self.size[1], self.flipped), width, *how)
             pixels = down.unsqueeze(1) @ (pixels @ across.unsqueeze(1).transpose(-1, -2))
-        return pixels.clamp_(0, 1) if self.interpolation == "bicubic" else pixels
+        return pixels.clamp_(0, 1) if self.interpolation in _OVERSHOOT else pixels
 
     def _shows_all(self, height: int, width: int) -> bool:
         axes = ((self.rows, height, self.size[0]), (self.columns, width, self.size[1]))
@@ -130,25 +131,54 @@ def _weights(
     else:
         center = start + (positions + 0.5) * scale
         distance = (pixel + 0.5 - center) / scale.clamp(min=1)  # wider when shrinking
-        distance = distance.abs()
-        weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
+        weights = _KERNELS[interpolation](distance)
         weights *= (pixel >= start) & (pixel < start + length)
         weights /= weights.sum(2, keepdim=True).clamp(min=1e-12)
     return (weights * ((positions >= 0) & (positions < resized))).float()
 
 
+def _linear(x: Tensor) -> Tensor:
+    return (1 - x.abs()).clamp(min=0)
+
+
 def _cubic(x: Tensor) -> Tensor:
     """Keys's kernel with a = -1/2, as Pillow and torch have it where they antialias."""
+    x = x.abs()
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def _lanczos(x: Tensor) -> Tensor:
+    return torch.sinc(x) * torch.sinc(x / 3) * (x.abs() < 3)
+
+
+def _box(x: Tensor) -> Tensor:
+    return ((x > -0.5) & (x <= 0.5)).double()
+
+
+def _hamming(x: Tensor) -> Tensor:
+    return torch.sinc(x) * (0.54 + 0.46 * torch.cos(torch.pi * x)) * (x.abs() < 1)
+
+
+_KERNELS: Mapping[Interpolation, Callable[[Tensor], Tensor]] = {
+    "bilinear": _linear,
+    "bicubic": _cubic,
+    "lanczos": _lanczos,
+    "box": _box,
+    "hamming": _hamming,
+}
+"""Of the distance to a pixel's center, as Pillow has them (src/libImaging/Resample.c); whether a
+pixel on the very edge of a box is in it is a matter of rounding, there and here."""
+_OVERSHOOT = ("bicubic", "lanczos")
 
 
 def resized_crops(
     image: tuple[int, int],
     size: tuple[int, int],
     *,
-    shorter: int,
+    shorter: int | None = None,
+    squashed: tuple[int, int] | None = None,
     interpolation: Interpolation = "bilinear",
     padding: int = 0,
     crop_numbers: Tensor | None = None,
@@ -156,12 +186,11 @@ def resized_crops(
 ) -> Frame:
     """The shorter side to `shorter`, black `padding` around, then a crop of `size`.
 
+    squashed: height and width to which the image is resized instead, whatever its own shape.
     crop_numbers: two numbers in [0, 1) per image, where its crop is, [n, 2]; None: the middle.
     flipped: which are mirrored, bool [n].
     """
-    axes, (height, width) = [], image  # sides are rounded down, as torchvision does
-    tall = (int(shorter * height / width), shorter)
-    resized_to = (shorter, int(shorter * width / height)) if height <= width else tall
+    axes, resized_to = [], squashed or _resized(image, shorter or min(size))
     for axis, (source, cropped, resized) in enumerate(zip(image, size, resized_to, strict=True)):
         margin = max(padding, cropped - resized, 0)
         if crop_numbers is None:
@@ -170,6 +199,14 @@ def resized_crops(
             offset = _integer(crop_numbers[:, axis], resized + 2 * padding - cropped + 1) - padding
         axes.append(WholeAxis(source, resized, offset, margin))
     return Frame(axes[0], axes[1], size, interpolation, flipped)
+
+
+def _resized(image: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Height and width of the same shape; rounded down, as torchvision does."""
+    height, width = image
+    if height <= width:
+        return shorter, int(shorter * width / height)
+    return int(shorter * height / width), shorter
 
 
 def random_resized_crops(

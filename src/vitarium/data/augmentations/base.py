@@ -55,7 +55,7 @@ MakeAugmentation = TypeVar(
 
 @contract
 def augmentation(
-    name: str, *, paper: str = "", tiny: Mapping[str, Any] | None = None
+    name: str, *, own_plain: bool = False, paper: str = "", tiny: Mapping[str, Any] | None = None
 ) -> Callable[[MakeAugmentation], MakeAugmentation]:
     """Register an augmentation: a function `(config, input_size, num_classes) -> Augmentation`.
 
@@ -63,13 +63,16 @@ def augmentation(
     batch of any size, and beside any other models that are trained together.
 
     Args:
+        own_plain: its `plain` is none of the usual: the shorter side is resized to the setting
+            `resize` (None, or no such setting: the model's), by the setting `interpolation`
+            (bilinear), and the middle is cropped. Exports can tell of the usual alone.
         paper: authors, year and arXiv number, or an address.
         tiny: settings for the contract tests, beside the defaults: all that it can do switched on.
 
     It raises InvalidInput where the settings do not fit the input size.
     `vitarium.testing.check_augmentation(name)` tests all of it.
     """
-    return register("augmentation", name, paper=paper, tiny=tiny)
+    return register("augmentation", name, own_plain=own_plain, paper=paper, tiny=tiny)
 
 
 class Numbers:

@@ -13,8 +13,9 @@ from torch import nn
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
+from vitarium.data.preprocessing import Preprocessing
 from vitarium.formats._names import from_timm
-from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
+from vitarium.formats._preprocessing import Preprocessed, preprocessing
 from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
 from vitarium.zoo import Zoo
 
@@ -25,7 +26,8 @@ _ACTIVATIONS = {
     "ReLU": "relu",
     "SiLU": "silu",
 }
-_RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL's numbers
+_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+"""PIL's numbers."""
 
 
 def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
@@ -128,18 +130,20 @@ def _config(model: Any, classes: Sequence[str]) -> dict[str, Any]:
 
 def _processor(inputs: Preprocessing) -> dict[str, Any]:
     """The image processor that resizes the shorter side and crops the middle, as scoring does."""
-    channels, height, width = inputs.input_size
+    (channels, height, width), resize = inputs.input_size, inputs.resize
+    squashed = resize if isinstance(resize, tuple) else (0, 0)
+    size = {"height": squashed[0], "width": squashed[1]}
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": channels == 3,
         "do_resize": True,
-        "size": {"shortest_edge": inputs.resize},
+        "size": {"shortest_edge": resize} if isinstance(resize, int) else size,
         "resample": _RESAMPLE[inputs.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(inputs.mean),
-        "image_std": list(inputs.std),
+        "image_mean": list(inputs.mean or ()),
+        "image_std": list(inputs.std or ()),
     }

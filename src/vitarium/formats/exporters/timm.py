@@ -85,9 +85,11 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
         model = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
     pool = getattr(model, "global_pool", None)
     inputs = preprocessing(spec, config)
-    size = min(inputs.input_size[1:])
-    share = size / inputs.resize  # from which timm computes `resize` again: floor(size / share)
-    crop_pct = share if math.floor(size / share) == inputs.resize else math.nextafter(share, 0)
+    size, resize = min(inputs.input_size[1:]), inputs.resize
+    squashed = not isinstance(resize, int)
+    resized = resize if isinstance(resize, int) else min(resize)
+    share = size / resized  # from which timm computes `resized` again: floor(size / share)
+    crop_pct = share if math.floor(size / share) == resized else math.nextafter(share, 0)
     described: Any = model.pretrained_cfg
     return {
         "architecture": name,
@@ -103,7 +105,7 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
             "input_size": inputs.input_size,
             "interpolation": inputs.interpolation,
             "crop_pct": crop_pct,
-            "crop_mode": "center",
+            "crop_mode": "squash" if squashed else "center",
             "mean": inputs.mean,
             "std": inputs.std,
             "num_classes": num_classes,

@@ -11,10 +11,10 @@ from vitarium.core import files
 from vitarium.core.errors import HubError, InvalidInput
 from vitarium.core.hub_faults import hub_fault
 from vitarium.core.registry import get
+from vitarium.core.scratch import temporary_folder
 from vitarium.formats.export import check_installed, export
 from vitarium.formats.weights import check_place, root_of
 from vitarium.zoo import Zoo
-from vitarium.zoo._scratch import temporary_folder
 
 _LEFT_OUT = (".*", "*/.*", "index/*")
 """Hidden files (locks, what uploads are resumed from), and the zoo's cache."""

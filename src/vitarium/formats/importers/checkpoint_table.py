@@ -21,6 +21,7 @@ from vitarium.core.errors import UnknownName, did_you_mean
 from vitarium.core.printable import encodable
 from vitarium.core.registry import Section, section
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
+from vitarium.formats.importers import _table_images as images
 from vitarium.formats.importers._structure import (
     ModelSettings,
     Shapes,
@@ -36,6 +37,7 @@ from vitarium.formats.weights import read_state_dict_shapes
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
 METADATA = ("name", "parent", "parent_epoch", "epoch", "initial_epoch", "stage", "num_classes")
+METADATA += images.COLUMNS
 """Columns of neither factors nor metrics."""
 
 
@@ -79,6 +81,7 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
     _check_same(rows, config)
     read = read_state_dict_shapes(first.file(config.file_column), first.table.parent, config)
     architecture, head, outputs = _structure(first, read.values, config)
+    settings = {c: _value(first.cells[c]) for c in factors if not _structural(c)}
     return ForeignModel(
         name=name,
         stage=first.cells.get("stage", "imported"),
@@ -89,7 +92,8 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
         initial_epoch=first.number_of("initial_epoch"),
         architecture=architecture,
         head=head,
-        settings={c: _value(first.cells[c]) for c in factors if not _structural(c)},
+        settings=settings | images.normalization(first),
+        classes=images.classes(first, outputs),
         where=first.where,
         notes=tuple(read.notes),
     )

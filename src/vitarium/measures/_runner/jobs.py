@@ -160,14 +160,14 @@ def _images_of(
         return NO_IMAGES
     splits = facts["splits"] or (conditions.split,)
     examples = [[loader.examples(ref.model, s, conditions.limit) for s in splits] for ref in of]
-    images = ["".join(map(loader.images, by_split)) for by_split in examples]
     seen_by, first = list(zip(of, examples, strict=True)), examples[0]
-    if len(set(images)) > 1:
+    if len({tuple(map(loader.originals, by_split)) for by_split in examples}) > 1:
         described = " and ".join(f"{ref} ({_describe(seen[0])})" for ref, seen in seen_by)
         raise NotApplicable(
             f"{described} see different images, and are compared on the same ones; name one data "
-            "set that fits both with --data"
+            "set with --data"
         )
+    images = list(dict.fromkeys("".join(map(loader.images, by_split)) for by_split in examples))
     trained_on = len(splits) == 1 and any(
         loader.trained_on(ref.model, seen[0]) for ref, seen in seen_by
     )
@@ -177,7 +177,7 @@ def _images_of(
             f"{section.name} would say nothing of new ones; --force measures and marks it"
         )
     name = first[0].dataset.name
-    return On(name, "+".join(splits), sum(map(len, first)), images[0], trained_on)
+    return On(name, "+".join(splits), sum(map(len, first)), "+".join(images), trained_on)
 
 
 def _two(of: tuple[CheckpointRef, ...]) -> tuple[Any, ...]:
@@ -190,8 +190,4 @@ def _names(of: tuple[CheckpointRef, ...]) -> str:
 
 
 def _describe(examples: EvalData) -> str:
-    channels, height, width = examples.input_size
-    return (
-        f"{examples.dataset.name}/{examples.split}, {height} by {width} pixels in {channels} "
-        f"channels, {examples.num_classes} classes"
-    )
+    return f"{examples.dataset.name}/{examples.split}, {examples.num_classes} classes"

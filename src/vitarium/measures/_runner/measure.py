@@ -16,8 +16,9 @@ from vitarium.core.devices import find_devices
 from vitarium.core.errors import NotApplicable, NotKept, NotWritable, VitariumError, WriteFault
 from vitarium.core.file_faults import check_writable
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.registry import choose, section
+from vitarium.core.registry import Section, section
 from vitarium.data.loader import SplitName
+from vitarium.data.preprocessing import Assumed
 from vitarium.evaluation.checkpoints import Epochs, PairsName, pairs_of, targets
 from vitarium.evaluation.inputs import Values, finite
 from vitarium.evaluation.loader import ModelLoader
@@ -44,7 +45,8 @@ def measure(
     pairs: PairsName = "same-stage",
     split: SplitName = "test",
     num_images: int | None = None,
-    data: str | Mapping[str, Any] | None = None,
+    data: str | Section | Mapping[str, Any] | None = None,
+    normalization: Assumed | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     overwrite: bool = False,
@@ -68,6 +70,9 @@ def measure(
         num_images: at most so many, of each class in proportion, the same for every model; and
             the value of the setting of that name, where a measure has one.
         data: a data set by name, or a mapping with its settings; None: each model's own.
+        normalization: mean and std of the pixels in [0, 1], as `(0.5, 0.5)` or per channel, for
+            imported models of which it is not known; "data": the data set's; None: they are
+            refused.
         device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
         data_dir: dataset folder, searched first.
         overwrite: recompute stored values.
@@ -86,10 +91,9 @@ def measure(
     zoo = Zoo.open(zoo)
     sections = sections_of(measures, settings, num_images)
     chosen = targets(zoo, select(zoo, models, where), epochs)
-    dataset = choose("dataset", data) if isinstance(data, str) else None
-    if data is not None and dataset is None:
-        dataset = section("dataset", data)
-    loader = ModelLoader(zoo, data=dataset, device=find_devices(device)[0], data_dir=data_dir)
+    dataset = None if data is None else section("dataset", data)
+    where_to: dict[str, Any] = {"device": find_devices(device)[0], "data_dir": data_dir}
+    loader = ModelLoader(zoo, data=dataset, normalization=normalization, **where_to)
     any_pairs = any(entry.plugin.facts["of"] == "pair" for entry in sections)
     both = pairs_of(zoo, chosen, pairs) if any_pairs else []
     conditions = Conditions(split, num_images, force)
@@ -145,7 +149,8 @@ class _Run:
         names = [name for name in records.COLUMNS if name not in ("images", "weights")]
         table = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
         table["refused"] = [""] * len(self.measured) + [reason for _, reason in self.refused]
-        table.attrs["final"] = self._final and self._keeps and self.loader.data_is_fixed
+        settled = self.loader.data_is_fixed and not self.loader.by_number  # of which it warns
+        table.attrs["final"] = self._final and self._keeps and settled
         numbers = ("epoch", "other_epoch", "num_images")
         return table.astype(dict.fromkeys(numbers, "Int64") | {"value": "float64"})
 

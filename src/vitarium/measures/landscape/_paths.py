@@ -123,6 +123,10 @@ def check_path(first: EvalModel, second: EvalModel) -> None:
     sizes = [subject.examples.input_size for subject in (first, second)]
     if sizes[0] != sizes[1]:
         raise NotApplicable(f"{pair} take images of different sizes: {sizes[0]} and {sizes[1]}")
+    if first.examples.preprocessing != second.examples.preprocessing:
+        raise NotApplicable(f"{pair} take images that are prepared in different ways")
+    if first.examples.outputs != second.examples.outputs:
+        raise NotApplicable(f"{pair} have their classes in different orders")
     _check_tensors(pair, parameters(first.model), parameters(second.model))
     if message := running_mismatch(first, second):
         raise NotApplicable(f"{message}; nothing lies between them")

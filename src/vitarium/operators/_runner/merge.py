@@ -8,6 +8,7 @@ from vitarium.blueprint import CheckpointRef, check_stage_name
 from vitarium.core.devices import find_devices
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
+from vitarium.data.preprocessing import Assumed
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import MergePlan
@@ -29,6 +30,7 @@ def merge(
     align: str | Mapping[str, Any] | None = None,
     stage: str = STAGE,
     data: str | Mapping[str, Any] | None = None,
+    normalization: Assumed | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     skip_diverged: bool = False,
@@ -58,6 +60,7 @@ def merge(
         stage: of the result, in the zoo's tables.
         data: a data set for methods that need images; None: that of the first model, or of the one
             whose head is kept.
+        normalization: as of `vitarium.measure`.
         device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
         data_dir: looked into first for data sets.
         skip_diverged: leave out models that diverged or have weights that are not finite.
@@ -75,7 +78,8 @@ def merge(
     if isinstance(method, str):
         method = choose("operator", method, **settings)
     images_of = section("dataset", data) if data is not None else None
-    sources = ModelLoader(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
+    where_to: dict[str, Any] = {"device": find_devices(device)[0], "data_dir": data_dir}
+    sources = ModelLoader(zoo, data=images_of, normalization=normalization, **where_to)
     selected = select(zoo, models, where, "merge")
     refs = chosen(zoo, method, selected, skip_diverged=skip_diverged)
     if align is not None:

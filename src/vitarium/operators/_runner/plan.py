@@ -17,6 +17,7 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section
+from vitarium.core.scratch import scratch, temporary_folder
 from vitarium.evaluation.batch_statistics import joined, recount, statistics_of
 from vitarium.evaluation.compatible import mismatch
 from vitarium.evaluation.data import EvalData
@@ -27,7 +28,6 @@ from vitarium.operators._runner.bases import common_head, common_parent
 from vitarium.operators._runner.buffers import Buffers, widest
 from vitarium.operators._runner.heads import Heads, WeightSubset
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
-from vitarium.zoo._scratch import scratch, temporary_folder
 from vitarium.zoo.model import ModelName
 
 IN_MEMORY = 128_000_000
@@ -197,11 +197,20 @@ class MergePlan:
         """A running model of the ingredients' architecture, with the first one's weights."""
         built = self._folder.spec().origin.changed(self.heads.changes).build(self.about.num_outputs)
         built.load_state_dict({**self.models[0], **self.heads.tensors()})
-        return built.eval().float().to(self.sources.device).requires_grad_(False)
+        running = built.eval().float().to(self.sources.device).requires_grad_(False)
+        return self._own_examples().in_class_order(running) if self.facts["split"] else running
 
-    def examples(self) -> EvalData:
-        """Raises InvalidInput where a model was trained on images that are to select by."""
-        return self._allowed(self.sources.examples(self._folder.path.name, self.facts["split"]))
+    def examples(self, number: int | None = None) -> EvalData:
+        """Of the data of the model whose recipe the result has, as it sees them; with a `number`,
+        as that ingredient sees them. Raises InvalidInput where a model was trained on images that
+        are to select by."""
+        if number is None:
+            return self._allowed(self._own_examples())
+        origin, model = self._folder.path.name, self.chosen[number].model
+        return self._allowed(self.sources.examples(model, self.facts["split"], data_of=origin))
+
+    def _own_examples(self) -> EvalData:
+        return self.sources.examples(self._folder.path.name, self.facts["split"])
 
     def subject(self, number: int) -> EvalModel:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""

@@ -1,7 +1,7 @@
 """How alike units of two models react to the same images."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -48,22 +48,34 @@ def running_models(ingredients: Ingredients, *weights: Mapping[str, Tensor]) -> 
     return models
 
 
+def images_of_both(ingredients: Ingredients, count: int) -> tuple[EvalData, EvalData]:
+    """At most `count` images, the same ones, as either of two models sees them."""
+    first, second = (ingredients.examples(number) for number in range(2))
+    chosen = first.first(count)
+    return chosen, chosen if second is first else second.first(count)
+
+
 def unit_scores(
-    ingredients: Ingredients, models: list[nn.Module], examples: EvalData, by: By, batch_size: int
+    ingredients: Ingredients,
+    models: list[nn.Module],
+    examples: tuple[EvalData, EvalData],
+    by: By,
+    batch_size: int,
 ) -> dict[str, Tensor]:
     """How alike unit i of the first model and unit j of the second are, summed over the places.
 
-    By group, float64 on the CPU: [n, n], or of units inside a group [places, n, places, n].
-    A unit that never changes is like no other by correlation.
+    `examples` are the same images, as either model sees them. By group, float64 on the CPU:
+    [n, n], or of units inside a group [places, n, places, n]. A unit that never changes is like no
+    other by correlation.
     """
     groups = ingredients.symmetries.groups
     where = probes(ingredients.symmetries, models[0])
     sums: dict[Key, _Sums] = defaultdict(_Sums)
     first: dict[Key, Tensor] = {}
-    for number, batch in enumerate(examples.batches(batch_size)):
-        ingredients.report(number, -(-len(examples) // batch_size))
-        _record(models[0], where, batch.images, first.__setitem__)
-        _record(models[1], where, batch.images, lambda key, it: sums[key].add(first.pop(key), it))
+    for number, images in enumerate(_batches(*examples, batch_size)):
+        ingredients.report(number, -(-len(examples[0]) // batch_size))
+        _record(models[0], where, images[0], first.__setitem__)
+        _record(models[1], where, images[1], lambda key, it: sums[key].add(first.pop(key), it))
     scores: dict[str, Tensor] = {}
     for (name, _), group_sums in sums.items():
         group_scores = group_sums.scores(by).cpu()
@@ -72,6 +84,15 @@ def unit_scores(
             group_scores = group_scores.reshape(shape + shape)
         scores[name] = scores[name] + group_scores if name in scores else group_scores
     return scores
+
+
+def _batches(first: EvalData, second: EvalData, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of both, [b, c, h, w] each; what is the same is decoded once."""
+    if first is second:
+        yield from ((batch.images, batch.images) for batch in first.batches(size))
+        return
+    for batch, other_batch in zip(first.batches(size), second.batches(size), strict=True):
+        yield batch.images, other_batch.images
 
 
 def probes(symmetries: Symmetries, model: nn.Module) -> dict[str, list[Probe]]:

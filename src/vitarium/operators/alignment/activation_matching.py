@@ -5,7 +5,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.architectures.symmetries.base import moved
-from vitarium.operators.alignment._activations import By, running_models, unit_scores
+from vitarium.operators.alignment._activations import (
+    By,
+    images_of_both,
+    running_models,
+    unit_scores,
+)
 from vitarium.operators.alignment._assignment import best_transform, match_heads
 from vitarium.operators.alignment._matching import Matching
 from vitarium.operators.alignment._search import PermutedUnits, kinds_of, log_cosines, model_weights
@@ -48,7 +53,7 @@ def activation_matching(config: ActivationMatching, ingredients: Ingredients) ->
     first, second = model_weights(ingredients)
     kinds = kinds_of(config, symmetries)
     models = running_models(ingredients, first, second)
-    examples = ingredients.examples().first(config.num_images)
+    examples = images_of_both(ingredients, config.num_images)
     scores = unit_scores(ingredients, models, examples, config.by, config.batch_size)
     moves: dict[str, Tensor] = {}
     for name, group in symmetries.groups.items():

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config
-from vitarium.operators.alignment._activations import probes, running_models, unit_scores
+from vitarium.operators.alignment._activations import (
+    images_of_both,
+    probes,
+    running_models,
+    unit_scores,
+)
 from vitarium.operators.alignment._assignment import transport_plan
 from vitarium.operators.alignment._matching import Tensors
 from vitarium.operators.alignment._search import model_weights
@@ -103,7 +108,7 @@ def plans_by_activations(
 ) -> dict[str, Tensor]:
     """As `plans_between`, from activations: rows that sum to 1, [n, n] or [heads, n, n]."""
     groups, models = ingredients.symmetries.groups, running_models(ingredients, first, second)
-    examples = ingredients.examples().first(config.num_images)
+    examples = images_of_both(ingredients, config.num_images)
     where = probes(ingredients.symmetries, models[0])
     scores = unit_scores(ingredients, models, examples, "correlation", config.batch_size)
     # Of two standardized variables with correlation c, the mean squared distance is 2 - 2 c.

@@ -11,12 +11,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from vitarium.core.config import Config
+from vitarium.core.scratch import scratch, temporary_folder
 from vitarium.core.seeds import derive
 from vitarium.evaluation.batch_statistics import has_statistics, recount
 from vitarium.evaluation.losses import gradients, parameters
 from vitarium.evaluation.scoring import Scorer, load
 from vitarium.operators.base import Ingredients, NamedTensors, operator
-from vitarium.zoo._scratch import scratch, temporary_folder
 
 
 class LearnedSoup(Config):

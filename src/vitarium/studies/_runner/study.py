@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitarium.core import files
+from vitarium.core import files, registry
 from vitarium.core.errors import UnknownName
 from vitarium.core.file_faults import check_file, check_writable
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import choose
 from vitarium.data.loader import SplitName
+from vitarium.data.preprocessing import Assumed
 from vitarium.zoo import Zoo
 from vitarium.zoo.model import ModelNames, names_of
 
@@ -68,6 +69,8 @@ def study(
     where: str = "",
     split: SplitName = "test",
     num_images: int | None = None,
+    data: str | Mapping[str, Any] | None = None,
+    normalization: Assumed | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
@@ -84,7 +87,8 @@ def study(
         out: the page's file; one that is there is replaced. None: no page is written.
         figures: a folder for every figure as PNG and SVG; those of the same names are replaced.
         exports: further files, e.g. `{"json": "forest.json"}` of the study of lineage.
-        models, where, split, num_images, device, data_dir, progress: see `studies.base.Population`.
+        models, where, split, num_images, data, normalization, device, data_dir, progress: see
+            `studies.base.Population`.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where no model is finished, the condition is
     no SQL, or a library is missing; NotWritable and UnusablePath at once where the page cannot be
@@ -108,7 +112,9 @@ def study(
     source = zoo if isinstance(zoo, Zoo) else Path(zoo)
     named = None if models is None else tuple(names_of(models))
     limits = (where, split, num_images)
-    population = Population(source, *limits, device, data_dir, progress, models=named)
+    images: dict[str, Any] = {"data": None if data is None else registry.section("dataset", data)}
+    images["normalization"] = normalization
+    population = Population(source, *limits, device, data_dir, progress, models=named, **images)
     tables: Tables = section(population)
     if page is not None:
         files.write(page, files.utf8(html(tables)))

@@ -58,6 +58,8 @@ def measured(
                 split=population.split,
                 num_images=population.num_images,
                 device=population.device,
+                data=population.data,
+                normalization=population.normalization,
                 data_dir=population.data_dir,
                 progress=population.progress,
             )

@@ -106,7 +106,7 @@ class Evaluator:
                 merge = MergePlan(self.sources, operator, models, heads=heads, weights=weights)
             model = merge.spec.origin.build(merge.about.num_outputs)
             model.load_state_dict(merge.weights())
-            return model
+            return self.examples(models[0].model, self.split).in_class_order(model)
 
         first = models[0].model
         return self._scores(first, self._logits("merged", key, first, build))
@@ -162,4 +162,4 @@ class Evaluator:
             (logits[split].argmax(1) == examples[split].labels).numpy().astype(np.float64)
             for split in self.splits
         )
-        return Scores(val, test, self.sources.images(examples[self.split]))
+        return Scores(val, test, self.sources.originals(examples[self.split]))

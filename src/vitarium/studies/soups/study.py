@@ -52,7 +52,13 @@ def soups(config: Soups, population: Population) -> Tables:
         )
     zoo, ids = population.zoo, population.ids
     device = find_devices(population.device)[0]
-    sources = ModelLoader(zoo, data=None, device=device, data_dir=population.data_dir)
+    sources = ModelLoader(
+        zoo,
+        data=population.data,
+        normalization=population.normalization,
+        device=device,
+        data_dir=population.data_dir,
+    )
     evaluator = Evaluator(sources, split, population.num_images)
     stages = []
     for stage in read_stages(zoo, ids, split=split).stages:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitarium.core.errors import DiskFull, NotWritable
-from vitarium.zoo._scratch import scratch, temporary_folder
+from vitarium.core.scratch import scratch, temporary_folder
 
 
 def unsupported(*arguments):

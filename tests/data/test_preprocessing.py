@@ -1,0 +1,146 @@
+"""How a model's images are prepared: what recipes and importers say, and what cannot be applied."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+from vitarium.blueprint import Imported, ImportedSpec, ModelSpec, Recipe
+from vitarium.core.errors import InvalidInput, NotApplicable
+from vitarium.data.preprocessing import preprocessing_of, read_normalization
+
+PHOTO = np.random.default_rng(0).integers(96, 160, (64, 96, 3), np.uint8)
+"""Pillow clips what is brighter than white between columns and rows: this is gray enough; and of
+these sizes no pixel's center lies on the edge of a box."""
+HALVES = {"data.mean": [0.5] * 3, "data.std": [0.5] * 3}
+SIZE = {"name": "vit", "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+
+
+def imported(architecture=SIZE, **settings):
+    values = {"source": "s", "name": "n", "weights": "w", "architecture": architecture}
+    return ImportedSpec(stage="s", imported=Imported.read({**values, "settings": settings}))
+
+
+def recipe(data="cifar10", **factors):
+    values = {"architecture": SIZE, "data": data, "epochs": 1, "batch_size": 2, **factors}
+    return ModelSpec(stage="s", recipe=Recipe.read(values))
+
+
+def prepared(spec, image):
+    """[h, w, c] -> [c, h, w]"""
+    preprocessing = preprocessing_of(spec)
+    frame = preprocessing.frames().plain(*image.shape[:2])
+    pixels = frame.cut(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in preprocessing.normalization)
+    return (pixels - mean) / std
+
+
+def test_a_recipe_implies_the_normalization_of_its_data_and_its_augmentation():
+    resized = recipe(augmentation={"resize": 40, "interpolation": "bicubic"})
+    preprocessing = preprocessing_of(resized)
+    assert preprocessing.input_size == (3, 32, 32)
+    assert (preprocessing.resize, preprocessing.interpolation) == (40, "bicubic")
+    assert preprocessing.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-3)
+    own = {"name": "image_folder", "folder": "f", "mean": (0.1,) * 3, "std": (0.2,) * 3}
+    assert preprocessing_of(recipe(own)).normalization == ((0.1,) * 3, (0.2,) * 3)
+
+
+def test_augmentations_that_score_alike_are_the_same_preprocessing():
+    plain, mixed = recipe(), recipe(augmentation={"mixup": 0.2})
+    assert preprocessing_of(plain) == preprocessing_of(mixed)
+
+
+def test_colors_of_a_gray_model_are_mixed():
+    gray = recipe(architecture=SIZE | {"in_chans": 1})
+    ((mean,), (std,)) = preprocessing_of(gray).normalization
+    of_colors = preprocessing_of(recipe()).normalization
+    assert mean == pytest.approx(sum(of_colors[0]) / 3)
+    assert std == pytest.approx(sum(of_colors[1]) / 3)
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "box", "hamming"])
+@pytest.mark.parametrize("share", [1.0, 0.875])
+def test_words_of_timm_prepare_as_timm_does(mode, interpolation, share):
+    words = {"crop_pct": share, "crop_mode": mode, "interpolation": interpolation}
+    spec = imported(**HALVES, **{f"preprocessing.{word}": value for word, value in words.items()})
+    transform = create_transform(32, mean=(0.5,) * 3, std=(0.5,) * 3, **words)
+    expected = transform(Image.fromarray(PHOTO))
+    assert (prepared(spec, PHOTO) - expected).abs().max() < 2.5 / 255 / 0.5
+
+
+def test_words_of_a_model_of_timm_give_the_images_of_its_own_configuration():
+    model = timm.create_model("vit_tiny_patch16_224")
+    about = timm.data.resolve_data_config({}, model=model)
+    words = {f"preprocessing.{word}": about[word] for word in ("crop_pct", "crop_mode")}
+    words["preprocessing.interpolation"] = about["interpolation"]
+    mean_and_std = {"data.mean": list(about["mean"]), "data.std": list(about["std"])}
+    spec = imported({"name": "timm", "model": "vit_tiny_patch16_224"}, **words, **mean_and_std)
+    photo = np.random.default_rng(1).integers(96, 160, (300, 260, 3), np.uint8)
+    expected = create_transform(**about)(Image.fromarray(photo))
+    assert (prepared(spec, photo) - expected).abs().max() < 2.5 / 255 / min(about["std"])
+
+
+def test_our_words_go_before_those_of_others():
+    ours = {"augmentation.resize": 36, "augmentation.interpolation": "nearest"}
+    theirs = {"preprocessing.crop_pct": 0.5, "preprocessing.interpolation": "box"}
+    preprocessing = preprocessing_of(imported(**ours, **theirs))
+    assert (preprocessing.resize, preprocessing.interpolation) == (36, "nearest")
+
+
+def test_an_image_is_squashed_to_a_size():
+    preprocessing = preprocessing_of(imported(**{"preprocessing.size": [40, 48]}))
+    assert preprocessing.resize == (40, 48)
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "why"),
+    [
+        ("preprocessing.interpolation", "random", "only nearest, bilinear"),
+        ("augmentation.interpolation", 7, "only nearest"),
+        ("preprocessing.crop_mode", "border", "only center and squash"),
+        ("preprocessing.crop_pct", -1, "a number such as 0.9"),
+        ("preprocessing.crop_pct", "a", "a number such as 0.9"),
+        ("preprocessing.size", [3], "a number of pixels"),
+        ("augmentation.resize", 10**9, "a number of pixels"),
+        ("data.mean", ["a"], "a number per channel"),
+        ("data.mean", [0.5, 0.5], "3 channels"),
+        ("data.std", [0.5, 0.0, 0.5], "positive"),
+        ("data.std", True, "a number per channel"),
+    ],
+)
+def test_what_cannot_be_applied_is_named(word, value, why):
+    with pytest.raises(InvalidInput, match=f"{word}=.*{why}"):
+        preprocessing_of(imported(**{**HALVES, word: value}))
+
+
+def test_a_mean_without_a_deviation_is_no_normalization():
+    assert preprocessing_of(imported()).normalization is None
+    assert preprocessing_of(imported(**{"data.mean": [0.5] * 3})).normalization is None
+
+
+def test_what_nothing_builds_has_no_images():
+    with pytest.raises(NotApplicable, match="builds its architecture"):
+        preprocessing_of(imported(None))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.5/0.25", ((0.5,), (0.25,))),
+        ("0.1,0.2,0.3/1,2,3", ((0.1, 0.2, 0.3), (1, 2, 3))),
+        ((0.5, 0.25), ((0.5,), (0.25,))),
+        (([0.1], [0.2]), ((0.1,), (0.2,))),
+        ("data", None),
+    ],
+)
+def test_a_normalization_is_read(text, values):
+    assert read_normalization(text) == values
+
+
+@pytest.mark.parametrize("text", ["", "a", "0.5", "0.5/0", "0.5/nan", "1,2/3", (1, 2, 3), 0.5])
+def test_what_is_no_normalization_is_refused(text):
+    with pytest.raises(InvalidInput, match="neither 'data' nor a mean"):
+        read_normalization(text)
