@@ -1,5 +1,7 @@
 """How a model's images are prepared: what recipes and importers say, and what cannot be applied."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -9,6 +11,8 @@ from timm.data import create_transform
 
 from vitarium.blueprint import Imported, ImportedSpec, ModelSpec, Recipe
 from vitarium.core.errors import InvalidInput, NotApplicable
+from vitarium.core.registry import section
+from vitarium.data.model_images import prepared as prepared_for
 from vitarium.data.preprocessing import preprocessing_of, read_normalization
 
 PHOTO = np.random.default_rng(0).integers(96, 160, (64, 96, 3), np.uint8)
@@ -98,9 +102,6 @@ def test_an_image_is_squashed_to_a_size():
 @pytest.mark.parametrize(
     ("word", "value", "why"),
     [
-        ("preprocessing.interpolation", "random", "only nearest, bilinear"),
-        ("augmentation.interpolation", 7, "only nearest"),
-        ("preprocessing.crop_mode", "border", "only center and squash"),
         ("preprocessing.crop_pct", -1, "a number such as 0.9"),
         ("preprocessing.crop_pct", "a", "a number such as 0.9"),
         ("preprocessing.size", [3], "a number of pixels"),
@@ -111,9 +112,31 @@ def test_an_image_is_squashed_to_a_size():
         ("data.std", True, "a number per channel"),
     ],
 )
-def test_what_cannot_be_applied_is_named(word, value, why):
+def test_what_makes_no_sense_is_refused_by_name(word, value, why):
     with pytest.raises(InvalidInput, match=f"{word}=.*{why}"):
         preprocessing_of(imported(**{**HALVES, word: value}))
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "why"),
+    [
+        ("preprocessing.interpolation", "random", "nearest, bilinear"),
+        ("augmentation.interpolation", "7", "nearest, bilinear"),
+        ("preprocessing.crop_mode", "border", "center, squash"),
+        ("preprocessing.crop_size", [30, 30], r"\[32, 32\]"),
+    ],
+)
+def test_what_cannot_be_applied_is_a_fault_that_is_named(word, value, why):
+    spec = imported(**{**HALVES, word: value})
+    assert re.search(f"{word}=.*what can be applied is {why}", preprocessing_of(spec).fault)
+    with pytest.raises(NotApplicable, match=f"{word}="):
+        prepared_for(spec, section("dataset", "digits"))
+
+
+def test_what_is_not_resized_is_cropped_as_it_is():
+    spec = imported(**HALVES, **{"preprocessing.do_resize": False})
+    expected = torch.from_numpy(PHOTO[16:48, 32:64]).permute(2, 0, 1) / 255
+    assert torch.allclose(prepared(spec, PHOTO), (expected - 0.5) / 0.5)
 
 
 def test_a_mean_without_a_deviation_is_no_normalization():

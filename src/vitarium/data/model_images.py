@@ -42,10 +42,13 @@ def prepared(
 
     assumed: the normalization of a model of which it is not known.
 
-    Raises NotApplicable where it is not known and none is assumed, InvalidInput where what is known
-    cannot be applied, and DataNotFound and InvalidData where the data set's own is assumed.
+    Raises NotApplicable where it is not known and none is assumed, or where what is known cannot be
+    applied; InvalidInput where that makes no sense; DataNotFound and InvalidData where the data
+    set's own is assumed.
     """
     preprocessing = preprocessing_of(spec)
+    if preprocessing.fault:
+        raise NotApplicable(preprocessing.fault)
     if preprocessing.normalization:
         return preprocessing
     if normalization := _of_training_data(spec, data_dir):

@@ -26,8 +26,9 @@ class Preprocessing:
 
     input_size: tuple[int, int, int]
     """Channels, height and width of what the model sees."""
-    resize: int | tuple[int, int]
-    """Before the crop: the shorter side, or height and width to which any image is squashed."""
+    resize: int | tuple[int, int] | None
+    """Before the crop: the shorter side, or height and width to which any image is squashed; None:
+    images are not resized."""
     interpolation: crops.Interpolation
     mean: tuple[float, ...] | None = None
     """Of the pixels in [0, 1], per channel; None: not known."""
@@ -35,6 +36,8 @@ class Preprocessing:
     """As mean."""
     augmentation: Section | None = None
     """Of the recipe, where it frames images to be scored by a rule of its own."""
+    fault: str = ""
+    """Why images cannot be prepared so: which word of an importer nothing here can apply."""
 
     @property
     def normalization(self) -> Normalization | None:
@@ -52,10 +55,15 @@ class Preprocessing:
             return augmentation
 
         def plain(height: int, width: int) -> crops.Frame:
-            whole = isinstance(self.resize, int)
-            rule: Any = {"shorter" if whole else "squashed": self.resize}
-            how = {**rule, "interpolation": self.interpolation}
-            return crops.resized_crops((height, width), self.input_size[1:], **how)
+            shorter = self.resize if isinstance(self.resize, int) else None
+            squashed = self.resize if isinstance(self.resize, tuple) else (height, width)
+            return crops.resized_crops(
+                (height, width),
+                self.input_size[1:],
+                shorter=shorter,
+                squashed=None if shorter else squashed,
+                interpolation=self.interpolation,
+            )
 
         def frame(numbers: Tensor, height: int, width: int) -> crops.Frame:
             return plain(height, width)
@@ -71,26 +79,27 @@ def preprocessing_of(spec: Spec) -> Preprocessing:
 
     Of a recipe: its data set's normalization, and its augmentation. Of an imported model: what the
     importer recorded, under our names (`data.mean`, `data.std`, `augmentation.resize`,
-    `augmentation.interpolation`) or timm's (`preprocessing.crop_pct`, `preprocessing.crop_mode`,
-    `preprocessing.interpolation`); `preprocessing.size` is [height, width] of a squashed image.
+    `augmentation.interpolation`) or those of timm and transformers (`preprocessing.crop_pct`,
+    `.crop_mode`, `.interpolation`, `.size`, `.crop_size`, `.do_resize`). A word that cannot be
+    applied is the result's `fault`.
 
-    Raises NotApplicable where nothing builds the model, and InvalidInput that names a word or a
-    value which cannot be applied.
+    Raises NotApplicable where nothing builds the model, and InvalidInput for what makes no sense.
     """
     origin, architecture = spec.origin, spec.origin.architecture
     if architecture is None:
         raise NotApplicable(f"{spec.id}: nothing here builds its architecture")
     size: tuple[int, int, int] = architecture.config.input_size
-    factors = spec.described()
-    words = _Words(spec.id, factors)
     if isinstance(origin, Recipe):
         mean, std = normalization(origin.data, size[0]) or (None, None)
-        resize = factors.get("augmentation.resize") or min(size[1:])
-        own_plain = origin.augmentation.facts.get("own_plain", False)
-        augmentation = origin.augmentation if own_plain else None
-        return Preprocessing(size, resize, words.interpolation(), mean, std, augmentation)
+        chosen = origin.augmentation
+        resize = getattr(chosen.config, "resize", None) or min(size[1:])
+        interpolation: crops.Interpolation = getattr(chosen.config, "interpolation", "bilinear")
+        augmentation = chosen if chosen.facts.get("own_plain", False) else None
+        return Preprocessing(size, resize, interpolation, mean, std, augmentation)
+    words = _Words(spec.id, origin.settings)
     mean, std = words.normalization(size[0]) or (None, None)
-    return Preprocessing(size, words.resize(size[1:]), words.interpolation(), mean, std)
+    rule = words.resize(size[1:]), words.interpolation()
+    return Preprocessing(size, *rule, mean, std, fault=words.fault(size[1:]))
 
 
 def read_normalization(assumed: Assumed) -> Normalization | None:
@@ -119,6 +128,9 @@ def read_normalization(assumed: Assumed) -> Normalization | None:
     return mean, std
 
 
+_INTERPOLATIONS = ("augmentation.interpolation", "preprocessing.interpolation")
+
+
 @dataclass(frozen=True)
 class _Words:
     """Reads settings of untrusted origin. Raises InvalidInput that names them."""
@@ -135,31 +147,38 @@ class _Words:
             raise self._wrong("data.std", "it has to be positive")
         return mean, std
 
-    def resize(self, size: tuple[int, int]) -> int | tuple[int, int]:
+    def resize(self, size: tuple[int, int]) -> int | tuple[int, int] | None:
         if (shorter := self.factors.get("augmentation.resize")) is not None:
             return self._side("augmentation.resize", shorter)
         if (squashed := self.factors.get("preprocessing.size")) is not None:
             sides = squashed if isinstance(squashed, list) and len(squashed) == 2 else [None, None]
             height, width = (self._side("preprocessing.size", side) for side in sides)
             return height, width
+        if self.factors.get("preprocessing.do_resize") is False:
+            return None
         share = self.factors.get("preprocessing.crop_pct")
         share = 1.0 if share is None else share
         if not _is_number(share) or not 0.01 <= share <= 100:
             raise self._wrong("preprocessing.crop_pct", "it has to be a number such as 0.9")
         height, width = (math.floor(side / share) for side in size)
-        mode = self.factors.get("preprocessing.crop_mode") or "center"
-        if mode not in ("center", "squash"):
-            raise self._wrong("preprocessing.crop_mode", "only center and squash can be applied")
-        return (height, width) if mode == "squash" else min(height, width)
+        squashes = self.factors.get("preprocessing.crop_mode") == "squash"
+        return (height, width) if squashes else min(height, width)
 
     def interpolation(self) -> crops.Interpolation:
-        names = ("augmentation.interpolation", "preprocessing.interpolation")
-        for name in names:
-            if (value := self.factors.get(name)) is not None:
-                if value not in (possible := get_args(crops.Interpolation)):
-                    raise self._wrong(name, f"only {', '.join(possible)} can be applied")
-                return value
-        return "bilinear"
+        value: Any = next(filter(None, map(self.factors.get, _INTERPOLATIONS)), None)
+        return value if value in get_args(crops.Interpolation) else "bilinear"
+
+    def fault(self, size: tuple[int, int]) -> str:
+        """Which of the words cannot be applied, and why; empty where all can."""
+        usable = {
+            **dict.fromkeys(_INTERPOLATIONS, get_args(crops.Interpolation)),
+            "preprocessing.crop_mode": ("center", "squash"),
+            "preprocessing.crop_size": ([*size],),
+        }
+        for name, values in usable.items():
+            if (value := self.factors.get(name)) is not None and value not in values:
+                return str(self._wrong(name, f"what can be applied is {_listed(values)}"))
+        return ""
 
     def _per_channel(self, name: str, channels: int) -> tuple[float, ...]:
         value = self.factors[name]
@@ -180,6 +199,10 @@ class _Words:
         return InvalidInput(
             f"model {self.id}: its images cannot be prepared: {name}={value}; {why}"
         )
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _is_number(value: Any) -> bool:

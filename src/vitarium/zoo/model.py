@@ -114,7 +114,12 @@ class Model:
     @property
     def metrics(self) -> "pd.DataFrame":
         """One row per finished epoch: epoch, kept (its weights are), and metrics."""
-        return self.zoo.epochs(self.id)
+        import pandas as pd
+
+        finished = self._folder.epochs()
+        return pd.DataFrame(
+            [{"epoch": e.number, "kept": e.checkpoint is not None, **e.metrics} for e in finished]
+        )
 
     @property
     def checkpoints(self) -> list[CheckpointRef]:

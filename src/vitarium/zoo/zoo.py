@@ -225,12 +225,7 @@ class Zoo:
 
     def epochs(self, model: ModelName) -> "pd.DataFrame":
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
-        import pandas as pd
-
-        finished = self.folder(self.find(model)).epochs()
-        return pd.DataFrame(
-            [{"epoch": e.number, "kept": e.checkpoint is not None, **e.metrics} for e in finished]
-        )
+        return Model(self, self.find(model)).metrics
 
     def state_dict(self, model: ModelName, epoch: int = -1) -> "dict[str, Tensor]":
         """The weights after an epoch (-1: the last kept), on the CPU. Epoch 0 of a model that was

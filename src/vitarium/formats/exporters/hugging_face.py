@@ -13,6 +13,7 @@ from torch import nn
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
+from vitarium.core.errors import InvalidInput
 from vitarium.data.preprocessing import Preprocessing
 from vitarium.formats._names import from_timm
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
@@ -47,6 +48,8 @@ def hugging_face(config: Preprocessed, zoo: Zoo, models: Checkpoints, out: Path)
         folder, id = out / checkpoint_name(checkpoint), checkpoint.model
         model, classes = _skeleton(zoo, checkpoint), zoo.folder(id).about().classes
         inputs = preprocessing(zoo.spec(id), config)
+        if inputs.fault:
+            raise InvalidInput(inputs.fault)
         files.write_json(folder / "config.json", _config(model, classes))
         files.write_json(folder / "preprocessor_config.json", _processor(inputs))
         headless = isinstance(model.head, nn.Identity)
@@ -131,13 +134,14 @@ def _config(model: Any, classes: Sequence[str]) -> dict[str, Any]:
 def _processor(inputs: Preprocessing) -> dict[str, Any]:
     """The image processor that resizes the shorter side and crops the middle, as scoring does."""
     (channels, height, width), resize = inputs.input_size, inputs.resize
-    squashed = resize if isinstance(resize, tuple) else (0, 0)
-    size = {"height": squashed[0], "width": squashed[1]}
+    size = {"shortest_edge": resize if isinstance(resize, int) else min(height, width)}
+    if isinstance(resize, tuple):
+        size = {"height": resize[0], "width": resize[1]}
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": channels == 3,
-        "do_resize": True,
-        "size": {"shortest_edge": resize} if isinstance(resize, int) else size,
+        "do_resize": resize is not None,
+        "size": size,
         "resample": _RESAMPLE[inputs.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},

@@ -86,6 +86,8 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
     pool = getattr(model, "global_pool", None)
     inputs = preprocessing(spec, config)
     size, resize = min(inputs.input_size[1:]), inputs.resize
+    if resize is None:
+        raise InvalidInput(f"model {id}: its images are not resized, and timm always does; {RUNS}")
     squashed = not isinstance(resize, int)
     resized = resize if isinstance(resize, int) else min(resize)
     share = size / resized  # from which timm computes `resized` again: floor(size / share)

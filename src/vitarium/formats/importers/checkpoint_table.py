@@ -36,8 +36,8 @@ from vitarium.formats.weights import read_state_dict_shapes
 
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
-METADATA = ("name", "parent", "parent_epoch", "epoch", "initial_epoch", "stage", "num_classes")
-METADATA += images.COLUMNS
+_MODEL = ("name", "parent", "parent_epoch", "epoch", "initial_epoch", "stage", "num_classes")
+METADATA = (*_MODEL, *images.COLUMNS)
 """Columns of neither factors nor metrics."""
 
 
