@@ -72,3 +72,8 @@ def test_folders_that_are_called_by_numbers_are_those_outputs():
     outputs = matched((), classes, 12)
     assert outputs.by_number
     assert outputs.numbers == tuple(map(int, classes))
+
+
+def test_some_of_the_digits_are_called_as_outputs_are():
+    assert matched(tuple("0123456789"), ("3", "7")) == ClassOutputs((3, 7))
+    assert matched(tuple("0123456789"), ("3", "x")).mismatch

@@ -36,7 +36,8 @@ def class_outputs(
     """
     if len(names) == num_outputs and tuple(names) == tuple(classes):
         return ClassOutputs()
-    if len(names) == num_outputs and not _are_numbers(names) and not _are_numbers(classes):
+    named = len(names) == num_outputs and not _are_numbers(classes)
+    if named and (not _are_numbers(names) or {*classes} <= {*names}):
         return _by_name(names, classes, data)
     if num_outputs == len(classes):
         return ClassOutputs(_positions_named(classes), by_number=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
 from vitarium.core.hub_faults import hub_fault
+from vitarium.data._image_files import RULES, decoded
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
 from vitarium.data.splits import with_splits
 
@@ -124,15 +125,17 @@ class Rows:
     @property
     def fingerprint(self) -> str | None:
         rows_fingerprint = getattr(self.rows, "_fingerprint", None)
-        return rows_fingerprint and f"{rows_fingerprint}/{self.column}"
+        return rows_fingerprint and f"{rows_fingerprint}/{self.column}/{RULES!r}"
 
     def __getitem__(self, index: int) -> Tensor:
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
+        name = f"row {index} of column '{self.column}'"
         try:
-            return pil_to_tensor(self.rows[index][self.column].convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # PIL's, for what is no image
-            raise InvalidData(f"row {index} of column '{self.column}': {error}") from None
+            image = self.rows[index][self.column]
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow's, for what is no image
+            raise InvalidData(f"{name} cannot be decoded: {error}") from None
+        if image is None:
+            raise InvalidData(f"{name} is empty")
+        return decoded(image, name)
 
 
 def _split(part: Any, config: HuggingFace) -> Split:

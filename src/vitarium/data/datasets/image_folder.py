@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.core.printable import encodable
+from vitarium.data._image_files import RULES, decoded, image_files, visible_folders
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
 from vitarium.data.splits import with_splits
 
@@ -40,9 +41,10 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
         raise DataNotFound(f"{missing} with one folder of images per class")
     classes, train = parts["train"]
     for part, (its_classes, _) in parts.items():
-        if its_classes != classes:
-            differing = sorted(set(its_classes) ^ set(classes))[:5]
-            raise InvalidData(f"{root / part} and {root / 'train'} differ in classes: {differing}")
+        for there, absent, names in (("train", part, classes), (part, "train", its_classes)):
+            if missing := sorted({*names} - {*parts[absent][0]}):
+                listed = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+                raise InvalidData(f"{root / absent} has no folder of {listed}; {root / there} has")
     has_test = "test" in parts
     return with_splits(
         "image_folder",
@@ -66,31 +68,31 @@ class Files:
     @property
     def fingerprint(self) -> str:
         """Changes with the files, told by their names, sizes and times."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(RULES)
         for path in self.paths:
             about = Path(path).stat()
             digest.update(os.fsencode(f"{path}/{about.st_size}/{about.st_mtime_ns}\n"))
         return digest.hexdigest()
 
     def __getitem__(self, index: int) -> Tensor:
-        from PIL import Image
-        from torchvision.transforms.v2.functional import pil_to_tensor
+        from PIL import Image, UnidentifiedImageError
 
         path = self.paths[index]
         try:
             with Image.open(path) as image:
-                return pil_to_tensor(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # PIL's, for what is no image
+                return decoded(image, path)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InvalidData(f"{path} cannot be decoded: {error}") from None
 
 
 def _read(part: Path) -> tuple[tuple[str, ...], Split]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-
-    try:
-        names, numbers = find_classes(part)
-        samples = make_dataset(part, numbers, extensions=IMG_EXTENSIONS)
-    except FileNotFoundError as error:
-        raise InvalidData(f"{part}: {error}") from None
-    labels = torch.tensor([label for _, label in samples], dtype=torch.long)
-    return tuple(map(encodable, names)), Split(Files([path for path, _ in samples]), labels)
+    """Names of the classes, and the split. Raises InvalidData for a class without images."""
+    names = visible_folders(part)
+    if not names:
+        raise InvalidData(f"{part} has no folders of classes: images lie in {part}/CLASS/")
+    by_class = [image_files(part / name) for name in names]
+    if empty := [name for name, paths in zip(names, by_class, strict=True) if not paths]:
+        raise InvalidData(f"{part / empty[0]} has no image files; remove it, or fill it")
+    labels = [label for label, paths in enumerate(by_class) for _ in paths]
+    paths = [path for paths in by_class for path in paths]
+    return tuple(map(encodable, names)), Split(Files(paths), torch.tensor(labels))
