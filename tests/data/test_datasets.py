@@ -226,18 +226,21 @@ def test_local_parquet_is_read_through_datasets(parquet):
     assert found.train.images[0].shape == (3, 6, 6)
 
 
-def test_images_of_parquet_are_read_as_files_are(parquet):
+@pytest.mark.parametrize("missing", [False, True])
+def test_images_of_parquet_are_read_as_files_are(parquet, missing):
     import datasets
 
     deep = Image.fromarray(np.full((4, 4), 600, np.uint16))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    rows = {"image": [deep, None], "label": [0, 1]}
+    rows = {"image": [deep, None if missing else deep], "label": [0, 1]}
     odd = datasets.Dataset.from_dict(rows, features=features)
     odd.to_parquet(str(parquet / "tiny" / "test.parquet"))
-    test = load(section("dataset", {"name": "hf", "folder": "tiny"}), parquet).test
-    assert test.images[0].unique().tolist() == [2]
-    with pytest.raises(InvalidData, match="row 1 of column 'image' is empty"):
-        test.images[1]
+    chosen = section("dataset", {"name": "hf", "folder": "tiny"})
+    if missing:
+        with pytest.raises(InvalidData, match="row 1 of column 'image' is empty"):
+            load(chosen, parquet)
+    else:
+        assert load(chosen, parquet).test.images[0].unique().tolist() == [2]
 
 
 def test_a_wrong_column_is_named(parquet):

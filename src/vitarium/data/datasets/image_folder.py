@@ -34,17 +34,18 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
             "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent with --data-dir or "
             "VITARIUM_DATA"
         )
-    names = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-    parts = {part: _read(root / part) for part in names}
+    there = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+    parts = {part: _read(root / part) for part in there}
     if lacking := [part for part in ("train", "val") if part not in parts]:
         missing = f"{root} has no folder '{lacking[0]}'"
         raise DataNotFound(f"{missing} with one folder of images per class")
     classes, train = parts["train"]
-    for part, (its_classes, _) in parts.items():
-        for there, absent, names in (("train", part, classes), (part, "train", its_classes)):
-            if missing := sorted({*names} - {*parts[absent][0]}):
-                listed = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-                raise InvalidData(f"{root / absent} has no folder of {listed}; {root / there} has")
+    for part in parts:
+        for complete, lacking_some in (("train", part), (part, "train")):
+            if names := sorted({*parts[complete][0]} - {*parts[lacking_some][0]}):
+                listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+                where = f"{root / lacking_some} has no folder of {listed}"
+                raise InvalidData(f"{where}; {root / complete} has")
     has_test = "test" in parts
     return with_splits(
         "image_folder",
