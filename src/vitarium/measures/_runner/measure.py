@@ -16,7 +16,7 @@ from vitarium.core.devices import find_devices
 from vitarium.core.errors import NotApplicable, NotKept, NotWritable, VitariumError, WriteFault
 from vitarium.core.file_faults import check_writable
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.registry import Section, section
+from vitarium.core.registry import Section, choose, section
 from vitarium.data.loader import SplitName
 from vitarium.data.preprocessing import Assumed
 from vitarium.evaluation.checkpoints import Epochs, PairsName, pairs_of, targets
@@ -91,7 +91,9 @@ def measure(
     zoo = Zoo.open(zoo)
     sections = sections_of(measures, settings, num_images)
     chosen = targets(zoo, select(zoo, models, where), epochs)
-    dataset = None if data is None else section("dataset", data)
+    dataset = choose("dataset", data) if isinstance(data, str) else None
+    if data is not None and dataset is None:
+        dataset = section("dataset", data)
     where_to: dict[str, Any] = {"device": find_devices(device)[0], "data_dir": data_dir}
     loader = ModelLoader(zoo, data=dataset, normalization=normalization, **where_to)
     any_pairs = any(entry.plugin.facts["of"] == "pair" for entry in sections)
