@@ -27,16 +27,8 @@ NamedTensors = Iterator[tuple[str, Tensor]]
 """What an operator yields: the names and the tensors [*shape] of a model."""
 
 RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "method", "models", "where", "base", "heads", "align")
-RUNNER_OPTIONS += (
-    "stage",
-    "data",
-    "normalization",
-    "device",
-    "data_dir",
-    "skip_diverged",
-    "force",
-    "progress",
-)
+RUNNER_OPTIONS += ("stage", "data", "normalization", "device", "data_dir", "skip_diverged")
+RUNNER_OPTIONS += ("force", "progress")
 """Of `vitarium.merge`: no setting of an operator is called like one of them."""
 
 F = TypeVar("F", bound=Callable[..., NamedTensors])
