@@ -66,7 +66,8 @@ def test_numbers_that_are_known_are_given_without_torch(grown_zoo, monkeypatch, 
     assert assert_without_torch([command]) == measured.stdout
     # what is said of those without a value stays, too
     again = run(command)
-    assert again.stderr == measured.stderr
+    lines = measured.stderr.splitlines()  # with some of progress, if it took long
+    assert again.stderr.splitlines() == [line for line in lines if not line.startswith("measuring")]
     assert "could not be measured" in again.stderr
 
 
