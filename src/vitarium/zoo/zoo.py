@@ -166,10 +166,8 @@ class Zoo:
         """Ids of the models that started from one, in order. Raises UnknownName, CorruptFile."""
         from vitarium.zoo.query import Database
 
-        id = self.find(model)
-        database = Database(self.path, timeout=None)
-        _, rows = database.rows(f"SELECT id FROM models WHERE parent = '{id}' ORDER BY id")
-        return [row[0] for row in rows]
+        sql = f"SELECT id FROM models WHERE parent = '{self.find(model)}' ORDER BY id"
+        return [row[0] for row in Database(self.path, timeout=None).rows(sql)[1]]
 
     def models(
         self, *, where: str = "", varying: bool = False, measured: bool = True
