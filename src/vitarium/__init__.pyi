@@ -21,5 +21,8 @@ from .studies._runner.study import StudyResult as StudyResult
 from .studies._runner.study import study as study
 from .zoo import Model as Model
 from .zoo import Zoo as Zoo
+from .zoo.combine import ZooMerge as ZooMerge
+from .zoo.combine import merge_zoos as merge_zoos
+from .zoo.removal import Removal as Removal
 
 __version__: str

@@ -25,6 +25,8 @@ from vitarium.zoo import About, Record, _index_tables, records
 from vitarium.zoo import _index as index
 from vitarium.zoo import verify as verifying
 from vitarium.zoo._format import container
+from vitarium.zoo._lineage_faults import LineageFaults
+from vitarium.zoo._model_faults import ModelFaults
 from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.records import Measured
 from vitarium.zoo.verify import verify
@@ -204,7 +206,8 @@ class Campaign:
                 case _:
                     return [fault.path for fault in verifying._mark(zoo)]
         model = self.zoo.folder(name.split("/")[1])
-        reader = verifying._Model(self.zoo.path, model, True, self.shapes)
+        lineage = LineageFaults(self.zoo.path)
+        reader = ModelFaults(self.zoo.path, model, True, self.shapes, lineage)
         read = {
             "model.json": model.spec,
             "epochs.jsonl": model.epochs,

@@ -29,9 +29,9 @@ def read(monkeypatch):
     names = []
     original = _index_tables.read_entry
 
-    def noting(folder):
+    def noting(folder, stage_labels):
         names.append(folder.name)
-        return original(folder)
+        return original(folder, stage_labels)
 
     monkeypatch.setattr(_index_tables, "read_entry", noting)
     return names

@@ -178,10 +178,50 @@ def test_checkpoints_that_build_on_each_other_are_found(zoo, child, deep):
         assert "circle" in faults[f"models/{id}/checkpoints/epoch-{epoch:04d}.packed"]
 
 
-def test_a_missing_parent_is_found(zoo, child):
-    shutil.rmtree(zoo.folder(zoo.spec(child).parent).path)
-    faults = [f.fault for f in verify(zoo.path) if f.path == f"models/{child}"]
-    assert any("it comes of model" in fault for fault in faults)
+def test_a_missing_parent_is_one_fault_that_names_what_comes_of_it(zoo, child):
+    parent = zoo.spec(child).parent
+    children = zoo.children(parent)
+    builders = [
+        f"models/{id}/checkpoints/epoch-{epoch:04d}.packed" for id in children for epoch in (0, 1)
+    ]
+    assert all((zoo.path / file).exists() for file in builders)
+    shutil.rmtree(zoo.folder(parent).path)
+    for deep in (False, True):
+        (fault,) = verify(zoo.path, deep=deep)
+        assert fault.path == f"models/{parent}"
+        come = f"2 models come of it: {children[0]}, {children[1]}"
+        assert fault.fault == f"it is missing; {come}; 4 of their checkpoints build on it"
+        assert "restored" in fault.lost
+
+
+def test_a_missing_parent_on_which_nothing_builds_costs_no_weights(zoo, child):
+    parent = zoo.spec(child).parent
+    zoo.unpack()
+    shutil.rmtree(zoo.folder(parent).path)
+    (fault,) = verify(zoo.path)
+    assert (fault.path, fault.lost) == (
+        f"models/{parent}",
+        "their lineage; their weights are whole",
+    )
+
+
+def test_what_builds_on_damage_is_not_to_be_removed(zoo, child):
+    base = zoo.folder(zoo.spec(child).parent).checkpoints.path(2)
+    damaged = bytearray(base.read_bytes())
+    damaged[-1] ^= 1
+    base.write_bytes(damaged)
+    for deep in (False, True):
+        for fault in verify(zoo.path, deep=deep):
+            is_damaged = zoo.path / fault.path == base
+            assert ("remove the model's folder" in fault.lost) is is_damaged, fault
+
+
+def test_of_a_newer_format_nothing_is_called_damaged(zoo):
+    (zoo.path / "zoo.json").write_bytes(files.json_text({"format": "vitarium zoo", "version": 3}))
+    (zoo.path / "models" / zoo.ids()[0] / "model.json").write_text("of a later version")
+    (fault,) = verify(zoo.path)
+    assert fault.path == "zoo.json"
+    assert "newer vitarium" in fault.lost
 
 
 def test_orphans_are_found(zoo, child):

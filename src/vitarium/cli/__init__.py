@@ -12,7 +12,9 @@ from typer.core import TyperCommand, TyperGroup
 
 import vitarium
 from vitarium.cli import (
+    annotating,
     blueprints,
+    combining,
     compressing,
     exporting,
     grow,
@@ -22,6 +24,7 @@ from vitarium.cli import (
     merging,
     plugins,
     query,
+    removing,
     studies,
     zoo,
 )
@@ -112,6 +115,12 @@ _PANELS: dict[str, list[tuple[str, Any]]] = {
         ("verify", keep.verify),
         ("pack", keep.pack),
         ("unpack", keep.unpack),
+        ("rm", removing.rm),
+        ("archive", combining.archive),
+        ("merge-zoos", combining.merge_zoos),
+        ("tag", annotating.tag),
+        ("note", annotating.note),
+        ("rename-stage", annotating.rename_stage),
     ],
     "Extend vitarium": [
         ("plugins", plugins.plugins),

@@ -132,7 +132,7 @@ def show(
         print_json({**spec, **family, **asdict(about), "epochs": epochs})
         return
     facts: dict[str, Any] = {
-        "stage": spec["stage"],
+        "stage": handle.stage,
         "status": " ".join(filter(None, (folder.result() or {"status": "training"}).values())),
         "parent": _parent(spec),
         "children": ", ".join(children) or "none",
@@ -143,6 +143,8 @@ def show(
         facts["ingredients"] = ", ".join(map(str, handle.ingredients))
         facts |= {"heads": spec["heads"]} if spec["heads"] else {}
     facts |= {name: value for name, value in handle.factors.items() if value is not None}
+    facts |= {"tags": ", ".join(handle.tags)} if handle.tags else {}
+    facts |= {"note": handle.note} if handle.note else {}
     facts["outputs"] = about.num_outputs
     facts["trained with"] = ", ".join(f"{name} {value}" for name, value in about.software.items())
     print_rows(({"": name, "value": value} for name, value in facts.items()), title=f"Model {id}")

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     import duckdb
 
 Entry = dict[str, Any]
-"""Of a model: facts (id, stage, ...), factors by dotted name, metrics of the last epoch; and its
-rows in the tables epochs and records."""
+"""Of a model: facts (id, stage, ...), factors by dotted name, with what it was trained
+(`trained.torch`, ...), metrics of the last epoch; and its rows in the tables epochs and records."""
 
-VERSION = 7
+VERSION = 8
 METADATA = "vitarium"
 """Key of the index's version, headings and checksum in the file's metadata."""
 _COLUMNS = {
     "models": "id VARCHAR, stage VARCHAR, parent VARCHAR, parent_epoch BIGINT, operator VARCHAR, "
-    "ingredients VARCHAR, status VARCHAR, initial_epoch BIGINT, last_epoch BIGINT, seconds DOUBLE",
+    "ingredients VARCHAR, status VARCHAR, initial_epoch BIGINT, last_epoch BIGINT, tags VARCHAR, "
+    "note VARCHAR, seconds DOUBLE",
     "epochs": "model VARCHAR, epoch BIGINT, kept BOOLEAN",
     "records": "model VARCHAR, epoch BIGINT, measure VARCHAR, settings VARCHAR, value DOUBLE, "
     "unit VARCHAR",
@@ -45,6 +46,8 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 }
 """Columns that each table has in any case, with their types; the first is the model's id."""
 
+PARTS = ("facts", "factors", "trained", "metrics")
+"""Of an entry, that make a model's row; where names meet, the first counts."""
 _KINDS = {"VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN"}
 _MARK, _ZEROS = b'"checksum": "', b"0" * 16
 
@@ -94,18 +97,20 @@ def load(zoo: Path, *, with_entries: bool = False) -> Index:
 
 
 def rows(zoo: Path) -> list[dict[str, Any]]:
-    """A row per model, in order of id: facts, factors, the last epoch's metrics, seconds.
+    """A row per model, in order of id: its `PARTS`, and seconds.
 
-    Where names meet, facts go before factors, and factors before metrics. Raises CorruptFile where
-    a model's own files are damaged.
+    Raises CorruptFile where a model's own files are damaged.
     """
     return [row_of(entry) for entry in load(zoo, with_entries=True).entries.values()]
 
 
 def row_of(entry: Entry) -> dict[str, Any]:
-    facts, factors, metrics = entry["facts"], entry["factors"], entry["metrics"]
-    order = dict.fromkeys(key for key in (*facts, *factors, *metrics) if key != "seconds")
-    return {**order, "seconds": None, **metrics, **factors, **facts}
+    parts = [entry[part] for part in PARTS]
+    order = dict.fromkeys(key for part in parts for key in part if key != "seconds")
+    row = {**order, "seconds": None}
+    for part in reversed(parts):
+        row |= part
+    return row
 
 
 def remove(zoo: Path) -> None:
@@ -232,7 +237,7 @@ def _check(database: "duckdb.DuckDBPyConnection", headings: Any) -> None:
 def _entry(id: str, text: str) -> Entry:
     """Raises ValueError, TypeError and KeyError for what is none."""
     entry: Entry = json.loads(text)
-    is_whole = all(isinstance(entry[part], dict) for part in ("facts", "factors", "metrics"))
+    is_whole = all(isinstance(entry[part], dict) for part in PARTS)
     is_whole = is_whole and entry["facts"].keys() == TABLES["models"].keys()
     if not is_whole or row_of(entry)["id"] != id:
         raise ValueError(f"no entry of {id}")

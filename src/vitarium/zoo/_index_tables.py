@@ -15,8 +15,9 @@ from vitarium.blueprint.plan import distinguishing_factors
 from vitarium.blueprint.spec import described, initial_epoch
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile
+from vitarium.core.numerals import is_number
 from vitarium.core.printable import distinct
-from vitarium.zoo import _index
+from vitarium.zoo import _index, annotations
 from vitarium.zoo._index import TABLES, Entry
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo.model_folder import ModelFolder
@@ -33,37 +34,41 @@ _NAMES_ELSEWHERE = {"source", "name"}
 
 def read_entries(zoo: Path, ids: Iterable[str], known: Mapping[str, Entry]) -> dict[str, Entry]:
     """The entries of these models; what is not known is read. Raises CorruptFile."""
-    entries = {}
+    entries, labels = {}, annotations.stage_labels(zoo)
     for id in ids:
         with suppress(FileNotFoundError):  # a model that was deleted while we came to it
-            entries[id] = known[id] if id in known else read_entry(zoo / "models" / id)
+            entries[id] = known[id] if id in known else read_entry(zoo / "models" / id, labels)
     return entries
 
 
-def read_entry(folder: Path) -> Entry:
+def read_entry(folder: Path, stage_labels: Mapping[str, str]) -> Entry:
     """Read a model's own files. Raises CorruptFile, and FileNotFoundError where it has gone."""
     try:
-        return _entry(ModelFolder(folder))
+        return _entry(ModelFolder(folder), stage_labels)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         fault = f"its epochs, records or result are not what vitarium writes ({error})"
         raise CorruptFile(folder, fault) from None
 
 
-def _entry(model: ModelFolder) -> Entry:
+def _entry(model: ModelFolder, stage_labels: Mapping[str, str]) -> Entry:
     spec, epochs, result = model.factors(), model.epochs(), model.result()
-    last = epochs[-1] if epochs else None
+    last, words = epochs[-1] if epochs else None, annotations.read(model.path)
     id = spec["id"]
     return {
         "facts": {
             **{name: spec[name] for name in ("id", "stage", "parent", "parent_epoch")},
+            "stage": stage_labels.get(spec["stage"], spec["stage"]),
             "operator": spec["operator"]["name"] if spec["operator"] else None,
             "ingredients": [str(CheckpointRef(**ref)) for ref in spec["ingredients"]] or None,
             "status": _a(str, result["status"]) if result else "training",
             "initial_epoch": initial_epoch(spec),
             "last_epoch": _a(int, last.number) if last else None,
+            "tags": annotations.SEPARATOR.join(words.tags) or None,
+            "note": words.note or None,
             "seconds": float(sum(epoch.metrics.get("seconds", 0.0) for epoch in epochs)),
         },
         "factors": _columns(described(spec)),
+        "trained": _columns(_trained(model.about().software)),
         "metrics": _columns(last.metrics) if last else {},
         "epochs": [
             {
@@ -87,6 +92,16 @@ def _entry(model: ModelFolder) -> Entry:
             for r in model.records()
         ],
     }
+
+
+def _trained(software: Mapping[str, Any]) -> dict[str, Any]:
+    """With which versions, device, threads and precision a model was trained, as it says itself."""
+    plain: Mapping[Any, Any] = {"True": True, "False": False}
+    values = {f"trained.{name}": plain.get(value, value) for name, value in software.items()}
+    threads = values.get("trained.threads")
+    if isinstance(threads, str) and is_number(threads):
+        values["trained.threads"] = int(threads)
+    return values
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +146,7 @@ def encode(
 
 def _tables(entries: Mapping[str, Entry]) -> dict[str, pa.Table]:
     """The tables `models`, `epochs` and `records`, without the prefixes of their columns."""
-    keys = [key for part in ("factors", "metrics") for e in entries.values() for key in e[part]]
+    keys = [key for part in _index.PARTS[1:] for e in entries.values() for key in e[part]]
     names = [name for name in (*TABLES["models"], *keys) if name != "seconds"]
     rows = [_index.row_of(entry) for entry in entries.values()]
     tables = {"models": _table("models", rows, [*names, "seconds"])}

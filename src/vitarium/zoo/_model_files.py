@@ -15,8 +15,10 @@ FORMAT = 2
 Status = Literal["training", "finished", "diverged"]
 Line = TypeVar("Line")
 
+_KEYS = {"format", "spec", "num_outputs", "classes", "software"}
+"""Of a description; `sources` is in those alone that have some."""
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-_WATCHED = ("/model.json", "/epochs.jsonl", "/result.json", "/records.jsonl")
+_WATCHED = ("/model.json", "/epochs.jsonl", "/result.json", "/records.jsonl", "/annotations.json")
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ class Record:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What model.json holds: format, spec, num_outputs, classes, software. Raises CorruptFile."""
+    """What model.json holds: format, spec, num_outputs, classes, software, and what its sources
+    held (`sources`, where it has any). Raises CorruptFile."""
     file = folder / "model.json"
     values = files.read_sealed(file, format_1=lambda values: values.get("format") == 1)
     if values.get("format") not in (1, FORMAT):
         raise CorruptFile(file, f"not a model's description of format 1 to {FORMAT}")
-    if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:
+    if values.keys() - {"sources"} != _KEYS or not isinstance(values.get("sources", {}), dict):
         raise CorruptFile(file, f"it has {', '.join(values)}")
     return values
 
@@ -106,7 +109,7 @@ def ranges(numbers: list[int]) -> str:
 
 
 def model_stamps(zoo: Path) -> dict[str, str]:
-    """Every model's files' times and sizes, which tell what has changed. Raises NotReadable.
+    """Every model's files' times and sizes, which show what has changed. Raises NotReadable.
 
     Plain system calls, relative to the folder: for 10,000 models, pathlib takes a second longer.
     """
@@ -118,7 +121,8 @@ def model_stamps(zoo: Path) -> dict[str, str]:
         return {}
     try:
         names = sorted(os.listdir(models))  # noqa: PTH208 (of an open folder)
-        return {id: stamp for id in names if (stamp := _stamp(models, id))}
+        labels = _stamp_of(models, "../stages.json")
+        return {id: f"{stamp} {labels}" for id in names if (stamp := _stamp(models, id))}
     except OSError as error:
         raise fault(error, folder / str(error.filename), writing=False) from None
     finally:
@@ -129,13 +133,18 @@ def _stamp(models: int, id: str) -> str:
     """Time and size of each of a model's files; empty for what is no model. Raises OSError."""
     stamp: list[str] = []
     for name in _WATCHED:
-        try:
-            status = os.stat(id + name, dir_fd=models)
-            stamp.append(f"{status.st_mtime_ns}:{status.st_size}")
-        except OSError as error:
-            if error.errno not in _ABSENT:
-                raise
-            if not stamp:
-                return ""
-            stamp.append("-")
+        stamp.append(_stamp_of(models, id + name))
+        if stamp == ["-"]:
+            return ""
     return " ".join(stamp)
+
+
+def _stamp_of(folder: int, name: str) -> str:
+    """Time and size of a file; `-` where there is none. Raises OSError."""
+    try:
+        status = os.stat(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return "-"
+    return f"{status.st_mtime_ns}:{status.st_size}"

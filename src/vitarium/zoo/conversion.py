@@ -27,8 +27,8 @@ class Conversion:
     bytes_after: int
 
 
-def convert(zoo: Zoo, to: Literal["packed", "plain"], progress: Progress = SILENT) -> Conversion:
-    """Keep every checkpoint packed, or plain.
+def convert(path: Path, to: Literal["packed", "plain"], progress: Progress = SILENT) -> Conversion:
+    """Keep every checkpoint of the zoo in a folder packed, or plain.
 
     A model comes after the one whose weights its own build on, so that what is packed stands on
     bases that stay as they are. One file at a time is written and read back before the old one
@@ -38,6 +38,7 @@ def convert(zoo: Zoo, to: Literal["packed", "plain"], progress: Progress = SILEN
     Raises ZooInUse and DiskFull; CorruptFile for the first checkpoint that cannot be read, after
     all others have been converted.
     """
+    zoo = Zoo.open(path)
     convert_one = ModelFolder.pack if to == "packed" else ModelFolder.unpack
     lock, faults, outcomes = Lock(), list[CorruptFile](), list[bool]()
     folders = [zoo.folder(id) for id in zoo.ids()]

@@ -15,7 +15,7 @@ from vitarium.zoo.query import Database, UnknownColumn
 from vitarium.zoo.zoo import Zoo
 
 _BEFORE_FACTORS = ("model", "stage", "name", "parent", "operator", "ingredients")
-_FIXED = (*_BEFORE_FACTORS, "epochs", "before", "after", "score", "status")
+_FIXED = (*_BEFORE_FACTORS, "epochs", "before", "after", "score", "status", "tags", "note")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Listing:
     The rows have: model (its id), stage, name (of an imported one), parent, operator and
     ingredients, the factors that differ, epochs (the last that is finished), before (training) and
     after (accuracy on test images; of a model that has none from its training, as it was measured),
-    score (what these are: "accuracy" or "k-NN accuracy"), status. If columns were named, those.
+    score (what these are: "accuracy" or "k-NN accuracy"), status, tags, note. If columns were named, those.
     """
 
     rows: list[dict[str, Any]]
@@ -120,7 +120,8 @@ class _Source:
         headed |= {**factors, "epochs": "CASE WHEN operator IS NULL THEN last_epoch END"}
         trained = _score(database, "models")
         headed |= {"before": "before.score", "after": f"coalesce({trained}, {measured or 'NULL'})"}
-        return headed | {"score": _kind(database, measured), "status": of_models["status"]}
+        headed["score"] = _kind(database, measured)
+        return headed | {name: of_models[name] for name in ("status", "tags", "note")}
 
 
 def select(

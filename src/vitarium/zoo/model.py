@@ -103,8 +103,26 @@ class Model:
 
     @property
     def stage(self) -> str:
-        """Name of the stage that it was grown in; of others what they were imported or made as."""
-        return self._folder.factors()["stage"]
+        """Name of the stage that it was grown in; of others what they were imported or made as. As it
+        is shown, see `Zoo.rename_stage`."""
+        from vitarium.zoo.annotations import stage_labels
+
+        recorded = self._folder.factors()["stage"]
+        return stage_labels(self.zoo.path).get(recorded, recorded)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """See `Zoo.tag`."""
+        from vitarium.zoo.annotations import read
+
+        return read(self._folder.path).tags
+
+    @property
+    def note(self) -> str:
+        """See `Zoo.note`; "" where there is none."""
+        from vitarium.zoo.annotations import read
+
+        return read(self._folder.path).note
 
     @property
     def status(self) -> str:
@@ -187,7 +205,7 @@ class Model:
     def _facts(self) -> dict[str, Any]:
         spec, epochs = self._folder.factors(), self._folder.epochs()
         origin = spec.get("recipe") or spec["imported"]
-        facts: dict[str, Any] = {"stage": spec["stage"]}
+        facts: dict[str, Any] = {"stage": self.stage}
         if origin["architecture"]:
             facts["architecture"] = origin["architecture"]["name"]
         facts["status"] = self.status

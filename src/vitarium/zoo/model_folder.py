@@ -12,7 +12,7 @@ An epoch is finished once its line stands in epochs.jsonl; that file is replaced
 all that the line speaks of is on disk. So a crash at any moment loses the running epoch alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,9 +25,11 @@ from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.registry import missing_allowed
 from vitarium.core.version import installed_version
+from vitarium.zoo import _ledger
 from vitarium.zoo import _model_files as model_files
 from vitarium.zoo._format import packing
 from vitarium.zoo._model_files import About, Epoch, Record, Status, read_description
+from vitarium.zoo._sources import contents_now
 from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
 from vitarium.zoo.checkpoint_folder import CheckpointFolder, opened
 
@@ -151,6 +153,8 @@ class ModelFolder:
     def begin(self, spec: Spec, about: About) -> None:
         """Write down what the model is, before its first epoch. Raises LeadsOutside."""
         value = {"format": model_files.FORMAT, "spec": spec.factors(), **asdict(about)}
+        if contents := contents_now(self.path.parent, value["spec"]):
+            value["sources"] = contents
         files.write_sealed(self.path / "model.json", value, root=self._zoo)
 
     def commit(
@@ -184,25 +188,30 @@ class ModelFolder:
         """Add a checkpoint to an epoch that is finished already."""
         self._name_content(number, self.checkpoints.write(number, weights, self.bases(number)))
 
-    def pack(self, epoch: int) -> bool:
+    def pack(self, epoch: int, *, without: Collection[CheckpointRef] = ()) -> bool:
         """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
 
         One that is packed already is packed anew where its chain of bases is too long by now, or
         is not what the file says of it, because a base was kept plain when it was written.
 
+        Args:
+            without: what it may not build on; packed anew if it does.
+
         Returns whether it was written. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
         checkpoint = self.open(epoch)
         if checkpoint.is_packed:
-            depth = checkpoint.depth
-            if depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
+            depth, base = checkpoint.depth, checkpoint.base
+            stays = base is None or (base.model, base.epoch) not in without
+            if stays and depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
                 if (plain := self.checkpoints.plain(epoch)).exists():  # who packed it was killed
                     checkpoint.check()
                     files.remove(plain, root=self._zoo)
                 return False
             self.unpack(epoch)
             checkpoint = self.open(epoch)
-        content = self.checkpoints.write(epoch, checkpoint.state_dict(), self.bases(epoch))
+        bases = [ref for ref in self.bases(epoch) if ref not in without]
+        content = self.checkpoints.write(epoch, checkpoint.state_dict(), bases)
         if not checkpoint.is_sealed:  # of format 1, whose lines name the file's own checksum
             self._name_content(epoch, content)
         self._replace(checkpoint, self.checkpoints.packed(epoch))
@@ -232,9 +241,28 @@ class ModelFolder:
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
+        difference = _ledger.difference(self._zoo, self.path.name, self.epochs())
+        message = "; ".join(filter(None, (message, difference)))
         path, result = self.path / "result.json", {"status": status, "message": message}
         files.write_sealed(path, result, root=self._zoo)
         self._drop_progress(keep=None)
+        _ledger.forget(self._zoo, self.path.name)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Remove the weights after these epochs, and files of epochs whose weights went before.
+
+        Nothing may build on them any more. Raises LeadsOutside and NotWritable.
+        """
+        if numbers:
+            before = self.epochs()
+            self._write_epochs(
+                [replace(e, checkpoint=None) if e.number in numbers else e for e in before]
+            )
+        # the last first: it may build on those before
+        for epoch in (e.number for e in reversed(self.epochs()) if not e.checkpoint):
+            for path in (self.checkpoints.plain(epoch), self.checkpoints.packed(epoch)):
+                if path.exists():
+                    files.remove(path, root=self._zoo)
 
     def _name_content(self, number: int, content: str) -> None:
         named = [replace(e, checkpoint=content) if e.number == number else e for e in self.epochs()]

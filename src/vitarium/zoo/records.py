@@ -9,7 +9,7 @@ the same time. Once there are many files, they are made one.
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,47 @@ def stamps(zoo: Path) -> list[str]:
     return [path.name for path in _paths(zoo)]
 
 
+def count(zoo: Path, models: Collection[str]) -> int:
+    """How many numbers are of these models, alone or in a pair. Raises CorruptFile."""
+    return len(of(zoo, models))
+
+
+def remove(zoo: Path, models: Collection[str]) -> None:
+    """Remove all numbers of these models, alone or in a pair. Raises CorruptFile and DiskFull."""
+    if not of(zoo, models):
+        return
+    import duckdb
+
+    paths = _paths(zoo)
+    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
+        rest = f"SELECT * FROM {_latest(zoo, folder)} WHERE NOT {_are(models)}"
+        table = database.sql(f"{rest} ORDER BY {', '.join(KEY)}").to_arrow_table()
+        written = _write(zoo, table.cast(_schema()), paths[-1].stem.partition("-")[0])
+    for path in paths:
+        if path != written:  # by who was killed before the others were removed
+            files.unlink(path)
+
+
+def of(zoo: Path, models: Collection[str]) -> list[Measured]:
+    """All numbers of these models, alone or in a pair. Raises CorruptFile."""
+    if not _paths(zoo) or not models:
+        return []
+    import duckdb
+
+    def select() -> list[tuple[Any, ...]]:
+        sql = f"SELECT * FROM {_latest(zoo, folder)} WHERE {_are(models)}"
+        return database.execute(sql).fetchall()
+
+    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
+        return [Measured(*row) for row in _patiently(zoo, select)]
+
+
+def _are(models: Iterable[str]) -> str:
+    """SQL of a row's being of one of these models; ids are hexadecimal digits."""
+    ids = ", ".join(f"'{id}'" for id in models)
+    return f"(model IN ({ids}) OR coalesce(other, '') IN ({ids}))"
+
+
 def damaged(zoo: Path) -> list[Path]:
     """Files that are not as they were written."""
     return [path for path in _paths(zoo) if _fault(path)]
@@ -175,14 +216,15 @@ def _patiently(zoo: Path, ask: Callable[[], Answer]) -> Answer:
         raise CorruptFile(zoo / "records", f"they cannot be read together: {fault}") from None
 
 
-def _write(zoo: Path, table: Any, written: str = "") -> None:
+def _write(zoo: Path, table: Any, written: str = "") -> Path:
     import pyarrow.parquet as pq
 
     content = io.BytesIO()
     pq.write_table(table, content, compression="zstd")
     parquet = content.getvalue()
     name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(parquet)}.parquet"
-    files.write(zoo / "records" / name, parquet, root=zoo)
+    files.write(path := zoo / "records" / name, parquet, root=zoo)
+    return path
 
 
 def _schema() -> Any:

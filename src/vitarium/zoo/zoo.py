@@ -11,8 +11,8 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import counted, is_number
-from vitarium.core.progress import SILENT, Progress
 from vitarium.core.weight_suffixes import not_in_zoo
+from vitarium.zoo._keeping import Keeping
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model, ModelName, names_of
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from vitarium.data.loader import SplitName
     from vitarium.data.model_images import ModelImages
     from vitarium.zoo.checkpoint import Checkpoint
-    from vitarium.zoo.conversion import Conversion
     from vitarium.zoo.model_folder import ModelFolder
 
 _ID = re.compile("[0-9a-f]{12}")
 VERSIONS = (1, 2)
 """Of the format, that can be read; what is added to a zoo is of the newest."""
-MARKS = tuple(files.json_text({"format": "vitarium zoo", "version": n}) for n in VERSIONS)
+FORMAT = "vitarium zoo"
+MARKS = tuple(files.json_text({"format": FORMAT, "version": n}) for n in VERSIONS)
 """What zoo.json may hold."""
 
 
-class Zoo:
+class Zoo(Keeping):
     """A population of models in a folder.
 
         zoo = Zoo.open("demo-zoo")
@@ -264,22 +264,6 @@ class Zoo:
     def data(self, model: ModelName, split: "SplitName" = "test", **options: Any) -> "ModelImages":
         """The images that a model is scored on, as it sees them; see `Model.data`."""
         return Model(self, self._id_and_epoch(model, -1)[0]).data(split, **options)
-
-    def pack(self, *, progress: Progress = SILENT) -> "Conversion":
-        """Make the zoo small: keep every checkpoint packed, as `grow` does.
-
-        Bit-exact, in place; when it is interrupted nothing is lost, and running it again goes on.
-        Raises ZooInUse, NotWritable, DiskFull and CorruptFile.
-        """
-        from vitarium.zoo.conversion import convert
-
-        return convert(self, "packed", progress)
-
-    def unpack(self, *, progress: Progress = SILENT) -> "Conversion":
-        """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
-        from vitarium.zoo.conversion import convert
-
-        return convert(self, "plain", progress)
 
     def add_blueprint(self, blueprint: "Blueprint") -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""

@@ -1,0 +1,92 @@
+"""`vitarium archive` and `merge-zoos`: a part of a zoo as one of its own, and zoos as one."""
+
+from pathlib import Path
+from typing import Annotated
+
+from vitarium.cli._options import (
+    DryRun,
+    Models,
+    Where,
+    ZooFolder,
+    option,
+    path_argument,
+    path_option,
+)
+from vitarium.cli._progress import progress_bar
+from vitarium.cli._tables import print_rows
+from vitarium.core.terminal import print_line
+
+
+def archive(
+    directory: ZooFolder,
+    models: Models = None,
+    *,
+    out: Annotated[
+        Path, path_option("A new or empty folder, or a file that ends in .tar, .tar.gz or .tgz.")
+    ],
+    where: Where = "",
+    ancestors: Annotated[
+        bool,
+        option(
+            "With the models that these come of; without them, what builds on them is packed anew."
+        ),
+    ] = True,
+) -> None:
+    """Copy models of a zoo, or all, as a zoo of its own: a folder, or one file.
+
+    Measured numbers, tags, notes and blueprints come along. Every file is compared with its
+    checksums on the way; if it is interrupted, the same command resumes.
+
+    Examples:
+
+      vitarium archive demo-zoo --where "test_accuracy > 0.95" --out best-zoo
+
+      vitarium archive demo-zoo 3f2a 77b0 --no-ancestors --out two.tar
+    """
+    from vitarium.zoo.combine import archive as write
+
+    with progress_bar("models") as progress:
+        write(
+            directory,
+            models or None,
+            out=out,
+            where=where,
+            ancestors=ancestors,
+            progress=progress,
+        )
+    print_line(f"{out} is written")
+
+
+def merge_zoos(
+    directories: Annotated[list[Path], path_argument("Zoos' folders.", metavar="DIR...")],
+    into: Annotated[Path, path_option("A zoo, or a new or empty folder.")],
+    prefer: Annotated[
+        Path | None,
+        path_option("Zoo whose models to take where several zoos have other bits of one."),
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Make several zoos one: all their models, measured numbers, tags, notes and blueprints.
+
+    A model that several zoos have with the same bits is copied once. If there are other bits of a
+    model, nothing is copied, unless --prefer says which to take. Every file is compared with its
+    checksums on the way; if it is interrupted, the same command resumes.
+
+    Examples:
+
+      vitarium merge-zoos zoo-a zoo-b --into zoo-c
+
+      vitarium merge-zoos zoo-b --into zoo-a --dry-run
+    """
+    from vitarium.zoo.combine import merge_zoos as combine
+
+    with progress_bar("models") as progress:
+        merged = combine(directories, into, prefer=prefer, dry_run=dry_run, progress=progress)
+    if merged.conflicts:
+        rows = [{"model": id, "conflict": text} for id, text in merged.conflicts.items()]
+        print_rows(rows, title="Models with other bits")
+    verb = "would be copied" if dry_run else "copied"
+    print_line(
+        f"{into}: {len(merged.copied)} models {verb}, {len(merged.present)} were there already; "
+        f"{merged.records} measured numbers came along"
+    )

@@ -1,0 +1,265 @@
+"""Removes models and checkpoints from a zoo; what comes of them stays whole.
+
+In this order, so that whoever is killed leaves a zoo that is whole, and running it again goes on:
+what is removed is written down in `removed/` (see `_ledger`), packed checkpoints that build on it
+are packed anew without it, numbers and cached passes of it go, and then, children first, single
+checkpoints and models' folders, each folder at one blow.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.errors import CorruptFile, InvalidInput, LeadsOutside
+from vitarium.core.file_faults import writing
+from vitarium.core.progress import SILENT, Progress
+from vitarium.zoo import _index, _ledger, _sources, records
+from vitarium.zoo.checkpoint import Checkpoint
+from vitarium.zoo.listing import select
+from vitarium.zoo.lock import held
+from vitarium.zoo.model import ModelNames
+from vitarium.zoo.model_folder import ModelFolder
+from vitarium.zoo.zoo import Zoo
+
+_PACKED = re.compile(r"epoch-(\d+)\.packed")
+_ROLES = {"parent": "a child of", "ingredient": "made from", "teacher": "taught by"}
+_LISTED = 4  # dependents that an error names
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What is removed from a zoo, or would be."""
+
+    models: tuple[str, ...]
+    """Ids of the models that go, children before their parents."""
+    checkpoints: tuple[CheckpointRef, ...]
+    """Weights that go of models that stay."""
+    dependents: dict[str, str]
+    """Models that stay and come of those, and how: `a child of 3f2a...@2`."""
+    rebased: tuple[CheckpointRef, ...]
+    """Checkpoints of models that stay, packed anew since they built on what goes."""
+    records: int
+    """Measured numbers that go, of models and of pairs."""
+    nbytes: int
+    """Bytes of the files that go."""
+
+
+def remove(
+    zoo: Zoo | str | Path,
+    models: ModelNames | None = None,
+    *,
+    where: str = "",
+    with_dependents: bool = False,
+    keep_dependents: bool = False,
+    dry_run: bool = False,
+    wait: bool = False,
+    progress: Progress = SILENT,
+) -> Removal:
+    """Remove models, or checkpoints of them, from a zoo: files, measured numbers, cached passes.
+
+    What a removed model was, and which weights it had (not the weights), stays in the zoo's folder
+    `removed`: models that come of it are whole without it, and when it is grown again it says
+    whether it has the same bits. Weights of models that stay are the same bits as before.
+
+    Args:
+        models: ids or beginnings of them; `ID@EPOCH` removes the weights after that epoch alone.
+        where: an SQL condition, see `vitarium.zoo.listing.listing`.
+        with_dependents: remove the models that come of them, too: children, merged models and those
+            that were taught by them, and all that come of these.
+        keep_dependents: let these stay, though what they come of goes.
+        dry_run: remove nothing.
+        wait: until another process that writes into the zoo is done, instead of giving up.
+        progress: is told of each checkpoint that is packed anew.
+
+    Raises InvalidInput where models come of them and neither is said, or for weights of an
+    unfinished model; UnknownName, ZooInUse, LeadsOutside, NotWritable, DiskFull; and CorruptFile
+    for a checkpoint that builds on what goes and cannot be read. Then nothing has been removed.
+    """
+    zoo = Zoo.open(zoo)
+    if dry_run:
+        return _planned(zoo, models, where, with_dependents, keep_dependents)
+    with held(zoo.path, wait=wait):
+        _sweep(zoo)
+        removal = _planned(zoo, models, where, with_dependents, keep_dependents)
+        for id in removal.models:  # before anything goes
+            files.check_inside(zoo.folder(id).path, zoo.path)
+        _write_ledger(zoo, removal)
+        gone = _gone(zoo, removal.models, removal.checkpoints)
+        for done, ref in enumerate(removal.rebased):
+            progress.step("checkpoints", done, len(removal.rebased))
+            _rebase(zoo.folder(ref.model), ref.epoch, gone)
+        progress.step("checkpoints", len(removal.rebased), len(removal.rebased))
+        records.remove(zoo.path, removal.models)
+        _remove_cached(zoo.path, gone | {*removal.checkpoints})
+        changing = {*removal.models, *(ref.model for ref in removal.checkpoints)}
+        for id in _children_first(_sources.sources_by_model(zoo), changing):
+            if id in removal.models:
+                _remove_folder(zoo.path, zoo.folder(id).path)
+            else:
+                epochs = [ref.epoch for ref in removal.checkpoints if ref.model == id]
+                zoo.folder(id).drop(epochs)
+        with suppress(CorruptFile):  # of another model; the index is made anew when it is needed
+            _index.load(zoo.path)
+    return removal
+
+
+def _planned(
+    zoo: Zoo,
+    models: ModelNames | None,
+    where: str,
+    with_dependents: bool,
+    keep_dependents: bool,
+) -> Removal:
+    if with_dependents and keep_dependents:
+        raise InvalidInput("with_dependents and keep_dependents: choose one of them")
+    ids, refs = list[str](), list[CheckpointRef]()
+    for name in select(zoo, models, where, "remove"):
+        if "@" in name:
+            refs.append(zoo.at(name))
+        else:
+            ids.append(zoo.find(name))
+    by_model = _sources.sources_by_model(zoo)
+    dependents = _dependents(by_model, ids, refs)
+    while with_dependents and dependents:
+        ids += dependents
+        dependents = _dependents(by_model, ids, refs)
+    if dependents and not keep_dependents:
+        raise InvalidInput(_refusal(dependents))
+    refs = [ref for ref in dict.fromkeys(refs) if ref.model not in ids]
+    for ref in refs:
+        if zoo.folder(ref.model).result() is None:
+            fault = f"{ref} is of an unfinished model, which would go on from it"
+            raise InvalidInput(f"{fault}; remove the whole model, or let it be trained to its end")
+    order = _children_first(by_model, set(ids))
+    rebased = tuple(_built_on(zoo, _gone(zoo, order, refs), order))
+    paths = [file for id in order for file in zoo.folder(id).path.rglob("*") if file.is_file()]
+    paths += [zoo.folder(model).checkpoints.path(epoch) for model, epoch in refs]
+    nbytes = sum(path.stat().st_size for path in paths)
+    count = records.count(zoo.path, order)
+    return Removal(tuple(order), tuple(refs), dependents, rebased, count, nbytes)
+
+
+def _dependents(
+    by_model: dict[str, list[_sources.Source]],
+    ids: Collection[str],
+    refs: Collection[CheckpointRef],
+) -> dict[str, str]:
+    """Models that come of these and are none of them, and how."""
+    going, checkpoints = set(ids), set(refs)
+    dependents: dict[str, str] = {}
+    for id, of_model in by_model.items():
+        for source in of_model if id not in going else ():
+            if source.is_of(going, checkpoints) and source.model != id:
+                dependents.setdefault(id, f"{_ROLES[source.role]} {source}")
+    return dependents
+
+
+def _refusal(dependents: dict[str, str]) -> str:
+    listed = [f"{id} ({how})" for id, how in dependents.items()]
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    come = "model comes" if len(listed) == 1 else "models come"
+    return (
+        f"{len(listed)} {come} of what is to be removed: {', '.join(listed[:_LISTED])}{more}; "
+        "with_dependents (--with-dependents) removes them, too, and keep_dependents "
+        "(--keep-dependents) lets them stay, with all their weights"
+    )
+
+
+def _children_first(by_model: dict[str, list[_sources.Source]], ids: set[str]) -> list[str]:
+    ordered: list[str] = []
+    waiting = set(ids)
+    while waiting:
+        needed = {source.model for id in waiting for source in by_model.get(id, ())}
+        ready = sorted(waiting - needed) or sorted(waiting)
+        ordered += ready
+        waiting -= set(ready)
+    return ordered
+
+
+def _gone(
+    zoo: Zoo, ids: Collection[str], refs: Collection[CheckpointRef]
+) -> frozenset[CheckpointRef]:
+    """Every checkpoint that goes, also those whose file alone is there."""
+    gone = set(refs)
+    for id in ids:
+        for file in files.listed(zoo.folder(id).checkpoints.folder):
+            if match := re.fullmatch(r"epoch-(\d+)\.(packed|safetensors)", file.name):
+                gone.add(CheckpointRef(id, int(match[1])))
+    return frozenset(gone)
+
+
+def _built_on(
+    zoo: Zoo, gone: Collection[CheckpointRef], going: Collection[str]
+) -> Iterator[CheckpointRef]:
+    """Packed checkpoints that stay and whose base goes. Raises CorruptFile for unreadable ones."""
+    for id in zoo.ids():
+        checkpoints = zoo.folder(id).checkpoints
+        for file in files.listed(checkpoints.folder) if id not in going else ():
+            match = _PACKED.fullmatch(file.name)
+            if not match or (ref := CheckpointRef(id, int(match[1]))) in gone:
+                continue
+            base = Checkpoint(file, checkpoints.find).base
+            if base and (base.model, base.epoch) in gone:
+                yield ref
+
+
+def _rebase(folder: ModelFolder, epoch: int, gone: Collection[CheckpointRef]) -> None:
+    """Let a packed checkpoint build on none of `gone`; it stays what it is, bit for bit."""
+    packed = folder.checkpoints.packed(epoch)
+    if epoch not in [e.number for e in folder.epochs() if e.checkpoint]:
+        files.remove(packed, root=folder.path.parents[1])  # of an epoch that was not finished
+    elif folder.checkpoints.plain(epoch).exists():  # who packed it was killed
+        folder.unpack(epoch)
+    else:
+        folder.pack(epoch, without=gone)
+
+
+def _write_ledger(zoo: Zoo, removal: Removal) -> None:
+    for id in {*removal.models, *(ref.model for ref in removal.checkpoints)}:
+        with suppress(CorruptFile):  # nothing is known of a model whose description is damaged
+            _ledger.remember(zoo.path, id)
+
+
+def _remove_cached(zoo: Path, gone: Collection[CheckpointRef]) -> None:
+    """Predictions and features of these checkpoints; their key names it."""
+    names = set(map(str, gone))
+    for file in [file for folder in files.listed(zoo / "cache") for file in _cached_in(folder)]:
+        with suppress(CorruptFile):  # then it is computed anew when it is needed
+            key = Checkpoint(file, _no_base, marked=False).description.get("key")
+            if isinstance(key, list) and names.intersection(map(str, key)):
+                files.discard(file, root=zoo)
+
+
+def _cached_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+
+
+def _no_base(base: object) -> Checkpoint:
+    raise AssertionError("what is cached is stored plain")
+
+
+def _remove_folder(zoo: Path, folder: Path) -> None:
+    """At one blow: it is moved out of `models` first. Raises LeadsOutside and NotWritable."""
+    files.check_inside(folder, zoo)
+    leftover = zoo / files.temporary_name(folder)
+    files.discard(leftover, root=zoo)
+    with writing(folder):
+        folder.replace(leftover)
+    files.sync_folder(folder.parent)
+    files.discard(leftover, root=zoo)
+
+
+def _sweep(zoo: Zoo) -> None:
+    """Remove what a killed removal has left behind."""
+    for path in filter(files.is_leftover, files.listed(zoo.path)):
+        if path.is_dir() and not path.is_symlink():
+            files.discard(path, root=zoo.path)
+    for id in _ledger.ids(zoo.path):
+        folder = zoo.folder(id)
+        if folder.exists and folder.result():
+            with suppress(LeadsOutside):
+                folder.drop([])

@@ -1,0 +1,160 @@
+"""Copies models from one zoo into another, bit for bit, each at one blow, compared by checksums.
+
+A packed checkpoint stays as it is where the other zoo has what it builds on; else it is packed anew
+there. A model that is there already is not copied again, so an interrupted copy goes on.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from vitarium.core import files
+from vitarium.core.errors import CorruptFile, FileFault
+from vitarium.core.file_faults import reading, writing
+from vitarium.zoo import _ledger, annotations, records
+from vitarium.zoo._format import packing
+from vitarium.zoo.checkpoint import Checkpoint
+from vitarium.zoo.model_folder import ModelFolder
+from vitarium.zoo.zoo import Zoo
+
+_CHUNK_BYTES = 1 << 20
+_TEXTS = ("model.json", "epochs.jsonl", "result.json", "records.jsonl", annotations.FILE)
+
+
+def contents(folder: ModelFolder) -> dict[int, str]:
+    """What a model's checkpoints hold, by epoch, in whatever format. Raises CorruptFile."""
+    kept_epochs = [epoch.number for epoch in folder.epochs() if epoch.checkpoint]
+    checkpoints = {number: folder.checkpoint(number)[1] for number in kept_epochs}
+    for number in kept_epochs:  # lines of format 1 name the bytes of a file
+        path = folder.checkpoints.path(number)
+        if path.suffix != ".packed" and not (opened := folder.open(number)).is_sealed:
+            checkpoints[number] = opened.content
+    return checkpoints
+
+
+def copy_model(source: Zoo, target: Zoo, id: str) -> None:
+    """Copy a model, in the place of one that is there already.
+
+    Raises CorruptFile where anything of it is damaged, DiskFull, NotWritable and LeadsOutside; then
+    the other zoo has all of the model or nothing.
+    """
+    folder, place = source.folder(id), target.path / "models" / id
+    _read_texts(folder)
+    staging = target.path / files.temporary_name(place)
+    files.discard(staging, root=target.path)
+    for name in _TEXTS:
+        if files.exists(folder.path / name):
+            _copy_file(folder.path / name, staging / name)
+    for file in sorted(folder.path.glob("progress-*.safetensors")):
+        _copy_file(file, staging / file.name)
+    for epoch in (epoch.number for epoch in folder.epochs() if epoch.checkpoint):
+        checkpoint = folder.open(epoch)
+        checkpoint.check_stored()
+        if _stands_in(target, id, checkpoint):
+            _copy_file(checkpoint.path, staging / "checkpoints" / checkpoint.path.name)
+        else:
+            name = folder.checkpoints.plain(epoch).name
+            pieces, _ = packing.plain(checkpoint.state_dict(), folder.checkpoints.notes(epoch))
+            files.write(staging / "checkpoints" / name, pieces)
+    with writing(place):
+        place.parent.mkdir(exist_ok=True)
+    files.check_inside(place.parent, target.path)
+    if files.exists(place):
+        retired = target.path / f".{id}-before.tmp"
+        files.discard(retired, root=target.path)
+        place.replace(retired)
+    staging.replace(place)
+    files.sync_folder(place.parent)
+    files.discard(target.path / f".{id}-before.tmp", root=target.path)
+    pack_as_in(source, target, id)
+
+
+def pack_as_in(source: Zoo, target: Zoo, id: str) -> None:
+    """Pack those checkpoints of a copy that are packed where it is from."""
+    folder, copy = source.folder(id), target.folder(id)
+    for epoch in (epoch.number for epoch in copy.epochs() if epoch.checkpoint):
+        if folder.checkpoints.path(epoch).suffix == ".packed":
+            copy.pack(epoch)
+
+
+def copy_ledger(source: Zoo, target: Zoo, ids: Collection[str]) -> None:
+    """Let the other zoo remember models that were removed, or that `ids` are without."""
+    for id in ids:
+        for entry in (source.folder(id).path, source.path / _ledger.FOLDER / id):
+            if id not in target and files.exists(entry / "model.json"):
+                _ledger.remember(target.path, id, source=entry)
+    for id in _ledger.ids(source.path):
+        before = _ledger.contents(target.path, id)
+        if not _ledger.contents(source.path, id).items() <= before.items():
+            _ledger.remember(target.path, id, source=source.path / _ledger.FOLDER / id)
+
+
+def copy_records(source: Zoo, target: Zoo, ids: Collection[str]) -> int:
+    """Copy numbers of these models, of pairs where both are; how many there were not yet."""
+    present = set(records.of(target.path, ids))
+    others = {*ids, None}
+    fresh = [r for r in records.of(source.path, ids) if r.model in ids and r.other in others]
+    fresh = [record for record in fresh if record not in present]
+    records.add(target.path, fresh)
+    return len(fresh)
+
+
+def copy_texts(source: Zoo, target: Zoo) -> None:
+    """Copy blueprints, and the names under which stages are shown."""
+    for file in files.listed(source.path / "blueprints"):
+        copy = target.path / "blueprints" / file.name
+        if not files.is_leftover(file) and not files.exists(copy):
+            _copy_file(file, copy)
+    labels = annotations.stage_labels(target.path)
+    combined = annotations.stage_labels(source.path) | labels
+    if combined != labels:
+        stages = {"stages": combined}
+        files.write_sealed(target.path / annotations.STAGES, stages, root=target.path)
+
+
+def join_annotations(source: Zoo, target: Zoo, id: str) -> None:
+    """Add the tags and the note of a model in one zoo to those that it has in the other."""
+    added, present = (annotations.read(zoo.folder(id).path) for zoo in (source, target))
+    note = present.note
+    if added.note and added.note not in note.split("\n"):
+        note = "\n".join(filter(None, (note, added.note)))
+    joined = replace(present, tags=tuple(dict.fromkeys(present.tags + added.tags)), note=note)
+    if joined != present:
+        annotations.write(target.folder(id).path, joined)
+
+
+def _read_texts(folder: ModelFolder) -> None:
+    """Raises CorruptFile where one of them is not as it was written."""
+    folder.spec(), folder.about(), folder.epochs(), folder.result(), folder.records()
+    annotations.read(folder.path)
+
+
+def _stands_in(target: Zoo, id: str, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint's file can be read in the other zoo: what it builds on is there, too."""
+    base = checkpoint.base
+    if base is None or base.model == id:
+        return True
+    if not re.fullmatch("[0-9a-f]{12}", base.model):
+        return False
+    with suppress(CorruptFile, FileFault):
+        stored = target.folder(base.model).checkpoints.base(base.epoch)
+        return stored.content == base.content
+    return False
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file, and compare what was written with what was read. Raises CorruptFile."""
+    digest = hashlib.sha256()
+
+    def pieces() -> Iterator[bytes]:
+        with reading(source), source.open("rb") as file:
+            while piece := file.read(_CHUNK_BYTES):
+                digest.update(piece)
+                yield piece
+
+    files.write(target, pieces())
+    if files.digest(target) != digest.hexdigest():
+        raise CorruptFile(target, f"it was just written, and is not what {source} holds")

@@ -1,0 +1,96 @@
+"""`vitarium rm`, `archive`, `merge-zoos`, `tag`, `note`, `rename-stage`: what they print and do."""
+
+import json
+import shutil
+
+import pytest
+
+from vitarium import Zoo
+from vitarium.zoo.verify import verify
+
+
+@pytest.fixture
+def parent(kept_zoo):
+    return next(model.id for model in kept_zoo if model.parent is None)
+
+
+def test_a_model_is_removed_and_what_depends_on_it_listed(kept_zoo, parent, vitarium):
+    children = kept_zoo.children(parent)
+    status, out, err = vitarium("rm", kept_zoo.path, parent[:6])
+    assert status == 2
+    assert "--with-dependents" in err
+    assert all(id in err for id in children)
+    status, out, _ = vitarium("rm", kept_zoo.path, parent, "--dry-run")
+    assert status == 0
+    assert "Would be removed" in out
+    assert f"a child of {parent}@2" in out
+    assert "--keep-dependents" in out
+    assert parent in kept_zoo
+    status, out, _ = vitarium("rm", kept_zoo.path, parent, "--yes")
+    assert status == 0
+    assert "1 models and 0 single checkpoints" in out
+    assert parent not in kept_zoo
+    assert verify(kept_zoo.path, deep=True) == []
+    assert vitarium("rm", kept_zoo.path, f"{children[0]}@0", "--with-dependents")[0] == 0
+    assert [ref.epoch for ref in kept_zoo[children[0]].checkpoints] == [1]
+
+
+def test_rm_needs_to_be_told_what(kept_zoo, vitarium):
+    status, _, err = vitarium("rm", kept_zoo.path)
+    assert status == 2
+    assert "say which models to remove" in err
+    assert len(kept_zoo) == 6
+
+
+def test_models_are_tagged_annotated_and_listed(kept_zoo, vitarium):
+    first, second, *_ = kept_zoo.ids()
+    assert vitarium("tag", kept_zoo.path, first[:8], second, "best")[1].startswith(
+        "2 models tagged"
+    )
+    assert vitarium("note", kept_zoo.path, first, "its loss rose")[0] == 0
+    _, out, _ = vitarium("ls", kept_zoo.path, "--where", "tags LIKE '%best%'", "--json")
+    assert {row["id"]: row["note"] for row in json.loads(out)} == {
+        first: "its loss rose",
+        second: None,
+    }
+    assert "its loss rose" in vitarium("show", kept_zoo.path, first)[1]
+    assert "best" in vitarium("ls", kept_zoo.path)[1]
+    assert vitarium("tag", kept_zoo.path, "best", "--remove")[1].startswith("2 models untagged")
+    assert vitarium("note", kept_zoo.path, first, "")[0] == 0
+    assert kept_zoo.models()[["tags", "note"]].isna().all(axis=None)
+
+
+def test_a_condition_tags(kept_zoo, vitarium):
+    status, out, _ = vitarium("tag", kept_zoo.path, "--where", "stage = 'finetune'", "tuned")
+    assert (status, out[:8]) == (0, "4 models")
+    assert vitarium("tag", kept_zoo.path, "x")[0] == 2
+
+
+def test_a_stage_is_renamed(kept_zoo, vitarium):
+    assert vitarium("rename-stage", kept_zoo.path, "finetune", "tuned")[0] == 0
+    assert "tuned" in vitarium("ls", kept_zoo.path)[1]
+    assert vitarium("rename-stage", kept_zoo.path, "finetune", "x")[0] == 2
+
+
+def test_zoos_are_taken_apart_and_made_one(kept_zoo, parent, vitarium, tmp_path):
+    tree = [parent, *kept_zoo.children(parent)]
+    status, out, _ = vitarium("archive", kept_zoo.path, *tree[1:], "--out", tmp_path / "part")
+    assert status == 0
+    assert sorted(Zoo.open(tmp_path / "part").ids()) == sorted(tree)
+    assert (
+        vitarium("archive", kept_zoo.path, tree[1], "--no-ancestors", "--out", tmp_path / "x.tar")[
+            0
+        ]
+        == 0
+    )
+    rest = Zoo.open(shutil.copytree(kept_zoo.path, tmp_path / "rest"))
+    assert vitarium("rm", rest.path, parent, "--with-dependents")[0] == 0
+    sources = (tmp_path / "part", rest.path, "--into", tmp_path / "one")
+    status, out, _ = vitarium("merge-zoos", *sources, "--dry-run")
+    assert (status, (tmp_path / "one").exists()) == (0, False)
+    assert "6 models would be copied" in out
+    status, out, _ = vitarium("merge-zoos", *sources)
+    assert status == 0
+    assert "6 models copied" in out
+    assert Zoo.open(tmp_path / "one").ids() == kept_zoo.ids()
+    assert verify(tmp_path / "one", deep=True) == []
