@@ -1,13 +1,14 @@
 """Compact students: how they start, what becomes of them, and what is refused."""
 
 import math
+import time
 
 import pytest
 import torch
 
 from vitarium import Blueprint, compress, grow, measure, merge
 from vitarium.blueprint.spec import restored
-from vitarium.compression.compress import compare
+from vitarium.compression.compress import _pair_times, compare
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.zoo import About
 
@@ -33,6 +34,29 @@ def test_a_student_is_a_child_of_its_original_with_the_groups_weights_once(zoo, 
     assert (row["parameters_before"], row["parameters_after"]) == (before, after)
     assert 0 <= row["accuracy_after"] <= 1
     assert row["milliseconds_after"] > 0
+    assert 0 < row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+
+
+def test_times_are_of_pairs_in_turn_and_their_spread_is_given(monkeypatch):
+    """On a clock that goes on by what each model takes, and by ten times that now and then."""
+    clock, order = [0.0], []
+
+    class Model(torch.nn.Module):
+        def __init__(self, seconds):
+            super().__init__()
+            self.seconds = seconds
+
+        def forward(self, image):
+            is_disturbed = len(order) in (20, 21)  # of one pair
+            clock[0] += self.seconds * (10 if is_disturbed else 1)
+            order.append(self.seconds)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    pairs = _pair_times(Model(0.3), Model(0.1), (1, 8, 8), "cpu")
+    assert len(pairs) == len(order) // 2 - 2 == 30
+    assert {tuple(order[k : k + 2]) for k in range(0, len(order), 2)} == {(0.3, 0.1), (0.1, 0.3)}
+    assert [slow / fast for slow, fast in pairs] == pytest.approx([3.0] * 30)
+    assert sorted(slow for slow, _ in pairs)[-2:] == pytest.approx([0.3, 3.0])
 
 
 def test_a_student_starts_as_what_the_operator_makes_with_the_originals_head(zoo, teacher):

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from vitarium import Zoo, merge
+from vitarium import Zoo, merge, merge_zoos
 from vitarium.blueprint import Recipe
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.core.registry import choose
@@ -224,11 +224,46 @@ class Store(RuleBasedStateMachine):
     @precondition(lambda self: self.holds)
     @rule(chance=chance)
     def remove(self, chance):
-        """A model on which no other is built."""
-        specs = [self.zoo.spec(id) for id in self.zoo.ids()]
-        bases = {spec.parent for spec in specs}
-        bases |= {part.model for spec in specs for part in spec.ingredients}
-        self._remove(chance.choice([id for id in self.zoo.ids() if id not in bases]))
+        """Any model, or the weights of an epoch; those that are built on it stay."""
+        model, epoch = chance.choice(sorted(self.holds))
+        is_thinned = self.zoo.folder(model).result() and chance.random() < 0.5
+        with killed_before(a_moment(chance), self.zoo.path):
+            name = f"{model}@{epoch}" if is_thinned else model
+            self.zoo.remove(name, keep_dependents=True)
+        left = {
+            (id, e.number)
+            for id in self.zoo.ids()
+            for e in self.zoo.folder(id).epochs()
+            if e.checkpoint
+        }
+        assert self.holds.keys() - left <= {(model, epoch)} | {
+            place for place in self.holds if not is_thinned and place[0] == model
+        }
+        self.holds = {place: weights for place, weights in self.holds.items() if place in left}
+
+    @precondition(lambda self: self.holds)
+    @rule(chance=chance)
+    def copy(self, chance):
+        """All of it, or a part without what that comes of, killed and taken up again."""
+        target = self.folder / f"copy-{chance.random()}"
+        ids = sorted({model for model, _ in self.holds})
+        part = chance.sample(ids, chance.randint(1, len(ids)))
+        is_part = chance.random() < 0.5
+
+        def copy():
+            if is_part:
+                self.zoo.archive(part, out=target, ancestors=False)
+            else:
+                merge_zoos([self.zoo], target)
+
+        with killed_before(a_moment(chance), target):
+            copy()
+        copy()
+        assert verify(target, deep=True) == []
+        copied = Zoo.open(target)
+        for (model, epoch), tensors in self.holds.items():
+            if model in part or not is_part:
+                assert holds_the_same(tensors, copied.state_dict(model, epoch))
 
     @precondition(lambda self: self.trainings)
     @rule(chance=chance)
@@ -236,8 +271,13 @@ class Store(RuleBasedStateMachine):
         """Whatever stands on it: the same seeds give the same weights."""
         id = chance.choice(sorted(self.trainings))
         if self.zoo.folder(id).exists and self.zoo.folder(id).result():
-            self._remove(id)
+            if chance.random() < 0.5:
+                self.zoo.remove(id, keep_dependents=True)
+            else:
+                shutil.rmtree(self.zoo.folder(id).path)
+            self.holds = {place: w for place, w in self.holds.items() if place[0] != id}
             self._train(id, None)
+            assert self.zoo.folder(id).result()["message"] == ""
 
     @rule()
     def list(self):
@@ -306,10 +346,6 @@ class Store(RuleBasedStateMachine):
             folder.finish("finished")
         finished = folder.epochs() if folder.exists else []
         self.holds |= {(id, e.number): states[e.number] for e in finished if e.checkpoint}
-
-    def _remove(self, id):
-        shutil.rmtree(self.zoo.folder(id).path)
-        self.holds = {place: weights for place, weights in self.holds.items() if place[0] != id}
 
 
 def sequences(count, steps):

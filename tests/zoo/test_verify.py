@@ -213,7 +213,7 @@ def test_what_builds_on_damage_is_not_to_be_removed(zoo, child):
     for deep in (False, True):
         for fault in verify(zoo.path, deep=deep):
             is_damaged = zoo.path / fault.path == base
-            assert ("remove the model's folder" in fault.lost) is is_damaged, fault
+            assert ("remove the model and" in fault.lost) is is_damaged, fault
 
 
 def test_of_a_newer_format_nothing_is_called_damaged(zoo):

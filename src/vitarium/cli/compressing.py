@@ -186,5 +186,6 @@ def _columns(row: dict[str, Any]) -> dict[str, str]:
         "size": change("bytes", size),
         "in the zoo": change("bytes_in_zoo", size),
         "accuracy": change("accuracy", "{:.4f}".format),
-        "ms per image": change("milliseconds", "{:.2f}".format),
+        "ms per image": change("milliseconds", "{:.3g}".format),
+        "times as fast": "{speedup:.2g} ({speedup_low:.2g} to {speedup_high:.2g})".format(**row),
     }

@@ -21,6 +21,7 @@ from vitarium.core.devices import find_devices
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.engine.grow import Growth, grow
+from vitarium.engine.tuning.gain import Gain
 from vitarium.measures._runner.measure import measure
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
@@ -42,7 +43,7 @@ DEFAULTS: Mapping[str, Any] = {
 """How a student is trained, but for what comes from the original's recipe and what is asked for."""
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
 """What a student takes from the original's recipe."""
-_RUNS = 15  # of each model, by which its time is measured
+_RUNS = 30  # of each model, by which its time is measured
 _MISSING = {"data": "what its student learns from", "epochs": "how long its student learns"}
 
 
@@ -163,7 +164,9 @@ def compare(
     (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
     what they share with other checkpoints left out), accuracy (on the test images of the student's
     data), refused (why there is none, or "") and milliseconds (of one image on the device, the
-    median of several runs in turn). `students` has their ids by `ID@EPOCH` of the originals.
+    median of runs in turn). speedup: how many times faster the student is, the median over pairs of
+    runs that followed each other, with its quartiles (`_low`, `_high`). `students` has their ids by
+    `ID@EPOCH` of the originals.
     """
     import pandas as pd
 
@@ -174,11 +177,12 @@ def compare(
     for student, pair in pairs.items():
         architecture = zoo.spec(student).origin.architecture
         assert architecture  # a student was trained here
-        times = _milliseconds(
-            [zoo.load(*ref) for ref in pair], architecture.config.input_size, where
-        )
+        before, after = (zoo.load(*ref) for ref in pair)
+        times = _pair_times(before, after, architecture.config.input_size, where)
+        medians = [1e3 * statistics.median(seconds) for seconds in zip(*times, strict=True)]
+        speedup = Gain.of(slow / fast for slow, fast in times)
         row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
-        for when, ref, milliseconds in zip(("before", "after"), pair, times, strict=True):
+        for when, ref, milliseconds in zip(("before", "after"), pair, medians, strict=True):
             checkpoint = zoo.checkpoint(*ref)
             accuracy, refused = scores[student, ref]
             about = {
@@ -190,6 +194,7 @@ def compare(
                 "milliseconds": milliseconds,
             }
             row |= {f"{name}_{when}": value for name, value in about.items()}
+        row |= {"speedup": speedup.median, "speedup_low": speedup.low, "speedup_high": speedup.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -221,17 +226,24 @@ def _accuracies(
 
 
 @torch.inference_mode()
-def _milliseconds(models: list[nn.Module], size: tuple[int, int, int], device: str) -> list[float]:
-    """Of each model, run in turn, so that whatever else the machine does falls on all alike."""
+def _pair_times(
+    before: nn.Module, after: nn.Module, size: tuple[int, int, int], device: str
+) -> list[tuple[float, float]]:
+    """Seconds that each model takes for one image, in pairs of runs that follow each other.
+
+    Whatever else the machine does falls on both; every other pair begins with the other model.
+    """
     image = torch.zeros(1, *size, device=device)
-    moved = [model.to(device).eval() for model in models]
-    times: list[list[float]] = [[] for _ in models]
+    models = [model.to(device).eval() for model in (before, after)]
+    pairs: list[tuple[float, float]] = []
     for run in range(_RUNS + 2):
-        for model, model_times in zip(moved, times, strict=True):
+        seconds = [0.0, 0.0]
+        for number in (0, 1) if run % 2 else (1, 0):
             started = time.perf_counter()
-            model(image)
+            models[number](image)
             if device != "cpu":
                 torch.cuda.synchronize(device)
-            if run > 1:
-                model_times.append(1e3 * (time.perf_counter() - started))
-    return [statistics.median(model_times) for model_times in times]
+            seconds[number] = time.perf_counter() - started
+        if run > 1:  # the first ones warm up
+            pairs.append((seconds[0], seconds[1]))
+    return pairs

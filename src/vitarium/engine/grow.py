@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.blueprint.numerics import Numerics
 from vitarium.core.errors import InvalidInput
+from vitarium.engine.changed_bits import changed_bits
 from vitarium.engine.check import ModelCheck
 from vitarium.engine.events import Ended, Event, Listener, Notice
 from vitarium.engine.interrupts import interrupts
@@ -231,6 +232,8 @@ def grow(
         for model in queue.waiting():  # which can no longer start
             cause = f"its parent {model.parent} has no weights to start from"
             emit(Ended(model.id, "skipped", cause))
+        for text in changed_bits(growth.zoo, growth.grown, growth.existing):
+            notify(text)
         growth.zoo.models()  # leaves the index up to date
     return growth
 

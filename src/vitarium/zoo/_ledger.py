@@ -17,6 +17,7 @@ from vitarium.zoo import _model_files as model_files
 from vitarium.zoo._model_files import Epoch
 
 FOLDER = "removed"
+OTHER_WEIGHTS = "not the weights that it had before it was removed"
 
 
 def remember(zoo: Path, id: str, *, source: Path | None = None) -> None:
@@ -57,7 +58,7 @@ def difference(zoo: Path, id: str, epochs: Iterable[Epoch]) -> str:
     if not differing:
         return ""
     numbers = model_files.ranges(differing)
-    return f"not the weights that it had before it was removed (epochs {numbers})"
+    return f"{OTHER_WEIGHTS} (epochs {numbers})"
 
 
 def ids(zoo: Path) -> list[str]:

@@ -24,7 +24,7 @@ Factors = dict[str, Any]
 """Of a model, as `ModelFolder.factors` gives them."""
 Shapes = dict[str, dict[str, tuple[int, ...]]]
 """Of the tensors of each architecture, which is built once."""
-_REGROW = "remove the model's folder and grow or import it again: the same seeds give it back"
+_REGROW = "remove the model and grow or import it again: the same seeds give it back"
 
 
 class ModelFaults:

@@ -25,7 +25,8 @@ class Listing:
     The rows have: model (its id), stage, name (of an imported one), parent, operator and
     ingredients, the factors that differ, epochs (the last that is finished), before (training) and
     after (accuracy on test images; of a model that has none from its training, as it was measured),
-    score (what these are: "accuracy" or "k-NN accuracy"), status, tags, note. If columns were named, those.
+    score (what these are: "accuracy" or "k-NN accuracy"), status, tags, note. If columns were
+    named, those.
     """
 
     rows: list[dict[str, Any]]

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,8 +10,10 @@ from vitarium import Blueprint, plan
 from vitarium.core import files
 from vitarium.core.errors import DamagedCache, InvalidInput
 from vitarium.core.registry import choose
+from vitarium.engine.tuning._bench import Bench
 from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest, models_per_gpu
 from vitarium.engine.tuning.calibration import Calibration, Speed, TrainMode
+from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine
 
 GIB = 2**30
@@ -19,14 +22,23 @@ GIB = 2**30
 class MadeUp(Calibration):
     """A machine on which a step takes as many seconds as `seconds(way)` says."""
 
-    def __init__(self, seconds, precisions=("bf16",), start=60.0):
+    def __init__(self, seconds, precisions=("bf16",), start=60.0, spreads=(0.0,)):
         super().__init__("cpu", 1)
         self.seconds, self.made_up, self.start = seconds, precisions, start
+        self.spreads = spreads
         self.asked = []
+        self.series = []
 
     def speed(self, recipe, num_outputs, mode=TrainMode()):  # noqa: B008
         self.asked.append(mode)
         return Speed(self.seconds(mode), recipe.batch_size, self.start * mode.compiled, 0)
+
+    def gain(self, recipe, num_outputs, mode, faster, *, series=0):
+        """With the distance between the quartiles that the series has."""
+        self.series.append((faster.precision, series))
+        median = self.seconds(mode) / mode.stacked * faster.stacked / self.seconds(faster)
+        half = self.spreads[min(series, len(self.spreads) - 1)] / 2
+        return Gain(median, median - half, median + half)
 
     def precisions(self):
         return list(self.made_up)
@@ -49,8 +61,64 @@ def test_bf16_is_chosen_where_it_is_clearly_faster(tiny):
     mode, _ = chosen(tiny, lambda mode: 1.0 if mode.precision == "bf16" else 2.0, messages=messages)
     assert mode == TrainMode("bf16")
     assert messages == [
-        "pretrain: bf16, not compiled, each by itself (2.0 times as fast as plain fp32)"
+        "pretrain: bf16, not compiled, each by itself (2.0 times as fast as plain fp32, 2.0 to 2.0)"
     ]
+
+
+def bf16_takes(seconds):
+    return lambda mode: seconds if mode.precision == "bf16" else 2.0
+
+
+def test_noise_does_not_decide(tiny):
+    """What is gained has to exceed the spread of the pairs."""
+    messages = []
+    mode, made_up = chosen(tiny, bf16_takes(1.0), spreads=[0.9], messages=messages)
+    assert mode == TrainMode("bf16")
+    assert {series for _, series in made_up.series} == {0}
+    mode, _ = chosen(tiny, bf16_takes(1.0), spreads=[1.1], messages=messages)
+    assert mode == TrainMode()
+    assert messages[-2] == (
+        "pretrain: bf16 is not clearly faster (2.0 times as fast, 1.4 to 2.5 in half the pairs)"
+    )
+
+
+def test_what_claims_too_much_is_measured_again(tiny):
+    mode, made_up = chosen(tiny, bf16_takes(0.2), spreads=[0.5, 0.5])
+    assert mode == TrainMode("bf16")
+    assert ("bf16", 1) in made_up.series
+    mode, made_up = chosen(tiny, bf16_takes(0.2), spreads=[0.5, 20.0])
+    assert mode == TrainMode()
+    assert ("bf16", 1) in made_up.series
+
+
+def test_a_claim_that_pairs_do_not_confirm_is_not_believed(tiny):
+    """Steps at different times say 71 times as fast, steps in turn do not."""
+
+    class Busy(MadeUp):
+        def gain(self, *question, series=0):
+            return Gain.of([0.9, 1.1, 1.0, 1.2, 0.95])
+
+    planned = plan(Blueprint.read(tiny))
+    busy = Busy(bf16_takes(2.0 / 71))
+    tuner = AutoTuner(planned, Machine(("cpu",), 1, 1), TrainRequest(), busy)
+    assert tuner.mode(planned.models[0]) == TrainMode()
+
+
+@pytest.mark.parametrize(
+    ("ratios", "is_clear"),
+    [
+        ([2.0] * 5, True),
+        ([1.2] * 5, False),
+        ([1.9, 2.0, 2.1, 2.0, 60.0], True),  # one disturbed step
+        ([1.0, 1.0, 60.0, 71.0, 80.0], False),
+        ([0.5, 0.9, 1.4, 2.0, 3.0], False),
+    ],
+)
+def test_a_gain_is_clear_where_its_median_exceeds_the_spread(ratios, is_clear):
+    gain = Gain.of(ratios)
+    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    assert gain == pytest.approx((median, low, high))
+    assert gain.is_clear(1.3) is is_clear
 
 
 def test_fp32_stays_where_bf16_gains_little(tiny):
@@ -182,6 +250,31 @@ def test_a_speed_is_measured_once_and_kept(tiny, cache, mode):
     assert len(messages) == 1
     assert 0 < first.per_image < 1
     assert len(json.loads(cache.read_text())["speeds"]) == 1
+
+
+def test_steps_of_two_modes_are_measured_in_turn_once_and_kept(tiny, cache, monkeypatch):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    order, step = [], Bench.step
+
+    def noting(bench):
+        order.append(bench.options.precision)
+        return step(bench)
+
+    monkeypatch.setattr(Bench, "step", noting)
+    calibration = Calibration("cpu", 1)
+    calibration.speed(recipe, 10)
+    order.clear()
+    gain = calibration.gain(recipe, 10, TrainMode(), TrainMode("bf16"))
+    pairs = list(zip(order[::2], order[1::2], strict=True))
+    assert len(pairs) > 5
+    assert all(set(pair) == {"fp32", "bf16"} for pair in pairs)
+    assert len(set(pairs)) == 2  # in either order
+    order.clear()
+    assert Calibration("cpu", 1).gain(recipe, 10, TrainMode(), TrainMode("bf16")) == gain
+    assert order == []
+    calibration.gain(recipe, 10, TrainMode(), TrainMode("bf16"), series=1)
+    assert order
+    assert len(json.loads(cache.with_name("gains.json").read_text())["gains"]) == 2
 
 
 def test_other_threads_are_another_measurement(tiny, cache):

@@ -13,6 +13,7 @@ import torch
 from vitarium.blueprint import Recipe
 from vitarium.engine.shipping import FileSent, Goods, run_shipped
 from vitarium.engine.tuning.calibration import Calibration, Speed, TrainMode
+from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.worker import Job, Message, attempt, run_job
 from vitarium.training import Precision
 
@@ -40,6 +41,19 @@ class RayWorker:
     ) -> Speed:
         """As Calibration.speed, of this node."""
         return Calibration(device, self.threads).speed(Recipe.read(recipe), num_outputs, mode)
+
+    def gain(
+        self,
+        device: str,
+        recipe: Mapping[str, Any],
+        num_outputs: int,
+        mode: TrainMode,
+        faster: TrainMode,
+        series: int,
+    ) -> Gain:
+        """As Calibration.gain, of this node."""
+        calibration = Calibration(device, self.threads)
+        return calibration.gain(Recipe.read(recipe), num_outputs, mode, faster, series=series)
 
     def precisions(self, device: str) -> list[Precision]:
         """As Calibration.precisions, of this node."""

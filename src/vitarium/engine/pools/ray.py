@@ -19,6 +19,7 @@ from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.shipping import FileSent, pack, unload
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
+from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine, available_cores
 from vitarium.engine.worker import Fault, Job, Message
 from vitarium.training import Precision, TrainOptions
@@ -85,6 +86,17 @@ class RemoteCalibration(Calibration):
 
     def speed(self, recipe: Recipe, num_outputs: int, mode: TrainMode = PLAIN) -> Speed:
         return self._ask("speed", recipe.factors(), num_outputs, mode)
+
+    def gain(
+        self,
+        recipe: Recipe,
+        num_outputs: int,
+        mode: TrainMode,
+        faster: TrainMode,
+        *,
+        series: int = 0,
+    ) -> Gain:
+        return self._ask("gain", recipe.factors(), num_outputs, mode, faster, series)
 
     def knows(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> bool:
         return _key("speed", recipe.factors(), num_outputs, mode) in self._answers

@@ -14,12 +14,15 @@ import torch
 from vitarium.blueprint import ModelSpec, Plan
 from vitarium.core.errors import InvalidInput
 from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
+from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train
 from vitarium.training import Precision, stack_key
 
 MIN_SPEEDUP = 1.3
 """A precision or a stack has to be so many times faster to be chosen."""
+SUSPICIOUS = 5.0
+"""What claims to be so many times faster is measured twice."""
 _MIN_COMPILED_SPEEDUP = 1.1
 _MIN_PLAN_SECONDS = 15 * 60  # of one worker, from which on measuring a compilation pays
 _STACK_SIZES = (4, 16, 64)
@@ -131,9 +134,7 @@ class AutoTuner:
         if "auto" in (self.request.precision, self.request.compiled, self.request.stacked):
             parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
             parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
-            gain = self._gain(spec, PLAIN, mode) * mode.stacked
-            faster = f" ({gain:.1f} times as fast as plain fp32)" if mode != PLAIN else ""
-            self._notify(f"{spec.stage}: {', '.join(parts)}{faster}")
+            self._notify(f"{spec.stage}: {', '.join(parts)}{self._in_words(spec, mode)}")
         return mode
 
     def _precision(self, spec: ModelSpec) -> Precision:
@@ -141,7 +142,7 @@ class AutoTuner:
             return self.request.precision
         best: Precision = "fp32"
         for candidate in self.calibration.precisions():
-            if self._gain(spec, TrainMode(best), TrainMode(candidate)) >= MIN_SPEEDUP:
+            if self._is_faster(spec, TrainMode(best), TrainMode(candidate), MIN_SPEEDUP):
                 best = candidate
         return best
 
@@ -157,7 +158,9 @@ class AutoTuner:
             return False
         compiled = mode._replace(compiled=True)
         gain, start = self._gain(spec, mode, compiled), self._speed(spec, compiled).start
-        return gain >= _MIN_COMPILED_SPEEDUP and seconds * (1 - 1 / gain) > 2 * start
+        if seconds * (1 - 1 / gain) <= 2 * start:
+            return False
+        return self._is_faster(spec, mode, compiled, _MIN_COMPILED_SPEEDUP)
 
     def _may_compile(self, spec: ModelSpec) -> bool:
         if not spec.recipe.objective.plugin.facts.get("records_blocks"):
@@ -175,20 +178,62 @@ class AutoTuner:
             return 1
         max_size = -(-num_models // max(self.machine.workers, 1))
         for size in (size for size in _STACK_SIZES if size <= max_size):
-            per_image = self._speed(spec, mode._replace(stacked=size)).per_image / size
-            if per_image * MIN_SPEEDUP > per_model:
+            smaller, larger = mode._replace(stacked=best), mode._replace(stacked=size)
+            if not self._is_faster(spec, smaller, larger, MIN_SPEEDUP):
                 break  # no gain any more
-            best, per_model = size, per_image
+            best = size
         return best
 
     def _gain(self, spec: ModelSpec, mode: TrainMode, faster: TrainMode) -> float:
-        """How many times faster the other mode is."""
-        return self._speed(spec, mode).per_image / self._speed(spec, faster).per_image
+        """How many times faster the other mode is for one model, by steps at different times."""
+        per_model = [self._speed(spec, each).per_image / each.stacked for each in (mode, faster)]
+        return per_model[0] / per_model[1]
+
+    def _is_faster(
+        self, spec: ModelSpec, mode: TrainMode, faster: TrainMode, threshold: float
+    ) -> bool:
+        """Whether the other mode is so many times faster, and that is no noise.
+
+        What seems so is confirmed by steps of both in turn; what would be more than `SUSPICIOUS`
+        times faster, by a second series of them.
+        """
+        if self._gain(spec, mode, faster) < threshold:
+            return False
+        gain = self._measured_gain(spec, mode, faster)
+        is_clear = gain.is_clear(threshold)
+        if is_clear and gain.median > SUSPICIOUS:
+            gain = self._measured_gain(spec, mode, faster, series=1)
+            is_clear = gain.is_clear(threshold)
+        if not is_clear:
+            self._notify(f"{spec.stage}: {_change(mode, faster)} is not clearly faster ({gain})")
+        return is_clear
+
+    def _measured_gain(
+        self, spec: ModelSpec, mode: TrainMode, faster: TrainMode, series: int = 0
+    ) -> Gain:
+        outputs = num_outputs(spec.recipe)
+        assert outputs is not None
+        return self.calibration.gain(spec.recipe, outputs, mode, faster, series=series)
+
+    def _in_words(self, spec: ModelSpec, mode: TrainMode) -> str:
+        """How much faster it is than plain fp32, where anything was measured for that."""
+        if mode == PLAIN:
+            return ""
+        gain = self._measured_gain(spec, PLAIN, mode)
+        return (
+            f" ({gain.median:.1f} times as fast as plain fp32, {gain.low:.1f} to {gain.high:.1f})"
+        )
 
     def _notify(self, text: str) -> None:
         if text not in self._notified:
             self._notified.add(text)
             self.notify(text)
+
+
+def _change(mode: TrainMode, faster: TrainMode) -> str:
+    if mode.precision != faster.precision:
+        return faster.precision
+    return "compiled" if faster.compiled > mode.compiled else f"a stack of {faster.stacked}"
 
 
 def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:

@@ -1,6 +1,7 @@
 """How fast this machine trains a kind of model: measured for a moment, once, and kept.
 
-In the cache folder's `speeds.json`, by device, software and kind of model; it can be deleted.
+In the cache folder's `speeds.json` and `gains.json`, by device, software and kind of model; they
+can be deleted.
 """
 
 import json
@@ -8,31 +9,26 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from filelock import FileLock
-from torch.nn import functional as F
 
 from vitarium.blueprint import Recipe
 from vitarium.core import files
 from vitarium.core.cache import cache_folder
 from vitarium.core.errors import CorruptFile, DamagedCache
-from vitarium.core.memory import keep_freed_memory
-from vitarium.data.batch import Batch
+from vitarium.engine.tuning._bench import Bench, threads
+from vitarium.engine.tuning.gain import Gain
 from vitarium.objectives.distillation.base import Distillation
 from vitarium.training import Precision, TrainOptions
-from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import software
-from vitarium.training.stacked_trainer import StackedTrainer
-from vitarium.training.train_state import Teacher, TrainState
-from vitarium.training.trainer import Trainer
 
 _MAX_SECONDS = 0.5
 _MAX_STEPS = 5
+_MIN_PAIRS, _MAX_PAIRS, _MAX_PAIR_SECONDS = 5, 15, 2.0
 _SMALL_BATCH = 4
 
 
@@ -48,6 +44,7 @@ class TrainMode(NamedTuple):
 
 
 PLAIN = TrainMode()
+_Measured = TypeVar("_Measured", "Speed", Gain)
 
 
 class Speed(NamedTuple):
@@ -99,8 +96,31 @@ class Calibration:
                 objective = recipe.objective.name
                 self.notify(f"measuring how fast {name} trains here, {objective} (once)")
             self._cached[key] = self._measured(recipe, num_outputs, mode)
-            _keep(key, self._cached[key])
+            _keep("speeds", key, self._cached[key])
         return self._cached[key]
+
+    def gain(
+        self,
+        recipe: Recipe,
+        num_outputs: int,
+        mode: TrainMode,
+        faster: TrainMode,
+        *,
+        series: int = 0,
+    ) -> Gain:
+        """How many times faster the other mode trains, by steps of both in turn; cached.
+
+        `series` numbers independent measurements of the same. See `speed` for the rest.
+        """
+        recipe = _with_own_kind(recipe)
+        keys = [self._key(recipe, num_outputs, each) for each in (mode, faster)]
+        key = json.dumps([*keys, series])
+        if key not in self._gains:
+            images = self.speed(recipe, num_outputs, mode).images
+            ratios = self._ratios(recipe, num_outputs, mode, faster, images)
+            self._gains[key] = Gain.of(ratios)
+            _keep("gains", key, self._gains[key])
+        return self._gains[key]
 
     def knows(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> bool:
         """Whether `speed` has nothing to measure."""
@@ -114,7 +134,11 @@ class Calibration:
 
     @cached_property
     def _cached(self) -> dict[str, Speed]:
-        return _read()
+        return _read("speeds", Speed)
+
+    @cached_property
+    def _gains(self) -> dict[str, Gain]:
+        return _read("gains", Gain)
 
     @cached_property
     def _software(self) -> dict[str, str]:
@@ -153,54 +177,35 @@ class Calibration:
         self, recipe: Recipe, num_outputs: int, mode: TrainMode, images: int
     ) -> tuple[float, float]:
         """Seconds of a step, and of the first one beyond that."""
-        keep_freed_memory()  # as where models are trained
-        options = mode.options(TrainOptions(self.device, deterministic=False))
-        trials = [_Trial(recipe, num_outputs, options) for _ in range(mode.stacked)]
-        trainer = (Trainer if mode.stacked == 1 else StackedTrainer)(trials, options)
-        trainer.training_mode()
-        facts, size = recipe.objective.plugin.facts, recipe.architecture.config.input_size
-        labels = torch.arange(images, device=self.device).expand(mode.stacked, -1) % num_outputs
-        pixels = torch.randn(mode.stacked, images * facts["views"], *size, device=self.device)
-        batch = Batch(pixels, labels, F.one_hot(labels, num_outputs).float())
+        bench = self._bench(recipe, num_outputs, mode, images)
         if self.device != "cpu":
             torch.cuda.reset_peak_memory_stats(self.device)
-
-        def step() -> float:
-            started = time.perf_counter()
-            trainer.step(batch, 1, 0)
-            if self.device != "cpu":
-                torch.cuda.synchronize(self.device)
-            return time.perf_counter() - started
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            first, times = step(), [step()]
+        with threads(self.threads):
+            first, times = bench.step(), [bench.step()]
             while len(times) < _MAX_STEPS and sum(times) < _MAX_SECONDS:
-                times.append(step())
-        finally:
-            torch.set_num_threads(threads)
+                times.append(bench.step())
         seconds = min(times)  # others may use the machine now and then
         return seconds, max(first - seconds, 0.0)
 
+    def _ratios(
+        self, recipe: Recipe, num_outputs: int, mode: TrainMode, faster: TrainMode, images: int
+    ) -> list[float]:
+        """Of pairs of steps, by turns in this order and in the other, per image of one model."""
+        slow, fast = (self._bench(recipe, num_outputs, m, images) for m in (mode, faster))
+        ratios: list[float] = []
+        with threads(self.threads):
+            started, _ = time.perf_counter(), (slow.step(), fast.step())  # which warm up
+            while len(ratios) < _MIN_PAIRS or (
+                len(ratios) < _MAX_PAIRS and time.perf_counter() - started < _MAX_PAIR_SECONDS
+            ):
+                order = (slow, fast) if len(ratios) % 2 else (fast, slow)
+                seconds = {bench: bench.step() for bench in order}
+                ratios.append(seconds[slow] / mode.stacked * faster.stacked / seconds[fast])
+        return ratios
 
-class _Trial(TrainState):
-    """A model that is only tried: without data, and without a place in a zoo."""
-
-    def __init__(self, recipe: Recipe, num_outputs: int, options: TrainOptions) -> None:
-        self.recipe = recipe
-        self.model = recipe.build(num_outputs).to(options.device)
-        facts = recipe.objective.plugin.facts
-        teacher = deepcopy(self.model) if facts["teacher_outputs"] else None
-        optimize_forward(self.model, options, blocks_are_read=facts.get("records_blocks", False))
-        self._freeze()
-        if teacher is not None:
-            size = recipe.architecture.config.input_size
-            example = torch.zeros(1, *size, device=options.device)
-            self.teacher = Teacher(recipe, teacher, self.model, example)
-
-    def rate(self, epoch: int, number: int) -> float:
-        return 1e-6
+    def _bench(self, recipe: Recipe, num_outputs: int, mode: TrainMode, images: int) -> Bench:
+        options = mode.options(TrainOptions(self.device, deterministic=False))
+        return Bench(recipe, num_outputs, options, stacked=mode.stacked, images=images)
 
 
 def _with_own_kind(recipe: Recipe) -> Recipe:
@@ -212,12 +217,12 @@ def _with_own_kind(recipe: Recipe) -> Recipe:
     return recipe.changed({"objective": own_kind})
 
 
-def _read() -> dict[str, Speed]:
+def _read(name: str, kind: type[_Measured]) -> dict[str, _Measured]:
     """What is kept; nothing of a file that is damaged, since all can be measured again."""
-    file = cache_folder() / "speeds.json"
+    file = cache_folder() / f"{name}.json"
     try:
-        speeds = files.read_sealed(file)["speeds"]
-        return {key: Speed(**values) for key, values in speeds.items()}
+        measured = files.read_sealed(file)[name]
+        return {key: kind(**values) for key, values in measured.items()}
     except FileNotFoundError:
         return {}
     except (OSError, CorruptFile, KeyError, TypeError, AttributeError):
@@ -227,10 +232,11 @@ def _read() -> dict[str, Speed]:
         return {}
 
 
-def _keep(key: str, speed: Speed) -> None:
-    file = cache_folder() / "speeds.json"
+def _keep(name: str, key: str, measured: _Measured) -> None:
+    file = cache_folder() / f"{name}.json"
     with suppress(OSError):  # a cache that cannot be written: measured again next time
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            written = {key: speed._asdict() for key, speed in {**_read(), key: speed}.items()}
-            files.write_sealed(file, {"speeds": written})
+            written = {**_read(name, type(measured)), key: measured}
+            values = {key: each._asdict() for key, each in written.items()}
+            files.write_sealed(file, {name: values})

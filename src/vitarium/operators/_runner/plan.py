@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ from vitarium.operators._runner.bases import common_head, common_parent
 from vitarium.operators._runner.buffers import Buffers, widest
 from vitarium.operators._runner.heads import Heads, WeightSubset
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
+from vitarium.training import TrainOptions
+from vitarium.training.options import software
 from vitarium.zoo.model import ModelName
 
+_OF_TRAINING = ("precision", "compiled", "stacked")
 IN_MEMORY = 128_000_000
 """Bytes up to which a result is held in memory, and packed when it is kept; one that is larger lies
 in a folder of the zoo meanwhile, mapped into memory: the system writes it out for room."""
@@ -134,10 +138,15 @@ class MergePlan:
             large = self.models[0].nbytes > IN_MEMORY
             buffer = stack.enter_context(disk_buffer(self.zoo.path / "cache")) if large else None
             weights = self.weights(progress, buffer)
-            folder.begin(self.spec, self.about)
+            folder.begin(self.spec, replace(self.about, software=self._software()))
             folder.commit(0, self.log.metrics, weights, None, plain=large)
         folder.finish("finished", "; ".join(self.log.lines))
         return self.spec.id
+
+    def _software(self) -> dict[str, str]:
+        """With what it is computed, which is not what its ingredients were trained with."""
+        facts = software(TrainOptions(device=self.sources.device))
+        return {name: fact for name, fact in facts.items() if name not in _OF_TRAINING}
 
     def weights(self, progress: Progress = SILENT, buffer: Path | None = None) -> dict[str, Tensor]:
         """The merged weights, tensors [*shape] by name: in files of a folder, or in memory."""

@@ -1,0 +1,79 @@
+"""Training steps on random images, to measure how long they take."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+from torch.nn import functional as F
+
+from vitarium.blueprint import Recipe
+from vitarium.core.memory import keep_freed_memory
+from vitarium.data.batch import Batch
+from vitarium.training import TrainOptions
+from vitarium.training.optimize_forward import optimize_forward
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import Teacher, TrainState
+from vitarium.training.trainer import Trainer
+
+
+class Bench:
+    """Models of one kind that are trained in one mode, without data and without a zoo."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        num_outputs: int,
+        options: TrainOptions,
+        *,
+        stacked: int,
+        images: int,
+    ) -> None:
+        keep_freed_memory()  # as where models are trained
+        self.options = options
+        trials = [_Trial(recipe, num_outputs, options) for _ in range(stacked)]
+        self._trainer = (Trainer if stacked == 1 else StackedTrainer)(trials, options)
+        self._trainer.training_mode()
+        facts, size = recipe.objective.plugin.facts, recipe.architecture.config.input_size
+        labels = torch.arange(images, device=options.device).expand(stacked, -1) % num_outputs
+        pixels = torch.randn(stacked, images * facts["views"], *size, device=options.device)
+        self._batch = Batch(pixels, labels, F.one_hot(labels, num_outputs).float())
+
+    def step(self) -> float:
+        """Train one step; the seconds that it took."""
+        started = time.perf_counter()
+        self._trainer.step(self._batch, 1, 0)
+        if self.options.device != "cpu":
+            torch.cuda.synchronize(self.options.device)
+        return time.perf_counter() - started
+
+
+class _Trial(TrainState):
+    """A model that is only tried: without data, and without a place in a zoo."""
+
+    def __init__(self, recipe: Recipe, num_outputs: int, options: TrainOptions) -> None:
+        self.recipe = recipe
+        self.model = recipe.build(num_outputs).to(options.device)
+        facts = recipe.objective.plugin.facts
+        teacher = deepcopy(self.model) if facts["teacher_outputs"] else None
+        optimize_forward(self.model, options, blocks_are_read=facts.get("records_blocks", False))
+        self._freeze()
+        if teacher is not None:
+            size = recipe.architecture.config.input_size
+            example = torch.zeros(1, *size, device=options.device)
+            self.teacher = Teacher(recipe, teacher, self.model, example)
+
+    def rate(self, epoch: int, number: int) -> float:
+        return 1e-6
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Inside, torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
