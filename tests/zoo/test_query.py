@@ -437,7 +437,7 @@ def test_a_listing_has_the_factors_that_differ_and_scores_before_and_after(zoo):
     assert (page.matching, page.total) == (6, 6)
     assert set(page.rows[0]) == {
         *("model", "stage", "parent", "operator", "ingredients", "lr", "seed", "epochs"),
-        *("before", "after", "score", "status"),
+        *("before", "after", "score", "status", "tags", "note"),
     }
     for row in page.rows:
         epochs = zoo.epochs(row["model"])["test_accuracy"]

@@ -12,7 +12,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, LeadsOutside, UnknownName, ZooInUse
 from vitarium.measures._runner.cache import Cache
-from vitarium.zoo import About
+from vitarium.zoo import About, records
 from vitarium.zoo.lock import held
 from vitarium.zoo.removal import remove
 from vitarium.zoo.verify import verify
@@ -226,6 +226,7 @@ def test_killed_at_any_moment_the_zoo_is_whole_and_goes_on(zoo, what, tmp_path):
     child = zoo.children(parent)[0]
     models = [f"{parent}@0", f"{parent}@2", f"{child}@0"] if what == "epochs" else [parent]
     options = {"with_dependents": True} if what == "family" else {"keep_dependents": True}
+    numbered = {*zoo.records()["model"]}
     start, moment = shutil.copytree(zoo.path, tmp_path / "start"), 0
     while True:
         shutil.rmtree(zoo.path)
@@ -246,6 +247,7 @@ def test_killed_at_any_moment_the_zoo_is_whole_and_goes_on(zoo, what, tmp_path):
             remove(zoo, soup_of(zoo)) if what != "family" else None
         assert verify(zoo.path, deep=True) == []
         assert weights(zoo).items() <= before.items()
+        assert {*zoo.records()["model"]} == numbered & {*zoo.ids()}
         moment += 1 if moment < 4 else 4
     assert moment > 12
     assert verify(zoo.path, deep=True) == []
@@ -256,6 +258,35 @@ def _is_left(zoo, name):
         return bool(zoo.at(name))
     except InvalidInput:
         return False
+
+
+def test_numbers_of_models_that_stay_survive_a_removal_that_is_repeated(zoo, monkeypatch):
+    """Killed before the old file was removed, beside which the new one lies."""
+    leaf = zoo.children(parent_of(zoo))[1]
+    expected = {*zoo.records()["model"]} - {leaf}
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "unlink", lambda path: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            records.remove(zoo.path, [leaf])
+    assert len(list((zoo.path / "records").iterdir())) == 2
+    for _ in range(2):
+        records.remove(zoo.path, [leaf])
+        assert {*zoo.records()["model"]} == expected
+        assert len(list((zoo.path / "records").iterdir())) == 1
+
+
+def test_damage_in_what_is_remembered_is_found(zoo):
+    parent = parent_of(zoo)
+    remove(zoo, parent, keep_dependents=True)
+    for file in sorted((zoo.path / "removed" / parent).iterdir()):
+        content = file.read_bytes()
+        for position in range(0, len(content), len(content) // 9):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << position % 8
+            file.write_bytes(damaged)
+            assert f"removed/{parent}" in [fault.path for fault in verify(zoo.path)], position
+        file.write_bytes(content)
+    assert verify(zoo.path) == []
 
 
 def write_again(zoo, backup, id, change):

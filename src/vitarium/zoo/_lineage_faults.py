@@ -78,7 +78,7 @@ class LineageFaults:
                 text += f"; {len(builders)} of their checkpoints build on it"
                 lost = (
                     "these checkpoints, until the folder is restored, or grown or imported again: "
-                    "the same seeds give it back"
+                    "the same seeds give it back, with the same versions, precision and threads"
                 )
             yield Fault(f"models/{model}", text, lost)
         for (model, epoch), dependents in sorted(self._changed.items()):

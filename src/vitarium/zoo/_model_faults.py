@@ -24,7 +24,10 @@ Factors = dict[str, Any]
 """Of a model, as `ModelFolder.factors` gives them."""
 Shapes = dict[str, dict[str, tuple[int, ...]]]
 """Of the tensors of each architecture, which is built once."""
-_REGROW = "remove the model and grow or import it again: the same seeds give it back"
+_REGROW = (
+    "remove the model and grow or import it again: the same seeds give it back, with the same "
+    "versions, precision and threads"
+)
 
 
 class ModelFaults:
