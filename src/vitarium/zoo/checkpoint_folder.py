@@ -107,6 +107,13 @@ class CheckpointFolder:
         files.write(self.plain(epoch), pieces, root=self.models.parent)
         return content
 
+    def remove(self, epochs: Iterable[int]) -> None:
+        """Remove the files of these epochs, where there are any. Raises LeadsOutside."""
+        for epoch in sorted(epochs, reverse=True):  # the last first: it may build on those before
+            for path in (self.plain(epoch), self.packed(epoch)):
+                if files.exists(path):
+                    files.remove(path, root=self.models.parent)
+
     def notes(self, epoch: int) -> dict[str, Any]:
         return {"model": self.model, "epoch": epoch}
 

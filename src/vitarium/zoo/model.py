@@ -103,8 +103,10 @@ class Model:
 
     @property
     def stage(self) -> str:
-        """Name of the stage that it was grown in; of others what they were imported or made as. As it
-        is shown, see `Zoo.rename_stage`."""
+        """Name of the stage that it was grown in; of others what they were imported or made as.
+
+        As it is shown: see `Zoo.rename_stage`.
+        """
         from vitarium.zoo.annotations import stage_labels
 
         recorded = self._folder.factors()["stage"]

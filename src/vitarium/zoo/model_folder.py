@@ -14,6 +14,7 @@ all that the line speaks of is on disk. So a crash at any moment loses the runni
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -242,8 +243,8 @@ class ModelFolder:
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
         difference = _ledger.difference(self._zoo, self.path.name, self.epochs())
-        message = "; ".join(filter(None, (message, difference)))
-        path, result = self.path / "result.json", {"status": status, "message": message}
+        text = "; ".join(filter(None, (message, difference)))
+        path, result = self.path / "result.json", {"status": status, "message": text}
         files.write_sealed(path, result, root=self._zoo)
         self._drop_progress(keep=None)
         _ledger.forget(self._zoo, self.path.name)
@@ -254,15 +255,9 @@ class ModelFolder:
         Nothing may build on them any more. Raises LeadsOutside and NotWritable.
         """
         if numbers:
-            before = self.epochs()
-            self._write_epochs(
-                [replace(e, checkpoint=None) if e.number in numbers else e for e in before]
-            )
-        # the last first: it may build on those before
-        for epoch in (e.number for e in reversed(self.epochs()) if not e.checkpoint):
-            for path in (self.checkpoints.plain(epoch), self.checkpoints.packed(epoch)):
-                if path.exists():
-                    files.remove(path, root=self._zoo)
+            before, drop = self.epochs(), partial(replace, checkpoint=None)
+            self._write_epochs([drop(e) if e.number in numbers else e for e in before])
+        self.checkpoints.remove(e.number for e in self.epochs() if not e.checkpoint)
 
     def _name_content(self, number: int, content: str) -> None:
         named = [replace(e, checkpoint=content) if e.number == number else e for e in self.epochs()]
