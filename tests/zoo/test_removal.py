@@ -263,7 +263,7 @@ def _is_left(zoo, name):
 def test_numbers_of_models_that_stay_survive_a_removal_that_is_repeated(zoo, monkeypatch):
     """Killed before the old file was removed, beside which the new one lies."""
     leaf = zoo.children(parent_of(zoo))[1]
-    expected = {*zoo.records()["model"]} - {leaf}
+    expected = {*zoo.records("loss")["model"]} - {leaf}
     with monkeypatch.context() as patch:
         patch.setattr(files, "unlink", lambda path: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
@@ -271,7 +271,7 @@ def test_numbers_of_models_that_stay_survive_a_removal_that_is_repeated(zoo, mon
     assert len(list((zoo.path / "records").iterdir())) == 2
     for _ in range(2):
         records.remove(zoo.path, [leaf])
-        assert {*zoo.records()["model"]} == expected
+        assert {*zoo.records("loss")["model"]} == expected
         assert len(list((zoo.path / "records").iterdir())) == 1
 
 

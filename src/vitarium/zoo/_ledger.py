@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vitarium.core import files
+from vitarium.core.errors import CorruptFile
 from vitarium.zoo import _model_files as model_files
 from vitarium.zoo._model_files import Epoch
 
@@ -39,19 +40,23 @@ def remember(zoo: Path, id: str, *, source: Path | None = None) -> None:
 
 
 def contents(zoo: Path, id: str) -> dict[int, str]:
-    """What the checkpoints of a removed model held, by epoch. Raises CorruptFile."""
-    entry = zoo / FOLDER / id
-    if not files.exists(entry / "model.json"):  # or only a part of it is there yet
+    """What the checkpoints of a removed model held, by epoch; nothing where that is damaged."""
+    try:
+        epochs = check(zoo, id)
+    except (CorruptFile, FileNotFoundError):  # or only a part of it is there yet
         return {}
-    epochs = model_files.read_lines(entry, "epochs.jsonl", Epoch)
     return {epoch.number: epoch.checkpoint for epoch in epochs if epoch.checkpoint}
 
 
-def difference(zoo: Path, id: str, epochs: Iterable[Epoch]) -> str:
-    """In which epochs a model that is here again has other weights than before; a sentence or "".
+def check(zoo: Path, id: str) -> list[Epoch]:
+    """The epochs of a removed model. Raises CorruptFile, and FileNotFoundError for no such one."""
+    entry = zoo / FOLDER / id
+    model_files.read_description(entry)
+    return model_files.read_lines(entry, "epochs.jsonl", Epoch)
 
-    Raises CorruptFile.
-    """
+
+def difference(zoo: Path, id: str, epochs: Iterable[Epoch]) -> str:
+    """In which epochs a model that is here again has other weights than before; a sentence or ""."""
     before = contents(zoo, id)
     differing = [e.number for e in epochs if e.checkpoint and before.get(e.number) != e.checkpoint]
     differing = [number for number in differing if number in before]

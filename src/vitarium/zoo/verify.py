@@ -12,7 +12,6 @@ from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo import _index_tables, _ledger, annotations, records
 from vitarium.zoo._lineage_faults import Fault, LineageFaults
 from vitarium.zoo._model_faults import ModelFaults, Shapes, inside
-from vitarium.zoo._model_files import read_description
 from vitarium.zoo.checkpoint import PACKED, PLAIN, Checkpoint
 from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import FORMAT, MARKS, VERSIONS
@@ -85,8 +84,7 @@ def _removed(zoo: Path) -> Iterator[Fault]:
     """What is remembered of models that were removed."""
     for id in _ledger.ids(zoo):
         try:
-            read_description(zoo / _ledger.FOLDER / id)
-            _ledger.contents(zoo, id)
+            _ledger.check(zoo, id)
         except (CorruptFile, OSError) as error:
             fault = error.fault if isinstance(error, CorruptFile) else str(error)
             lost = f"what {id} was, which was removed; remove this folder, too"
