@@ -56,7 +56,7 @@ def check(zoo: Path, id: str) -> list[Epoch]:
 
 
 def difference(zoo: Path, id: str, epochs: Iterable[Epoch]) -> str:
-    """In which epochs a model that is here again has other weights than before; a sentence or ""."""
+    """In which epochs a model that is here again has other weights than before, or ""."""
     before = contents(zoo, id)
     differing = [e.number for e in epochs if e.checkpoint and before.get(e.number) != e.checkpoint]
     differing = [number for number in differing if number in before]
