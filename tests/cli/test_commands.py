@@ -230,3 +230,20 @@ def test_what_will_be_adapted_stands_in_the_check_and_in_the_plan(vitarium, tiny
     planned = json.loads(out)
     assert planned["models"] == 4
     assert [stage["adapted"] for stage in planned["stages"]] == [[], [adapted]]
+
+
+def test_a_normalization_of_its_own_stands_in_the_check_and_in_the_plan(
+    vitarium, tiny, write_blueprint
+):
+    tiny["stages"]["pretrain"]["normalization"] = {"mean": [0.5], "std": [0.25]}
+    path = write_blueprint(tiny)
+    status, out, _ = vitarium("blueprint", "check", path, "--json")
+    assert status == 0
+    by_stage = json.loads(out)["normalization"]
+    assert by_stage == {"pretrain": ["0.5/0.25"], "finetune": ["0.5/0.25"]}
+    dry = ("grow", path, "--dry-run", "--no-calibrate")
+    status, out, _ = vitarium(*dry, "--json")
+    assert [stage["normalization"] for stage in json.loads(out)["stages"]] == [["0.5/0.25"]] * 2
+    for command in (dry, ("blueprint", "check", path)):
+        status, out, _ = vitarium(*command)
+        assert "finetune: images are normalized by mean/std 0.5/0.25" in " ".join(out.split())

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitarium.blueprint.normalization import MeanStd
 from vitarium.blueprint.recipe import Imported, Recipe
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.blueprint.stage import Start
+from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
 
@@ -62,6 +64,34 @@ def inherited(
     if start.keep_head and "head" not in settings and parent.head:
         complete["head"] = parent.head.factors(defaults=False)
     return complete
+
+
+def with_parents_normalization(
+    settings: dict[str, Any], parent: Recipe | Imported | None
+) -> dict[str, Any]:
+    """The settings with the parent's mean and std, unless they have some of their own.
+
+    Raises InvalidInput where those of an imported parent make no sense.
+    """
+    if parent is None or "normalization" in settings:
+        return settings
+    try:
+        inherited = parents_normalization(parent)
+    except InvalidConfig as error:
+        what = f"the parent's mean and std cannot be used ({'; '.join(map(str, error.problems))})"
+        raise InvalidInput(f"{what}; set them anew, or `data` for the data set's") from None
+    return {**settings, "normalization": inherited.factors()} if inherited else settings
+
+
+def parents_normalization(parent: Recipe | Imported) -> MeanStd | None:
+    """What children inherit; None: nothing, since it is not known, or that of a data set.
+
+    Raises InvalidConfig.
+    """
+    if isinstance(parent, Recipe):
+        return parent.normalization
+    mean, std = (parent.settings.get(name) for name in ("data.mean", "data.std"))
+    return None if mean is None or std is None else MeanStd.read({"mean": mean, "std": std})
 
 
 def names_architecture(settings: dict[str, Any]) -> bool:

@@ -54,6 +54,16 @@ class Plan:
         """The few factors that tell the models of a stage apart."""
         return distinguishing_factors(self._rows(stage))
 
+    @property
+    def normalizations(self) -> dict[str, list[str]]:
+        """By stage: means and stds by which its models normalize images, e.g. `0.5/0.5`, but for
+        those that are their data set's."""
+        texts: dict[str, dict[str, None]] = {}
+        for model in self.models:
+            if chosen := model.recipe.normalization:
+                texts.setdefault(model.stage, {})[str(chosen)] = None
+        return {stage: list(by_stage) for stage, by_stage in texts.items()}
+
     def _rows(self, stage: str) -> list[dict[str, Any]]:
         return [flatten(model.recipe.factors()) for model in self.of_stage(stage)]
 

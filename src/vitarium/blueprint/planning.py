@@ -6,7 +6,14 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vitarium.blueprint.hints import hinted
-from vitarium.blueprint.parents import Check, Find, Parent, inherited, names_architecture
+from vitarium.blueprint.parents import (
+    Check,
+    Find,
+    Parent,
+    inherited,
+    names_architecture,
+    with_parents_normalization,
+)
 from vitarium.blueprint.recipe import Recipe
 from vitarium.blueprint.recipe_problems import recipe_problems
 from vitarium.blueprint.spec import ModelSpec
@@ -128,9 +135,12 @@ class Planner:
         parent: Parent | None,
     ) -> ModelSpec | None:
         """One point of a stage, from one parent; None where something is wrong with it."""
+        origin = parent.origin if parent else None
         try:
             with _under("start", "operator"):
-                complete = inherited(settings, parent.origin if parent else None, start)
+                complete = inherited(settings, origin, start)
+            with _under("normalization"):
+                complete = with_parents_normalization(complete, origin)
         except InvalidConfig as error:
             for problem in error.problems:
                 self._note(stage, problem, paths, settings)

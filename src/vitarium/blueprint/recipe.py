@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     JsonValue,
     NonNegativeInt,
@@ -13,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from vitarium.blueprint.normalization import MeanStd, none_for_the_data
 from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
@@ -52,6 +54,9 @@ class Recipe(Config):
     checkpoint_precision: Literal["exact", "bf16"] = "exact"
     """`bf16` keeps weights rounded to bfloat16, in half the space or less: metrics are of the exact
     weights, but children start from the rounded ones."""
+    normalization: Annotated[MeanStd | None, BeforeValidator(none_for_the_data)] = None
+    """Mean and std of pixels in [0, 1] by which images are normalized; None: those of the data set.
+    A child takes them from its parent where that was trained elsewhere, or has them itself."""
 
     @field_validator("checkpoints", mode="after")
     @classmethod
@@ -80,6 +85,10 @@ class Recipe(Config):
                 problems["head"] = message
             if self.trainable == "head":
                 problems["trainable"] = "there is no head to train"
+        if self.normalization and not self.architecture.is_missing:
+            channels = self.architecture.config.input_size[0]
+            if misfit := self.normalization.misfit(channels):
+                problems["normalization"] = misfit
         if problems:
             raise InvalidConfig([Problem((factor,), text) for factor, text in problems.items()])
         return self

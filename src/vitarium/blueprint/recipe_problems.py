@@ -10,7 +10,8 @@ from vitarium.core.config import InvalidConfig, KeyPath, Problem
 Settings = dict[str, Any]
 _NEUTRAL = {"architecture": "vit", "data": "digits", "epochs": 10**9, "batch_size": 2}
 """Stand for required settings that are wrong, while the others are checked against each other."""
-_LOOKS_AT_OBJECTIVE = ("head", "augmentation")
+_LOOKED_AT_WITH = {"objective": ("head", "augmentation"), "architecture": ("normalization",)}
+"""Of a factor: those that are right or wrong by it."""
 
 
 def recipe_problems(settings: Settings, inherited_from: str | None = None) -> list[Problem]:
@@ -25,7 +26,7 @@ def recipe_problems(settings: Settings, inherited_from: str | None = None) -> li
     changed: list[Problem] = []
     if inherited_from is not None and not names_architecture(settings):
         changes = settings.get("architecture", {})
-        settings = {**settings, "architecture": _NEUTRAL["architecture"]}
+        settings = {**settings, "architecture": _neutral_architecture(settings)}
         if inherited_from and changes:
             changed = _changed_problems(settings, inherited_from, changes)
     problems = [*changed, *_read_problems(settings)]
@@ -34,9 +35,17 @@ def recipe_problems(settings: Settings, inherited_from: str | None = None) -> li
         return problems
     repaired = {factor: value for factor, value in settings.items() if factor not in wrong}
     repaired |= {factor: value for factor, value in _NEUTRAL.items() if factor in wrong}
-    unclear = _LOOKS_AT_OBJECTIVE if "objective" in wrong else ()
+    unclear = {name for factor in wrong for name in _LOOKED_AT_WITH.get(factor, ())}
     hidden = (p for p in _read_problems(repaired) if p.path and p.path[0] not in unclear)
     return list(dict.fromkeys([*problems, *hidden]))
+
+
+def _neutral_architecture(settings: Settings) -> Settings:
+    """One whose images have as many channels as the normalization, which may be right."""
+    normalization = settings.get("normalization")
+    mean = normalization.get("mean") if isinstance(normalization, dict) else None
+    channels = len(mean) if isinstance(mean, list) and mean else 3
+    return {"name": _NEUTRAL["architecture"], "in_chans": channels}
 
 
 def _changed_problems(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from vitarium.core.filenames import file_name
 
 if TYPE_CHECKING:
-    from vitarium.blueprint import Blueprint
+    from vitarium.blueprint import Blueprint, Plan
+    from vitarium.core.terminal import Terminal
     from vitarium.engine.check import ModelCheck
 
 
@@ -25,3 +26,10 @@ def read_blueprint(
     loaded = Blueprint.load(source, find, ModelCheck(zoo, data_dir))
     folder = zoo or Path(file_name(f"{loaded.name}-zoo"))
     return loaded, folder, ModelCheck(folder, data_dir)
+
+
+def print_normalizations(console: "Terminal", planned: "Plan") -> None:
+    """Say of every stage whose images are not normalized as its data set's how they are."""
+    for stage, normalizations in planned.normalizations.items():
+        means = ", ".join(normalizations)
+        console.print(f"{stage}: images are normalized by mean/std {means}, not the data set's")

@@ -92,7 +92,7 @@ def check(
     Example:  vitarium blueprint check mine.yaml
     """
     from vitarium.blueprint import plan
-    from vitarium.cli._blueprint import read_blueprint
+    from vitarium.cli._blueprint import print_normalizations, read_blueprint
     from vitarium.engine.parents import parents_in
 
     loaded, folder, model_check = read_blueprint(blueprint, zoo, data_dir)
@@ -104,10 +104,12 @@ def check(
         print_rows(rows, as_json=json, as_csv=csv)
         return
     if json:
-        print_json({"models": len(planned), "stages": planned.stages, "adapted": adapted})
+        about = {"adapted": adapted, "normalization": planned.normalizations}
+        print_json({"models": len(planned), "stages": planned.stages, **about})
         return
     console = Terminal()
     stages = ", ".join(f"{count} {stage}" for stage, count in planned.stages.items())
     console.print(f"valid: {counted(len(planned), 'model')} ({stages})")
     for stage, changes in adapted.items():
         console.print(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")
+    print_normalizations(console, planned)

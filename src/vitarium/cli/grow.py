@@ -11,6 +11,7 @@ import typer
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
+from vitarium.cli._blueprint import print_normalizations, read_blueprint
 from vitarium.cli._models import SCORED, print_models
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import resumable
@@ -171,7 +172,6 @@ def grow(
 
       vitarium grow mine.yaml --engine ray --address auto --gpus-per-model 0.5
     """
-    from vitarium.cli._blueprint import read_blueprint
 
     loaded, folder, check = read_blueprint(blueprint, zoo, data_dir)
     part: dict[str, Any] = {"stages": stages.split(",") if stages else None, "only": only}
@@ -254,7 +254,11 @@ def _print_estimate(
         measure = Calibration(machine.devices[0], machine.threads, announce)
         tuner = AutoTuner(planned, machine, request, measure, announce)
     stages = estimate(planned, machine, tuner)
-    rows = [{**asdict(stage), "adapted": adaptations.get(stage.stage, [])} for stage in stages]
+    notes = {"adapted": adaptations, "normalization": planned.normalizations}
+    rows = [
+        asdict(stage) | {name: texts.get(stage.stage, []) for name, texts in notes.items()}
+        for stage in stages
+    ]
     if as_csv:
         print_rows(rows, as_json=as_json, as_csv=as_csv)
         return
@@ -271,6 +275,7 @@ def _print_estimate(
     for name, changes in adaptations.items():
         if changes:
             console.print(f"{name}: its parents' weights are adapted: {', '.join(changes)}.")
+    print_normalizations(console, planned)
     if calibrate:
         console.print(
             "Time: forward, backward and optimizer on random images, with "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vitarium.blueprint import Recipe
 from vitarium.core.registry import Section
 from vitarium.data.base import DataConfig
 from vitarium.data.splits import num_val
@@ -30,6 +31,15 @@ def normalization(section: Section, channels: int) -> Normalization | None:
     mean, std = _known(section, "mean"), _known(section, "std")
     if mean is None or std is None:
         return None
+    return per_channel(mean, channels), per_channel(std, channels)
+
+
+def recipe_normalization(recipe: Recipe) -> Normalization | None:
+    """By which a recipe normalizes images: its own, or that of its data set, as `normalization`."""
+    channels = recipe.architecture.config.input_size[0]
+    if recipe.normalization is None:
+        return normalization(recipe.data, channels)
+    mean, std = recipe.normalization.values
     return per_channel(mean, channels), per_channel(std, channels)
 
 

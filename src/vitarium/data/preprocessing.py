@@ -13,7 +13,7 @@ from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.core.registry import Section
 from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations.base import Augmentation, channels, unmixed
-from vitarium.data.expected import Normalization, normalization, per_channel
+from vitarium.data.expected import Normalization, per_channel, recipe_normalization
 
 Assumed = Literal["data"] | str | tuple[Sequence[float] | float, Sequence[float] | float]
 """A normalization for models of which it is not known: that of the data set, or mean and std of the
@@ -77,11 +77,11 @@ class Preprocessing:
 def preprocessing_of(spec: Spec) -> Preprocessing:
     """What is known of how a model's images are prepared.
 
-    Of a recipe: its data set's normalization, and its augmentation. Of an imported model: what the
-    importer recorded, under our names (`data.mean`, `data.std`, `augmentation.resize`,
-    `augmentation.interpolation`) or those of timm and transformers (`preprocessing.crop_pct`,
-    `.crop_mode`, `.interpolation`, `.size`, `.crop_size`, `.do_resize`). A word that cannot be
-    applied is the result's `fault`.
+    Of a recipe: its own or its data set's normalization, and its augmentation. Of an imported
+    model: what the importer recorded, under our names (`data.mean`, `data.std`,
+    `augmentation.resize`, `augmentation.interpolation`) or those of timm and transformers
+    (`preprocessing.crop_pct`, `.crop_mode`, `.interpolation`, `.size`, `.crop_size`, `.do_resize`).
+    A word that cannot be applied is the result's `fault`.
 
     Raises NotApplicable where nothing builds the model, and InvalidInput for what makes no sense.
     """
@@ -90,7 +90,7 @@ def preprocessing_of(spec: Spec) -> Preprocessing:
         raise NotApplicable(f"{spec.id}: nothing here builds its architecture")
     size: tuple[int, int, int] = architecture.config.input_size
     if isinstance(origin, Recipe):
-        mean, std = normalization(origin.data, size[0]) or (None, None)
+        mean, std = recipe_normalization(origin) or (None, None)
         chosen = origin.augmentation
         resize = getattr(chosen.config, "resize", None) or min(size[1:])
         interpolation: crops.Interpolation = getattr(chosen.config, "interpolation", "bilinear")
