@@ -128,7 +128,7 @@ def test_what_makes_no_sense_is_refused_by_name(word, value, why):
 )
 def test_what_cannot_be_applied_is_a_fault_that_is_named(word, value, why):
     spec = imported(**{**HALVES, word: value})
-    assert re.search(f"{word}=.*what can be applied is {why}", preprocessing_of(spec).fault)
+    assert re.search(f"{word}=.*what can be applied is {why}", preprocessing_of(spec).faults[word])
     with pytest.raises(NotApplicable, match=f"{word}="):
         prepared_for(spec, section("dataset", "digits"))
 

@@ -260,8 +260,20 @@ def test_images_are_prepared_as_they_were_for_scoring(lone, tmp_path, channels):
         ),
         ({"architecture": {**VIT_HERE, "reg_tokens": 2}}, "it has reg_token"),
         (
-            {"architecture": {**VIT_HERE, "name": "dinov2", "patch_size": 4}},
-            "it is a ClassAndPatches, not a plain ViT",
+            {"architecture": {**VIT_HERE, "name": "dinov2", "patch_mean": False}},
+            "its head sees the class token alone, and there the mean patch beside it",
+        ),
+        (
+            {"architecture": {**VIT_HERE, "name": "dinov2", "reg_tokens": 1}},
+            "its registers have positions, and there they have none",
+        ),
+        (
+            {"architecture": {**VIT_HERE, "no_embed_class": True}},
+            "its class token has no position, and there it has one",
+        ),
+        (
+            {"architecture": {"name": "timm", "model": "cait_xxs24_224", "depth": 1}},
+            "it is a Cait, none of ViT, DeiT, DINOv2, BEiT and Swin; --exporter safetensors",
         ),
     ],
 )

@@ -47,8 +47,8 @@ def prepared(
     set's own is assumed.
     """
     preprocessing = preprocessing_of(spec)
-    if preprocessing.fault:
-        raise NotApplicable(preprocessing.fault)
+    for fault in preprocessing.faults.values():
+        raise NotApplicable(fault)
     if preprocessing.normalization:
         return preprocessing
     if normalization := _of_training_data(spec, data_dir):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -36,8 +36,9 @@ class Preprocessing:
     """As mean."""
     augmentation: Section | None = None
     """Of the recipe, where it frames images to be scored by a rule of its own."""
-    fault: str = ""
-    """Why images cannot be prepared so: which word of an importer nothing here can apply."""
+    faults: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Words of an importer that nothing here can apply, and a line on each: why images cannot be
+    prepared so."""
 
     @property
     def normalization(self) -> Normalization | None:
@@ -81,7 +82,7 @@ def preprocessing_of(spec: Spec) -> Preprocessing:
     model: what the importer recorded, under our names (`data.mean`, `data.std`,
     `augmentation.resize`, `augmentation.interpolation`) or those of timm and transformers
     (`preprocessing.crop_pct`, `.crop_mode`, `.interpolation`, `.size`, `.crop_size`, `.do_resize`).
-    A word that cannot be applied is the result's `fault`.
+    A word that cannot be applied is among the result's `faults`.
 
     Raises NotApplicable where nothing builds the model, and InvalidInput for what makes no sense.
     """
@@ -99,7 +100,7 @@ def preprocessing_of(spec: Spec) -> Preprocessing:
     words = _Words(spec.id, origin.settings)
     mean, std = words.normalization(size[0]) or (None, None)
     rule = words.resize(size[1:]), words.interpolation()
-    return Preprocessing(size, *rule, mean, std, fault=words.fault(size[1:]))
+    return Preprocessing(size, *rule, mean, std, faults=words.faults(size[1:]))
 
 
 def read_normalization(assumed: Assumed) -> Normalization | None:
@@ -148,14 +149,14 @@ class _Words:
         return mean, std
 
     def resize(self, size: tuple[int, int]) -> int | tuple[int, int] | None:
+        if self.factors.get("preprocessing.do_resize") is False:
+            return None
         if (shorter := self.factors.get("augmentation.resize")) is not None:
             return self._side("augmentation.resize", shorter)
         if (squashed := self.factors.get("preprocessing.size")) is not None:
             sides = squashed if isinstance(squashed, list) and len(squashed) == 2 else [None, None]
             height, width = (self._side("preprocessing.size", side) for side in sides)
             return height, width
-        if self.factors.get("preprocessing.do_resize") is False:
-            return None
         share = self.factors.get("preprocessing.crop_pct")
         share = 1.0 if share is None else share
         if not _is_number(share) or not 0.01 <= share <= 100:
@@ -168,17 +169,18 @@ class _Words:
         value: Any = next(filter(None, map(self.factors.get, _INTERPOLATIONS)), None)
         return value if value in get_args(crops.Interpolation) else "bilinear"
 
-    def fault(self, size: tuple[int, int]) -> str:
-        """Which of the words cannot be applied, and why; empty where all can."""
+    def faults(self, size: tuple[int, int]) -> dict[str, str]:
+        """Which of the words cannot be applied, and why."""
         usable = {
             **dict.fromkeys(_INTERPOLATIONS, get_args(crops.Interpolation)),
             "preprocessing.crop_mode": ("center", "squash"),
             "preprocessing.crop_size": ([*size],),
         }
-        for name, values in usable.items():
-            if (value := self.factors.get(name)) is not None and value not in values:
-                return str(self._wrong(name, f"what can be applied is {_listed(values)}"))
-        return ""
+        return {
+            name: str(self._wrong(name, f"what can be applied is {_listed(values)}"))
+            for name, values in usable.items()
+            if (value := self.factors.get(name)) is not None and value not in values
+        }
 
     def _per_channel(self, name: str, channels: int) -> tuple[float, ...]:
         value = self.factors[name]

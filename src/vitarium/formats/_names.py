@@ -48,19 +48,23 @@ _UNUSED = re.compile(
 )
 """What a model of images has no use for, or what is computed."""
 
-_FROM_TIMM = {
+NAMES = {
     "cls_token": "embeddings.cls_token",
     "pos_embed": "embeddings.position_embeddings",
     "patch_embed.proj": "embeddings.patch_embeddings.projection",
     "norm": "layernorm",
-}
-_FROM_TIMM_BLOCK = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
+    "attn.qkv": "attention.attention.qkv",
     "attn.proj": "attention.output.dense",
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
+    "head": "classifier",
 }
+"""What timm's ViT is made of -> what that of transformers is. Most families have these names, and
+files of all versions of transformers."""
+_IN_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
+_IN_A_STAGE = re.compile(r"layers\.(\d+)\.(?:blocks\.(\d+)\.)?(.+)")
 
 
 def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -93,23 +97,42 @@ def _name_biases(named: dict[str, Tensor]) -> None:
                     named[bias.replace(f".{part}.bias", f".{part}_bias")] = named.pop(bias)
 
 
-def from_timm(weights: Mapping[str, Tensor], *, headless: bool) -> dict[str, Tensor]:
-    """The inverse for ViTForImageClassification, under names that all versions of it read."""
+def from_timm(
+    weights: Mapping[str, Tensor], names: Mapping[str, str], prefix: str
+) -> dict[str, Tensor]:
+    """The inverse for one family, whose parts have these names; all but heads with the prefix.
+
+    Raises KeyError for what has no name there.
+    """
     renamed: dict[str, Tensor] = {}
-    prefix = "" if headless else "vit."
-    for name, tensor in weights.items():
-        stem, _, end = name.rpartition(".")
-        block = re.fullmatch(r"blocks\.(\d+)\.(.+)", stem)
-        layer = f"{prefix}encoder.layer.{block[1]}" if block else ""
-        if name.startswith("head."):
-            renamed[name.replace("head.", "classifier.")] = tensor
-        elif name in _FROM_TIMM:
-            renamed[prefix + _FROM_TIMM[name]] = tensor
-        elif block is None:
-            renamed[f"{prefix}{_FROM_TIMM[stem]}.{end}"] = tensor
-        elif block[2] == "attn.qkv":
-            for part, chunk in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-                renamed[f"{layer}.attention.attention.{part}.{end}"] = chunk
-        else:
-            renamed[f"{layer}.{_FROM_TIMM_BLOCK[block[2]]}.{end}"] = tensor
+    for timm_name, tensor in weights.items():
+        place, part = _place(timm_name)
+        name = f"{place}{_renamed(part, names)}"
+        name = name if part.startswith("head") else prefix + name
+        if ".qkv." not in name:
+            renamed[name] = tensor
+            continue
+        for third, chunk in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            renamed[name.replace(".qkv.", f".{third}.")] = chunk
     return renamed
+
+
+def _place(name: str) -> tuple[str, str]:
+    """The layer in transformers, and the part of it."""
+    if match := _IN_A_BLOCK.fullmatch(name):
+        return f"encoder.layer.{match[1]}.", match[2]
+    if match := _IN_A_STAGE.fullmatch(name):
+        stage, block, part = match.groups()
+        if block is None:  # the beginning of a stage is the end of the one before
+            return f"encoder.layers.{int(stage) - 1}.", part
+        return f"encoder.layers.{stage}.blocks.{block}.", part
+    return "", name
+
+
+def _renamed(part: str, names: Mapping[str, str]) -> str:
+    """By the longest beginning that has a name."""
+    words = part.split(".")
+    for end in range(len(words), 0, -1):
+        if name := names.get(".".join(words[:end])):
+            return ".".join([name, *words[end:]])
+    raise KeyError(part)

@@ -5,7 +5,9 @@ import torch
 import transformers
 
 from reference.transformers_models import SIZES, SWIN, VIT, randomized
-from vitarium import Zoo
+from vitarium import Zoo, merge
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import choose
 from vitarium.formats._transformers.families import FAMILIES
 from vitarium.formats.import_zoo import import_zoo
 
@@ -91,6 +93,44 @@ def test_outputs_are_those_of_transformers(tmp_path, name):
 
 
 def test_every_family_is_compared_with_transformers():
-    elsewhere = {"ViTForImageClassification", "ViTModel", "ViTMAEForPreTraining"}
+    elsewhere = {"ViTForImageClassification", "ViTModel"}
     elsewhere |= {"Dinov2ForImageClassification", "Dinov2Model"}
-    assert FAMILIES.keys() == CASES.keys() | elsewhere
+    assert FAMILIES.keys() == CASES.keys() | elsewhere | {"ViTMAEForPreTraining"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"layer_norm_eps": 0.1, "qkv_bias": False}])
+def test_of_a_masked_autoencoder_the_encoder_is_imported(tmp_path, settings):
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1}
+    decoder |= {"decoder_num_attention_heads": 2, "decoder_intermediate_size": 16}
+    config = transformers.ViTMAEConfig(**VIT, **decoder, **settings, mask_ratio=0.0)
+    theirs = randomized(transformers.ViTMAEForPreTraining(config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    (id,) = import_zoo(tmp_path / "theirs", tmp_path / "zoo")
+    zoo, images = Zoo.open(tmp_path / "zoo"), torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        expected = theirs.vit(images).last_hidden_state[:, 0]  # no patch is masked
+        torch.testing.assert_close(zoo.load(id)(images), expected, atol=1e-5, rtol=1e-5)
+    assert zoo.folder(id).about().num_outputs == VIT["hidden_size"]
+    assert not any("decoder" in name for name in zoo.state_dict(id))
+
+
+@pytest.mark.parametrize("operator", ["uniform_soup", "slerp", "task_arithmetic"])
+def test_models_with_two_heads_are_not_merged(tmp_path, operator):
+    for folder in ("a", "b"):
+        theirs = built("DeiTForImageClassificationWithTeacher", VIT)
+        theirs.save_pretrained(tmp_path / "theirs" / folder)
+    ids = import_zoo(tmp_path / "theirs", tmp_path / "zoo")
+    before = set((tmp_path / "zoo").rglob("*"))
+    with pytest.raises(InvalidInput, match=r"has several heads \(head, head_dist\); choose"):
+        merge(Zoo.open(tmp_path / "zoo"), operator, models=ids)
+    assert set((tmp_path / "zoo").rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "none"])
+def test_models_with_two_heads_get_no_new_one(tmp_path, name):
+    built("DeiTForImageClassificationWithTeacher", VIT).save_pretrained(tmp_path / "theirs")
+    (id,) = import_zoo(tmp_path / "theirs", tmp_path / "zoo")
+    model = Zoo.open(tmp_path / "zoo").load(id)
+    head = choose("head", name, **({"hidden_dim": 4} if name == "mlp" else {}))
+    with pytest.raises(InvalidInput, match=r"has several heads \(head, head_dist\); choose"):
+        head(model, 5)

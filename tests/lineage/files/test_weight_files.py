@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from vitarium.core.errors import CorruptFile
 from vitarium.core.weight_suffixes import SUFFIXES
-from vitarium.formats._names import from_timm
+from vitarium.formats._names import NAMES, from_timm
 from vitarium.formats._weight_files import find_weight_files
 from vitarium.lineage.files.weight_files import FileWeights, load_folder
 from vitarium.measures.weights._products import products
@@ -178,7 +178,7 @@ def test_hugging_faces_names_and_split_queries_become_timms(tmp_path):
     import timm
 
     timms = timm.create_model("test_vit", num_classes=3).state_dict()
-    hugging_face = {n: t.clone() for n, t in from_timm(timms, headless=False).items()}
+    hugging_face = {n: t.clone() for n, t in from_timm(timms, NAMES, "vit.").items()}
     assert "vit.encoder.layer.0.attention.attention.query.weight" in hugging_face
     for suffix in (".safetensors", ".bin"):
         write(tmp_path / f"{suffix[1:]}/model{suffix}", hugging_face)

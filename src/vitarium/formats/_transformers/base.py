@@ -1,6 +1,6 @@
 """What a family of models is: its settings in a config.json, and their counterpart here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,6 +36,28 @@ class Family:
     convert: Callable[[NamedWeights], NamedWeights] = lambda weights: weights
     """Of weights under timm's names (`formats._names.to_timm`), what is not a matter of names."""
     has_classifier: bool = True
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """The way back: what models here become there."""
+
+    fits: Callable[[Any], bool]
+    """Whether a model that was built is of this family."""
+    model_type: str
+    """As a config.json has it."""
+    classifier: str
+    """The class of transformers with a head, a key of FAMILIES."""
+    bare: str
+    """That without one."""
+    names: Mapping[str, str]
+    """Of its parts, from timm's (`formats._names.from_timm`)."""
+    faults: Callable[[Any], Iterator[str]]
+    """In what a model differs from those of the family."""
+    settings: Callable[[Any], dict[str, Any]]
+    """Of a model without faults, the family's own in its config.json."""
+    convert: Callable[[NamedWeights], NamedWeights] = lambda weights: weights
+    """The inverse of the Family's."""
 
 
 def _numbered(names: dict[str, Any]) -> dict[int, str]:

@@ -1,11 +1,12 @@
 """All families, by what a config.json calls the architecture."""
 
 from pathlib import Path
+from typing import Any
 
 from vitarium.core.errors import InvalidInput
 from vitarium.formats._foreign_json import ForeignJson
 from vitarium.formats._transformers import beit, dinov2, dinov3, swin, towers, vit
-from vitarium.formats._transformers.base import Family
+from vitarium.formats._transformers.base import Counterpart, Family
 
 FAMILIES: dict[str, Family] = (
     vit.FAMILIES
@@ -15,6 +16,7 @@ FAMILIES: dict[str, Family] = (
     | swin.FAMILIES
     | towers.FAMILIES
 )
+_COUNTERPARTS = dinov2.COUNTERPARTS + vit.COUNTERPARTS + beit.COUNTERPARTS + swin.COUNTERPARTS
 _TOWERS = {
     "CLIPModel": "CLIPVisionModelWithProjection",
     "SiglipModel": "SiglipVisionModel",
@@ -46,3 +48,8 @@ def family_of(name: str, file: Path) -> Family:
     raise InvalidInput(
         f"{file} is of a {name}; what can be imported: {', '.join(sorted(FAMILIES))}"
     )
+
+
+def counterpart(model: Any) -> Counterpart | None:
+    """What a model that was built becomes in transformers; None for a class that has none there."""
+    return next((family for family in _COUNTERPARTS if family.fits(model)), None)

@@ -1,11 +1,14 @@
 """How images are prepared, as a preprocessor_config.json has it."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from vitarium.core.errors import InvalidInput
+from vitarium.data.preprocessing import Preprocessing
 from vitarium.formats._foreign_json import ForeignJson, Number, Positive, Size
 
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -48,19 +51,78 @@ def preparation(file: Path, channels: int, img_size: int) -> dict[str, Any]:
     settings = _normalization(processor, channels, file) | _resizing(processor, img_size)
     if processor.resample is not None:
         settings["augmentation.interpolation"] = RESAMPLE[processor.resample]
-    for key in ("do_resize", "do_rescale", "rescale_factor", "crop_pct"):
+    for key in _KEPT:
         value = getattr(processor, key)
         if value is not None and value != _USUAL.get(key):
             settings[f"preprocessing.{key}"] = value
     return settings
 
 
+_KEPT = ("do_resize", "do_rescale", "rescale_factor", "crop_pct")
 _USUAL = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
+
+
+def processor_config(inputs: Preprocessing, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The image processor that resizes the shorter side and crops the middle, as scoring does; with
+    the settings of `preparation` that are among these words, as they were read.
+
+    Of what `crop_pct` says, the size is given, too: this kind of processor knows none. Raises
+    InvalidInput for words that make no sense.
+    """
+    channels, height, width = inputs.input_size
+    resampling = {name: number for number, name in RESAMPLE.items()}
+    kept = {key: words[name] for key in _KEPT if (name := f"preprocessing.{key}") in words}
+    kept["crop_size"] = _named_sides(words.get("preprocessing.crop_size") or [height, width])
+    kept["do_center_crop"] = words.get("preprocessing.do_center_crop", True)
+    kept |= _size(inputs, words)
+    processor = ImageProcessor.parse(kept, Path("preprocessor_config.json"))
+    factor = 255 * _factor(processor.do_rescale, processor.rescale_factor)
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": channels == 3,
+        **_USUAL,
+        "resample": resampling[inputs.interpolation],
+        **kept,
+        "do_normalize": True,
+        "image_mean": [_multiplied(value, factor) for value in inputs.mean or ()],
+        "image_std": [_multiplied(value, factor) for value in inputs.std or ()],
+    }
+
+
+def _size(inputs: Preprocessing, words: Mapping[str, Any]) -> dict[str, Any]:
+    """Of images that are not resized, that which the file has all the same."""
+    resize = inputs.resize
+    if resize is None:
+        resize = words.get("augmentation.resize") or words.get("preprocessing.size")
+    if resize is None:
+        return {}
+    if isinstance(resize, int):
+        return {"size": {"shortest_edge": resize}}
+    return {"size": _named_sides(list(resize) if isinstance(resize, tuple) else resize)}
+
+
+def _named_sides(sides: Any) -> Any:
+    """[height, width] as the file has it; what is no such list stays."""
+    if isinstance(sides, list) and len(sides) == 2:
+        return {"height": sides[0], "width": sides[1]}
+    return sides
+
+
+def _multiplied(value: float, by: float) -> float:
+    """The number that divided again is the same."""
+    product = value * by
+    near = (product, math.nextafter(product, -math.inf), math.nextafter(product, math.inf))
+    return next((number for number in near if number / by == value), product)
+
+
+def _factor(do_rescale: bool | None, rescale_factor: float | None) -> float:
+    """That pixels from 0 to 255 are multiplied by."""
+    return 1.0 if do_rescale is False else rescale_factor or 1 / 255
 
 
 def _normalization(processor: ImageProcessor, channels: int, file: Path) -> dict[str, Any]:
     """Of the pixels in [0, 1], whatever they are multiplied by there."""
-    factor = 1.0 if processor.do_rescale is False else processor.rescale_factor or 1 / 255
+    factor = _factor(processor.do_rescale, processor.rescale_factor)
     if processor.do_normalize is False:
         mean, std = [0.0] * channels, [1.0] * channels
     elif processor.image_mean is None or processor.image_std is None:

@@ -1,20 +1,32 @@
 """Swin Transformer, the first version."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from pydantic import Field
+from timm.models.swin_transformer import SwinTransformer
 
+from vitarium.architectures.vit.dinov2 import ratio
 from vitarium.core.registry import Section, choose
 from vitarium.formats._foreign_json import Depth, Epsilon, Rate, Ratio, Size
+from vitarium.formats._names import NAMES
 from vitarium.formats._transformers.base import (
+    Counterpart,
     Family,
     NamedWeights,
     TransformersConfig,
     require,
     side,
 )
+from vitarium.formats._transformers.built import (
+    activation,
+    drop_path_rate,
+    image_settings,
+    layer_faults,
+)
 
 _MAX_STAGES = 8
+_EPS = 1e-5  # of all norms
 
 
 class SwinConfig(TransformersConfig):
@@ -32,13 +44,13 @@ class SwinConfig(TransformersConfig):
     drop_path_rate: Rate = 0.1
     hidden_act: str = "gelu"
     use_absolute_embeddings: bool = False
-    layer_norm_eps: Epsilon = 1e-5
+    layer_norm_eps: Epsilon = _EPS
 
 
 def _swin(config: SwinConfig, bare: bool) -> Section:
     """The mean of the last stage's tokens, after the last norm."""
     # there it is not of all norms
-    require(config, hidden_act="gelu", use_absolute_embeddings=False, layer_norm_eps=1e-5)
+    require(config, hidden_act="gelu", use_absolute_embeddings=False, layer_norm_eps=_EPS)
     return choose(
         "architecture",
         "timm",
@@ -69,3 +81,58 @@ FAMILIES = {
     "SwinForImageClassification": Family(SwinConfig, _swin, _head_after_pooling),
     "SwinModel": Family(SwinConfig, _swin, has_classifier=False),
 }
+
+
+def _blocks(model: Any) -> list[Any]:
+    return [block for stage in model.layers for block in stage.blocks]
+
+
+def _faults(model: Any) -> Iterator[str]:
+    if model.global_pool != "avg":
+        yield f"its head sees global_pool '{model.global_pool}', and there the mean"
+    if activation(model) != "gelu":
+        yield f"its activation is {activation(model)}"
+    # before attention and MLP, of patches, where stages begin, and the last
+    yield from layer_faults(model, 2 * len(_blocks(model)) + len(model.layers) + 1)
+    if model.norm.eps != _EPS:
+        yield f"the epsilon of its norms is {model.norm.eps:g}, and there {_EPS:g}"
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    blocks = _blocks(model)
+    attention, mlp = blocks[0].attn, blocks[0].mlp
+    return {
+        **image_settings(model),
+        "embed_dim": model.patch_embed.proj.out_channels,
+        "depths": [len(stage.blocks) for stage in model.layers],
+        "num_heads": [stage.blocks[0].attn.num_heads for stage in model.layers],
+        "window_size": attention.window_size[0],
+        "mlp_ratio": ratio(mlp.fc1.out_features, mlp.fc1.in_features),
+        "qkv_bias": attention.qkv.bias is not None,
+        "hidden_dropout_prob": attention.proj_drop.p,
+        "attention_probs_dropout_prob": attention.attn_drop.p,
+        "drop_path_rate": drop_path_rate(blocks[-1]),
+        "hidden_act": "gelu",
+        "layer_norm_eps": _EPS,
+    }
+
+
+_TABLE = "relative_position_bias_table"
+COUNTERPARTS = (
+    Counterpart(
+        lambda model: type(model) is SwinTransformer,
+        "swin",
+        "SwinForImageClassification",
+        "SwinModel",
+        NAMES
+        | {
+            "patch_embed.norm": "embeddings.norm",
+            "attn.qkv": "attention.self.qkv",
+            f"attn.{_TABLE}": f"attention.self.{_TABLE}",
+            "downsample": "downsample",
+            "head.fc": "classifier",
+        },
+        _faults,
+        _settings,
+    ),
+)

@@ -1,16 +1,24 @@
 """ViT and what is built like it: DeiT, MAE's encoder, MSN, I-JEPA."""
 
+from collections.abc import Iterator
 from typing import Any
+
+from timm.layers.mlp import Mlp
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
 
 from vitarium.core.registry import Section, choose
 from vitarium.formats._foreign_json import Epsilon
+from vitarium.formats._names import NAMES
 from vitarium.formats._transformers.base import (
+    Counterpart,
     Family,
     MlpConfig,
     NamedWeights,
     layer_norm_eps,
     require,
 )
+from vitarium.formats._transformers.built import encoder_settings, plain_faults
 
 
 class MsnConfig(MlpConfig):
@@ -75,3 +83,56 @@ FAMILIES = {
     "DeiTForImageClassificationWithTeacher": Family(MlpConfig, _distilled, _two_heads),
     "IJepaForImageClassification": Family(MlpConfig, _mean_of_patches),
 }
+
+
+def _faults(model: Any) -> Iterator[str]:
+    return plain_faults(model, Mlp, model.num_prefix_tokens)
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    width = model.blocks[0].mlp.fc1.out_features
+    return {**encoder_settings(model), "intermediate_size": width}
+
+
+def _has_register(model: Any) -> bool:
+    """A single one, with a position."""
+    return model.num_reg_tokens == 1 and not model.no_embed_class
+
+
+def _as_distillation_token(weights: NamedWeights) -> NamedWeights:
+    return {name.replace("reg_token", "dist_token"): tensor for name, tensor in weights.items()}
+
+
+_DEIT = {**NAMES, "dist_token": "embeddings.distillation_token"}
+_TWO_HEADS = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
+
+COUNTERPARTS = (
+    Counterpart(
+        lambda model: isinstance(model, VisionTransformerDistilled),
+        "deit",
+        "DeiTForImageClassificationWithTeacher",
+        "DeiTModel",
+        _DEIT | _TWO_HEADS,
+        _faults,
+        _settings,
+    ),
+    Counterpart(
+        lambda model: type(model) is VisionTransformer and _has_register(model),
+        "deit",
+        "DeiTForImageClassification",
+        "DeiTModel",
+        _DEIT,
+        _faults,
+        _settings,
+        _as_distillation_token,
+    ),
+    Counterpart(
+        lambda model: type(model) is VisionTransformer,
+        "vit",
+        "ViTForImageClassification",
+        "ViTModel",
+        NAMES,
+        _faults,
+        _settings,
+    ),
+)
