@@ -232,6 +232,11 @@ OF_TIMM = {
     "vit_small_patch14_reg4_dinov2": ({}, "its head sees the class token alone"),
     "beitv2_base_patch16_224": ({}, "BeitForImageClassification"),
     "beit_base_patch16_224": ({"qkv_bias": False}, "its attention has no biases"),
+    "vit_tiny_patch16_224": ({"img_size": [16, 32]}, "cannot be imported: its image_size is"),
+    "swin_tiny_patch4_window7_224": (
+        {"depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
+        "its windows are 2, 4 wide",
+    ),
     "eva02_tiny_patch14_224": ({}, "it is a Eva, none of ViT"),
     "vit_base_patch16_siglip_224": ({}, "global_pool 'map'"),
 }
@@ -240,7 +245,10 @@ OF_TIMM = {
 @pytest.mark.parametrize("name", OF_TIMM)
 def test_models_of_timm_become_their_counterparts_or_are_refused(lone, tmp_path, name):
     overrides, expected = OF_TIMM[name]
-    zoo = lone(architecture={"name": "timm", "model": name, **SMALL, **overrides})
+    sizes = {
+        key: value for key, value in SMALL.items() if "depths" not in overrides or key != "depth"
+    }
+    zoo = lone(architecture={"name": "timm", "model": name, **sizes, **overrides})
     if " " in expected:
         with pytest.raises(InvalidInput, match=f"{expected}.*; --exporter safetensors and"):
             export(zoo, "hugging_face", out=tmp_path / "out")

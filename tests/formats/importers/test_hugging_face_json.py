@@ -54,7 +54,7 @@ def check_refused(folder, file, message, tmp_path):
         ({"architectures": None}, "architectures: None is not a valid list"),
         ({"architectures": []}, "architectures: names none"),
         ({"architectures": [None]}, "architectures.0: None is not a valid string"),
-        ({"hidden_act": 3}, "hidden_act: 3 is not a valid string"),
+        ({"hidden_act": 3}, "hidden_act: 3 is a number, not text"),
         ({"qkv_bias": "no"}, "qkv_bias: 'no' is not a valid boolean"),
         ({"layer_norm_eps": -1}, "layer_norm_eps: -1 is not greater than 0"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps: nan is not"),

@@ -90,6 +90,9 @@ def _blocks(model: Any) -> list[Any]:
 def _faults(model: Any) -> Iterator[str]:
     if model.global_pool != "avg":
         yield f"its head sees global_pool '{model.global_pool}', and there the mean"
+    windows = {side for block in _blocks(model) for side in block.attn.window_size}
+    if len(windows) > 1:
+        yield f"its windows are {', '.join(map(str, sorted(windows)))} wide, and there of one width"
     if activation(model) != "gelu":
         yield f"its activation is {activation(model)}"
     # before attention and MLP, of patches, where stages begin, and the last

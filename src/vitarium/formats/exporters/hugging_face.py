@@ -20,7 +20,7 @@ from vitarium.formats._names import from_timm, to_timm
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
 from vitarium.formats._transformers.base import Counterpart
 from vitarium.formats._transformers.built import head_of
-from vitarium.formats._transformers.families import FAMILIES, counterpart
+from vitarium.formats._transformers.families import FAMILIES, architecture_name, counterpart
 from vitarium.formats._transformers.processor import processor_config
 from vitarium.formats.base import (
     Checkpoints,
@@ -127,16 +127,22 @@ def _processor(spec: Spec, config: Preprocessed) -> dict[str, Any]:
 
 def _difference(zoo: Zoo, checkpoint: CheckpointRef, folder: Path) -> str | None:
     """Whether what was written is another function when it is imported."""
-    values = files.read_json(folder / CONFIG)
-    (class_name,) = values["architectures"]
-    family, config = FAMILIES[class_name], FAMILIES[class_name].config.read(folder / CONFIG)
-    section = family.section(config, not family.has_classifier)
-    again = section(len(config.classes) if family.has_classifier else 0)
-    again.load_state_dict(family.convert(to_timm(folder_weights(folder))))
-    images = torch.randn(2, *section.config.input_size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        same = torch.equal(again.eval()(images), zoo.load(*checkpoint)(images))
-    if same:
-        return None
     hint = f"{_RUNS}; or keep the folder all the same with --set check=false"
-    return f"what is written has other outputs than the zoo's model; {hint}"
+    try:
+        again, size = _imported(folder)
+    except (InvalidInput, RuntimeError) as error:  # torch's own where tensors do not fit
+        return f"what is written cannot be imported: {' '.join(str(error).split())}; {hint}"
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        same = torch.equal(again(images), zoo.load(*checkpoint)(images))
+    return None if same else f"what is written has other outputs than the zoo's model; {hint}"
+
+
+def _imported(folder: Path) -> tuple[nn.Module, tuple[int, int, int]]:
+    """The model of a folder, and the size of its images. Raises InvalidInput and RuntimeError."""
+    family = FAMILIES[architecture_name(folder / CONFIG)]
+    config = family.config.read(folder / CONFIG)
+    section = family.section(config, not family.has_classifier)
+    model: nn.Module = section(len(config.classes) if family.has_classifier else 0)
+    model.load_state_dict(family.convert(to_timm(folder_weights(folder))))
+    return model.eval(), section.config.input_size
