@@ -10,6 +10,8 @@ from vitarium import Blueprint, compress, grow, measure, merge
 from vitarium.blueprint.spec import restored
 from vitarium.compression.compress import _pair_times, compare
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName
+from vitarium.core.registry import section
+from vitarium.data.load import load
 from vitarium.zoo import About
 
 QUICK = {"workers": 0, "progress": False}
@@ -178,10 +180,26 @@ def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
     digits = {"name": "digits", "train_limit": 64}
     with pytest.raises(InvalidInput, match="--epochs"):
         compress(zoo, models=[spec.id], data=digits, **QUICK)
+    with pytest.raises(InvalidInput, match="--normalization"):
+        compress(zoo, models=[spec.id], data=digits, epochs=1, **QUICK)
     few = {"batch_size": 16}
-    done = compress(zoo, models=[spec.id], data=digits, epochs=1, recipe=few, **QUICK)
-    assert done.growth.complete
-    assert not done.growth.diverged
+    asked = {"models": [spec.id], "data": digits, "epochs": 1, "recipe": few, **QUICK}
+    for given, values in (("data", None), ("0.5/0.25", ((0.5,), (0.25,)))):
+        done = compress(zoo, normalization=given, **asked)
+        assert done.growth.complete
+        assert not done.growth.diverged
+        (student,) = done.students.values()
+        own = zoo.spec(student).recipe.normalization
+        assert (own and own.values) == values
+        dataset = load(section("dataset", digits))
+        mean, std = values or (dataset.mean, dataset.std)
+        part = dataset.test
+        pixels = (part.images.float() / 255 - mean[0]) / std[0]
+        (row,) = done.comparison.to_dict("records")
+        for when, id in (("before", spec.id), ("after", student)):
+            with torch.no_grad():
+                right = zoo.load(id)(pixels).argmax(1) == part.labels
+            assert row[f"accuracy_{when}"] == pytest.approx(right.double().mean().item())
 
 
 ALL_EPOCHS = {"checkpoints": "all"}

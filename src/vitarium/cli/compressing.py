@@ -79,6 +79,7 @@ def compress(
         str | None, option("A data set to learn from; default: the original's.")
     ] = None,
     data_set: options.DataSettings = None,
+    normalization: options.Normalization = None,
     objective: Annotated[
         str,
         option(
@@ -135,6 +136,7 @@ def compress(
             where=where,
             epochs=epochs,
             data=options.section("dataset", "--data", data, data_set),
+            normalization=normalization,
             recipe=recipe,
             stage=stage,
             device=device,

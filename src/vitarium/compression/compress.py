@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from vitarium.blueprint import ModelSpec, Plan, Recipe, check_stage_name
+from vitarium.blueprint import Imported, ModelSpec, Plan, Recipe, check_stage_name
+from vitarium.blueprint.normalization import OWN_DATA
 from vitarium.blueprint.overrides import apply
-from vitarium.blueprint.parents import inherited
+from vitarium.blueprint.parents import inherited, with_parents_normalization
 from vitarium.blueprint.stage import Start
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
+from vitarium.data.preprocessing import Assumed, read_normalization
 from vitarium.engine.grow import Growth, grow
 from vitarium.engine.tuning.gain import Gain
 from vitarium.measures._runner.measure import measure
@@ -44,7 +46,11 @@ DEFAULTS: Mapping[str, Any] = {
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
 """What a student takes from the original's recipe."""
 _RUNS = 30  # of each model, by which its time is measured
-_MISSING = {"data": "what its student learns from", "epochs": "how long its student learns"}
+_MISSING = {
+    "data": "what its student learns from",
+    "epochs": "how long its student learns",
+    "normalization": "how its images were normalized: `data` as the data set's are, or mean/std",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ def compress(
     where: str = "",
     epochs: int | None = None,
     data: str | Mapping[str, Any] | None = None,
+    normalization: Assumed | None = None,
     recipe: Mapping[str, Any] | None = None,
     stage: str = STAGE,
     device: str = "auto",
@@ -100,6 +107,8 @@ def compress(
         where: of these, or of all, only models that fulfill this condition.
         epochs: of the training; None: as many as the original was trained for.
         data: a data set to learn from; None: the original's.
+        normalization: of the images of originals of which it is not known, as of
+            `vitarium.measure`; a student has that of its original.
         recipe: other factors of the training by dotted path; see `DEFAULTS`.
         stage: of the students, in the zoo's tables.
         device, data_dir, workers, progress, grow_options: as of `vitarium.grow`.
@@ -118,7 +127,8 @@ def compress(
     for ref in refs:
         if zoo.folder(ref.model).status == "diverged":
             raise InvalidInput(f"model {ref} diverged; leave it out")
-    specs = {str(ref): _student_spec(zoo, ref, method, overrides, stage) for ref in refs}
+    assumed = None if normalization is None else _factor(normalization)
+    specs = {str(ref): _student_spec(zoo, ref, method, overrides, stage, assumed) for ref in refs}
     plan = Plan(stage, tuple({spec.id: spec for spec in specs.values()}.values()))
     running: dict[str, Any] = {"device": device, "data_dir": data_dir, "workers": workers}
     growth = grow(plan, zoo.path, progress=progress, **running, **(grow_options or {}))
@@ -126,10 +136,22 @@ def compress(
     return Compression(zoo, students, growth, device, data_dir)
 
 
+def _factor(assumed: Assumed) -> dict[str, Any] | str:
+    """As a recipe has it. Raises InvalidInput for what is no normalization."""
+    values = read_normalization(assumed)
+    return OWN_DATA if values is None else dict(zip(("mean", "std"), values, strict=True))
+
+
 def _student_spec(
-    zoo: Zoo, ref: CheckpointRef, method: Section, overrides: Mapping[str, Any], stage: str
+    zoo: Zoo,
+    ref: CheckpointRef,
+    method: Section,
+    overrides: Mapping[str, Any],
+    stage: str,
+    normalization: dict[str, Any] | str | None,
 ) -> ModelSpec:
-    """Raises InvalidInput for a model that has not learned classes."""
+    """Raises InvalidInput for a model that has not learned classes, or of which nobody knows how
+    its images were normalized."""
     origin = zoo.spec(ref.model).origin
     start = Start.read(
         {"models": [ref.model], "epoch": ref.epoch, "operator": method, "keep_head": True}
@@ -144,7 +166,10 @@ def _student_spec(
         factors = origin.factors(defaults=False)
         taken = {name: factors[name] for name in _TAKEN if name in factors}
     settings = apply({**DEFAULTS, **taken}, overrides)
-    for factor, what in _MISSING.items():
+    settings = with_parents_normalization(settings, origin)
+    if isinstance(origin, Imported) and normalization is not None:
+        settings.setdefault("normalization", normalization)
+    for factor, what in _MISSING.items() if isinstance(origin, Imported) else ():
         if factor not in settings:
             raise InvalidInput(f"model {ref} was trained elsewhere: say with --{factor} {what}")
     try:
@@ -204,19 +229,24 @@ def _accuracies(
 ) -> dict[tuple[str, CheckpointRef], tuple[float, str]]:
     """Of every student and of its original on the student's data, or why there is none.
 
-    What is measured on the same data after the same epoch is measured in one run.
+    An original of which no normalization is known was compressed with the student's. What is
+    measured on the same data after the same epoch is measured in one run.
     """
-    runs: dict[tuple[str, int], list[tuple[str, CheckpointRef]]] = {}
+    runs: dict[tuple[str, str, int], list[tuple[str, CheckpointRef]]] = {}
     for student, pair in pairs.items():
         origin = zoo.spec(student).origin
         assert isinstance(origin, Recipe)  # a student was trained here
         data = json.dumps(origin.data.factors(), sort_keys=True)
+        chosen = origin.normalization.values if origin.normalization else OWN_DATA
+        is_imported = isinstance(zoo.spec(pair[0].model).origin, Imported)
+        assumed = json.dumps(chosen if is_imported else None)
         for ref in pair:
-            runs.setdefault((data, ref.epoch), []).append((student, ref))
+            runs.setdefault((data, assumed, ref.epoch), []).append((student, ref))
     scores = {}
-    for (data, epoch), members in runs.items():
+    for (data, assumed, epoch), members in runs.items():
         models = list(dict.fromkeys(ref.model for _, ref in members))
         where: dict[str, Any] = {"data": json.loads(data), "device": device, "data_dir": data_dir}
+        where["normalization"] = json.loads(assumed)
         table = measure(zoo, "accuracy", models=models, epochs=[epoch], **where)
         accuracies = table[table["part"] == ""].set_index("model")
         for student, ref in members:

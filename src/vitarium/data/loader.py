@@ -120,6 +120,18 @@ class Batches:
         """The inverse of `normalized`: [..., c, h, w] -> the same, in [0, 1]."""
         return images * self._std + self._mean
 
+    def renormalizes(self, to: Normalization | None) -> Callable[[Tensor], Tensor]:
+        """What makes of images as they come [..., c, h, w] those of another mean and std.
+
+        Where these are the same, or None, the images stay as they are, to the bit.
+        """
+        if to is None:
+            return lambda images: images
+        mean, std = (torch.tensor(values, device=self.device).view(-1, 1, 1) for values in to)
+        if torch.equal(mean, self._mean) and torch.equal(std, self._std):
+            return lambda images: images
+        return lambda images: (self.pixels(images) - mean) / std
+
     def framed(self, epoch: int, order: Tensor) -> Iterator[Tensor]:
         """Framed batches of images to decode: float [views * batch_size, c, h, w] in [0, 1]."""
         which = [(epoch, step, chosen) for step, chosen in enumerate(order.numpy())]

@@ -1,7 +1,7 @@
 """Whether the models of a plan can be trained, known before any is: images, shapes, teachers."""
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -12,9 +12,10 @@ from vitarium.blueprint import ModelSpec, Plan, Recipe
 from vitarium.blueprint.parents import Parent
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 from vitarium.core.devices import meta_device
-from vitarium.core.errors import IncompatibleWeights, InvalidInput, VitariumError
+from vitarium.core.errors import DataNotFound, IncompatibleWeights, InvalidInput, VitariumError
 from vitarium.data.load import load
 from vitarium.engine._parent_models import ParentModels
+from vitarium.engine.teacher_images import teacher_normalization
 from vitarium.engine.teachers import load_teacher, teacher_of
 from vitarium.engine.tuning.model_size import num_outputs, num_train
 from vitarium.training.train_state import Teacher
@@ -149,7 +150,10 @@ class ModelCheck:
             if reference.is_parent and parent:
                 teacher = self._parents.hollow(parent, spec.parent_epoch or 0).model
             elif reference.is_path or self._parents.zoo:
-                teacher = load_teacher(spec, self._parents.zoo or Zoo(Path()))
+                zoo = self._parents.zoo or Zoo(Path())
+                teacher = load_teacher(spec, zoo)
+                with suppress(DataNotFound):  # no matter of the teacher
+                    teacher_normalization(spec, zoo, self.data_dir)
             else:
                 raise InvalidInput(f"'{reference.source}' is a model of a zoo; name the zoo")
             example = torch.zeros(1, *recipe.architecture.config.input_size, device="meta")

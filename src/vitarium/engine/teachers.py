@@ -66,7 +66,7 @@ def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> CheckpointRef:
 
 def teacher_files(teacher: TeacherRef, zoo: Zoo) -> dict[str, Path]:
     """The files of a teacher outside of the zoo, by where a shipped zoo has them."""
-    path = _find_path(teacher, zoo)
+    path = find_path(teacher, zoo)
     if teacher.is_file:
         return {shipped(teacher): path}
     return {f"{shipped(teacher)}/{name}": path / name for name in (SETTINGS, WEIGHTS)}
@@ -78,7 +78,8 @@ def shipped(teacher: TeacherRef) -> str:
     return f"teachers/{name}{weight_suffix(teacher.source)}"
 
 
-def _find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
+def find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
+    """Where a teacher outside of the zoo lies. Raises InvalidInput where it is nowhere."""
     brought = zoo.path / shipped(teacher)
     if brought.exists():
         return brought
@@ -95,7 +96,7 @@ def _find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
 
 
 def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
-    path = _find_path(teacher, zoo)
+    path = find_path(teacher, zoo)
     file = path if teacher.is_file else path / WEIGHTS
     if teacher.sha256 is not None and (actual := digest(file)) != teacher.sha256:
         what = f"its SHA-256 is {actual}, and teacher_sha256 {teacher.sha256}"

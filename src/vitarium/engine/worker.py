@@ -25,6 +25,7 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.core.registry import Section
 from vitarium.engine.events import Ended, Event, Listener, Stepped
+from vitarium.engine.teacher_images import teacher_normalization
 from vitarium.engine.teachers import load_teacher, teacher_of
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import Ingredients
@@ -80,8 +81,8 @@ def run_job(job: Job, emit: Listener) -> None:
             if (teacher, at) not in teachers:
                 teachers[teacher, at] = load_teacher(spec, zoo)
             architecture = parent_architecture(zoo, spec)
-            task = Task(spec, zoo.folder(spec.id), parent, teachers[teacher, at], architecture)
-            tasks.append(task)
+            asked = teachers[teacher, at], teacher_normalization(spec, zoo, job.options.data_dir)
+            tasks.append(Task(spec, zoo.folder(spec.id), parent, asked[0], architecture, asked[1]))
         except VitariumError as error:
             emit(Ended(factors["id"], "failed", str(error)))
     _train(tasks, job.options, emit)

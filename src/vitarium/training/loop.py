@@ -21,6 +21,7 @@ from vitarium.blueprint import ModelSpec
 from vitarium.core import seeds
 from vitarium.core.memory import keep_freed_memory
 from vitarium.core.registry import Section
+from vitarium.data.expected import Normalization
 from vitarium.data.loader import stacked_batches
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
@@ -38,9 +39,10 @@ class Task(NamedTuple):
 
     folder: where it is kept; whatever is finished in it stays as it is.
     parent: weights to start from, by name; its head is used where the spec keeps it.
-    teacher: whom an objective with a teacher asks; several tasks may have the same.
+    teacher: whom an objective with a teacher asks, e.g. `zoo.load(ID)`; tasks may share one.
     parent_architecture: of the parent, where it is known: positions of patches that lie in a
         rectangle are resampled by it.
+    teacher_normalization: mean and std of the teacher's images, per channel; None: the student's.
     """
 
     spec: ModelSpec
@@ -48,6 +50,7 @@ class Task(NamedTuple):
     parent: Mapping[str, Tensor] | None = None
     teacher: nn.Module | None = None
     parent_architecture: Section | None = None
+    teacher_normalization: Normalization | None = None
 
 
 def train(
@@ -57,20 +60,21 @@ def train(
     parent: Mapping[str, Tensor] | None = None,
     teacher: nn.Module | None = None,
     parent_architecture: Section | None = None,
+    teacher_normalization: Normalization | None = None,
     options: TrainOptions | None = None,
     report: Report = lambda event: None,
 ) -> Outcome:
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        parent, teacher, parent_architecture: see Task; a teacher is e.g. `zoo.load(ID)`.
+        parent, teacher, parent_architecture, teacher_normalization: as of Task.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
     epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (no teacher,
     or one that does not go with the model) and CorruptFile.
     """
-    task = Task(spec, folder, parent, teacher, parent_architecture)
+    task = Task(spec, folder, parent, teacher, parent_architecture, teacher_normalization)
     return train_together([task], options=options, report=report)[spec.id]
 
 
@@ -160,10 +164,7 @@ class _TrainingRun:
         self.options, self.report, self.writing = options, report, writing
         self.worker = f"{socket.gethostname()} {os.getpid()}"
         started = time.time()
-        self.members = [
-            TrainState(t.spec, t.folder, t.parent, options, t.teacher, t.parent_architecture)
-            for t in tasks
-        ]
+        self.members = [TrainState(t.spec, t.folder, t.parent, options, *t[3:]) for t in tasks]
         self.trainer = _trainer(self.members, options)
         self.outcomes: dict[str, Outcome] = {}
         self._spent("set-up", started)
@@ -274,9 +275,8 @@ class _TrainingRun:
         alive = [k for k in range(len(self.members)) if k not in faults]
         self.members = [self.members[k] for k in alive]
         if alive:
-            states_left = [_copied(states[k]) for k in alive]
             self.trainer = _trainer(self.members, self.options)
-            self.trainer.restore(states_left)
+            self.trainer.restore([_copied(states[k]) for k in alive])
 
     def _finish(self, member: TrainState, outcome: Outcome, message: str) -> None:
         member.folder.finish(outcome, message)

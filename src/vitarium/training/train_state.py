@@ -1,6 +1,6 @@
 """One model of a training run: its module, its data, its folder, and the teacher that it asks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.core.registry import Section
 from vitarium.data import load as datasets
+from vitarium.data.expected import Normalization
 from vitarium.data.loader import Batches
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import TrainOptions, software
@@ -22,12 +23,20 @@ from vitarium.zoo import About, ModelFolder
 class Teacher:
     """A teacher, called once for each batch of one student; both take an `example` [1, c, h, w].
 
+    `prepare` makes of the student's images the teacher's, of the same shape.
+
     Raises InvalidInput where there is no teacher, or where it does not go with the student.
     """
 
     def __init__(
-        self, recipe: Recipe, teacher: nn.Module | None, student: nn.Module, example: Tensor
+        self,
+        recipe: Recipe,
+        teacher: nn.Module | None,
+        student: nn.Module,
+        example: Tensor,
+        prepare: Callable[[Tensor], Tensor] = lambda images: images,
     ) -> None:
+        self.prepare = prepare
         objective = recipe.objective
         if teacher is None:
             raise InvalidInput(f"objective '{objective.name}' needs a teacher: give one")
@@ -52,7 +61,7 @@ class Teacher:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Images [batch, c, h, w] -> tensors [batch, ...] by name."""
         with torch.inference_mode():
-            outputs = self.outputs_of(images)
+            outputs = self.outputs_of(self.prepare(images))
         # copies, since autograd cannot keep what was computed in inference mode
         return {name: tensor.clone() for name, tensor in outputs.items()}
 
@@ -73,6 +82,7 @@ class TrainState:
         options: TrainOptions,
         teacher: nn.Module | None = None,
         parent_architecture: Section | None = None,
+        teacher_normalization: Normalization | None = None,
     ) -> None:
         self.spec, self.recipe, self.folder = spec, spec.recipe, folder
         recipe, objective = self.recipe, self.recipe.objective
@@ -92,9 +102,6 @@ class TrainState:
         optimize_forward(self.model, options, blocks_are_read=records)
         self._freeze()
         input_size = recipe.architecture.config.input_size
-        if objective.plugin.facts["teacher_outputs"]:
-            example = torch.zeros(1, *input_size, device=options.device)
-            self.teacher = Teacher(recipe, teacher, self.model, example)
         self.batches = Batches(
             data,
             recipe.augmentation(input_size, data.num_classes),
@@ -106,6 +113,10 @@ class TrainState:
             device=options.device,
             loader_workers=options.loader_workers,
         )
+        if objective.plugin.facts["teacher_outputs"]:
+            prepare = self.batches.renormalizes(teacher_normalization)
+            example = torch.zeros(1, *input_size, device=options.device)
+            self.teacher = Teacher(recipe, teacher, self.model, example, prepare)
         folder.sweep()
         now = software(options)
         if not folder.exists:
