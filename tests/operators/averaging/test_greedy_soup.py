@@ -110,8 +110,8 @@ def test_it_looks_at_the_validation_images_alone(grown_zoo, monkeypatch):
     monkeypatch.setattr(
         ModelLoader,
         "examples",
-        lambda self, model, split, limit=None: (
-            seen.append(split) or real_examples(self, model, split, limit)
+        lambda self, model, split, limit=None, data_of=None: (
+            seen.append(split) or real_examples(self, model, split, limit, data_of)
         ),
     )
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()

@@ -28,6 +28,7 @@ from vitarium.evaluation.scoring import load
 from vitarium.operators._runner.bases import common_head, common_parent
 from vitarium.operators._runner.buffers import Buffers, widest
 from vitarium.operators._runner.heads import Heads, WeightSubset
+from vitarium.operators._runner.images import check_images_alike
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
 from vitarium.training import TrainOptions
 from vitarium.training.options import software
@@ -199,7 +200,7 @@ class MergePlan:
             )
         model = self.model()
         load(model, {**merged, **self.heads.tensors()})
-        recount(model, self.examples())
+        recount(model, self._allowed(self._own_examples()))
         return {name: tensor.cpu() for name, tensor in statistics_of(model).items()}
 
     def model(self) -> nn.Module:
@@ -214,12 +215,20 @@ class MergePlan:
         as that ingredient sees them. Raises InvalidInput where a model was trained on images that
         are to select by."""
         if number is None:
+            self._check_images()
             return self._allowed(self._own_examples())
         origin, model = self._folder.path.name, self.chosen[number].model
         return self._allowed(self.sources.examples(model, self.facts["split"], data_of=origin))
 
     def _own_examples(self) -> EvalData:
         return self.sources.examples(self._folder.path.name, self.facts["split"])
+
+    def _check_images(self) -> None:
+        """Raises InvalidInput where the ingredients do not see images alike."""
+        origin, split = self._folder.path.name, self.facts["split"]
+        models = dict.fromkeys((origin, *(ref.model for ref in self.chosen)))
+        seen = ((m, self.sources.examples(m, split, data_of=origin).preprocessing) for m in models)
+        check_images_alike(self.operator.name, {m: how for m, how in seen if how is not None})
 
     def subject(self, number: int) -> EvalModel:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""
