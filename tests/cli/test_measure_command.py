@@ -64,10 +64,16 @@ def test_bad_input_is_one_clear_message(vitarium, grown_zoo, arguments, words):
     assert words in errors
 
 
-def test_without_a_pair_there_is_nothing_to_say(vitarium, grown_zoo):
+def test_measures_of_pairs_need_a_pair(vitarium, grown_zoo):
     id = grown_zoo.ids()[0]
-    status, out, err = vitarium("measure", grown_zoo.path, "cka", "--where", f"id = '{id}'")
-    assert (status, out, err) == (0, "", "")
+    status, out, err = vitarium("measure", grown_zoo.path, "cka", "agreement", id)
+    assert (status, out) == (2, "")
+    assert "cka, agreement: measured of pairs of models, and among those chosen there is" in err
+    # with others that can be measured, these are
+    status, out, err = vitarium("measure", grown_zoo.path, "weight_norm", "cka", id, "--json")
+    assert status == 0
+    assert {row["measure"] for row in json.loads(out)} == {"weight_norm"}
+    assert "cka: measured of pairs" in err
 
 
 def test_numbers_are_printed_by_model_and_by_stage(vitarium, grown_zoo):

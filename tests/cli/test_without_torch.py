@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from vitarium.cli.measuring import _is_final
+
 _RUN = """
 import json, sys
 from vitarium import cli
@@ -79,6 +81,18 @@ def test_numbers_are_looked_up_again_where_the_zoo_has_changed(grown_zoo, monkey
     shutil.rmtree(grown_zoo.path / "models" / first)
     after = json.loads(run(command).stdout)
     assert [row for row in before if row["model"] != first] == after
+
+
+def test_a_model_that_comes_while_others_are_measured_is_no_part_of_what_is_remembered():
+    before = [{"a": "1"}, ["old.parquet"]]
+    own = {"final": True, "written": ["new.parquet"]}
+    assert _is_final(own, before, [{"a": "1"}, ["old.parquet", "new.parquet"]])
+    assert not _is_final(own, before, [{"a": "1", "b": "2"}, ["old.parquet", "new.parquet"]])
+    of_others = ["old.parquet", "new.parquet", "of-another-process.parquet"]
+    assert not _is_final(own, before, [{"a": "1"}, of_others])
+    assert not _is_final(
+        {**own, "final": False}, before, [{"a": "1"}, [*before[1], *own["written"]]]
+    )
 
 
 def run(command):

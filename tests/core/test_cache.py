@@ -84,3 +84,20 @@ def test_what_is_damaged_or_cannot_be_kept_is_computed_anew(answers, monkeypatch
     assert [answers(), answers()] == [1, 1]
     monkeypatch.setenv("VITARIUM_CACHE", os.devnull)
     assert [answers(), answers()] == [2, 3]
+
+
+def test_what_follows_from_something_that_changed_meanwhile_is_not_remembered(answers):
+    """Else an answer that knows nothing of the change would be given after it."""
+    source = {"models": 1}
+
+    def counted_while_one_more_comes():
+        models = source["models"]
+        source["models"] = 2
+        return models
+
+    def count(compute):
+        return cache.remembered("models", compute, stamps=lambda: dict(source))
+
+    assert count(counted_while_one_more_comes) == 1
+    assert count(lambda: source["models"]) == 2
+    assert count(lambda: "computed again") == 2

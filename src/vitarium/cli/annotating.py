@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from vitarium.cli._options import Models, Where, ZooFolder, argument, option
+from vitarium.core.numerals import counted
 from vitarium.core.terminal import print_line
 
 
@@ -70,4 +71,4 @@ def rename_stage(
 
 def _print(verb: str, changed: list[str]) -> None:
     listed = f": {', '.join(changed)}" if changed else ""
-    print_line(f"{len(changed)} models {verb}{listed}")
+    print_line(f"{counted(len(changed), 'model')} {verb}{listed}")

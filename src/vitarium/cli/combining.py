@@ -14,6 +14,7 @@ from vitarium.cli._options import (
 )
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_rows
+from vitarium.core.numerals import counted
 from vitarium.core.terminal import print_line
 
 
@@ -87,6 +88,7 @@ def merge_zoos(
         print_rows(rows, title="Models with other bits")
     verb = "would be copied" if dry_run else "copied"
     print_line(
-        f"{into}: {len(merged.copied)} models {verb}, {len(merged.present)} were there already; "
-        f"{merged.records} measured numbers came along"
+        f"{into}: {counted(len(merged.copied), 'model')} {verb}, "
+        f"{len(merged.present)} already there; "
+        f"{counted(merged.records, 'measured number')}"
     )

@@ -101,6 +101,7 @@ def measure(
         "normalization": normalization,
     }
     which |= {"num_images": num_images, "data_dir": data_dir, "force": force, "set": set_}
+    which["device"] = device  # of which there may be none here
 
     def computed() -> dict[str, Any]:
         from vitarium.measures._runner.jobs import quick
@@ -130,7 +131,8 @@ def measure(
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         tensors = {name for model in table["model"].unique()[:1] for name in zoo.checkpoint(model)}
         final = table.attrs["final"] and len(rows) <= _REMEMBERED
-        return {"final": final, "rows": rows, "tensors": sorted(tensors)}
+        written = table.attrs["written"]
+        return {"final": final, "written": written, "rows": rows, "tensors": sorted(tensors)}
 
     answer = computed() if overwrite else _remembered(zoo, [measures, which], computed)
     if json or csv:
@@ -152,8 +154,15 @@ def _remembered(zoo: Zoo, request: Any, compute: Callable[[], dict[str, Any]]) -
         f"measure-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
         compute,
         stamps=lambda: [model_stamps(zoo.path), records.stamps(zoo.path)],
-        final=lambda answer: answer["final"],
+        final=_is_final,
     )
+
+
+def _is_final(answer: Mapping[str, Any], before: Any, after: Any) -> bool:
+    """Whether nothing but the answer's own numbers came to the zoo while it was measured."""
+    (models, numbers), (models_after, numbers_after) = before, after
+    own = {*numbers, *answer["written"]}
+    return bool(answer["final"]) and models == models_after and own == {*numbers_after}
 
 
 def _epochs(text: str) -> "Epochs":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from vitarium.cli._options import DryRun, Models, Wait, Where, ZooFolder, option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_rows
-from vitarium.core.numerals import size
+from vitarium.core.numerals import counted, size
 from vitarium.core.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -76,8 +76,14 @@ def _print(removal: "Removal", *, dry_run: bool, is_confirmed: bool) -> None:
         ]
         print_rows(stays, title="Models that come of them and stay")
     terminal.print(
-        f"{len(removal.models)} models and {len(removal.checkpoints)} single checkpoints, "
-        f"{removal.records} measured numbers, {size(removal.nbytes)}"
+        ", ".join(
+            [
+                counted(len(removal.models), "model"),
+                *([counted(len(removal.checkpoints), "checkpoint")] if removal.checkpoints else []),
+                counted(removal.records, "measured number"),
+                size(removal.nbytes),
+            ]
+        )
     )
     if dry_run and removal.dependents and not is_confirmed:
         terminal.print("To do it, say --keep-dependents, or --with-dependents to remove these, too")

@@ -7,6 +7,7 @@ from vitarium.cli import _completion as completion
 from vitarium.cli._models import SCORED, for_people, print_models
 from vitarium.cli._options import Csv, Json, Where, ZooFolder, argument, option
 from vitarium.cli._tables import print_json, print_rows
+from vitarium.core.numerals import counted
 from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 
@@ -74,8 +75,8 @@ def ls(
     if is_file:
         print_rows(rows if chosen else _all_of(zoo, rows), as_json=json, as_csv=csv)
         return
-    counts = f"{listed.matching:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
-    title = f"{directory}: {counts} models"
+    matching = f"{listed.matching:,} of " if where.strip() else ""
+    title = f"{directory}: {matching}{counted(listed.total, 'model')}"
     if chosen:
         print_rows(map(for_people, rows), title=title)
     else:
@@ -86,8 +87,8 @@ def ls(
 
 def _asked(row: dict[str, Any], columns: list[str]) -> dict[str, Any]:
     """The columns that were named, which need not have the model's id."""
-    names = {name.strip().strip('"').lower() for name in columns}
-    return {k: v for k, v in row.items() if not names or k.lower() in names}
+    names = {name.strip().strip('"').lower().replace("-", "_") for name in columns}
+    return {k: v for k, v in row.items() if not names or k.lower().replace("-", "_") in names}
 
 
 def _all_of(zoo: Zoo, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:

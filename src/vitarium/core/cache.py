@@ -40,29 +40,29 @@ def remembered(
     compute: Callable[[], Any],
     *,
     stamps: Callable[[], Any] = lambda: None,
-    final: Callable[[Any], bool] = lambda value: True,
+    final: Callable[[Any, Any, Any], bool] = lambda value, before, after: before == after,
 ) -> Any:
     """What `compute` gives: JSON that follows from vitarium's own files, whose computing imports
     torch. Computed anew when a file has changed, and each time where torch has been imported, or
     with plug-ins from outside.
 
     Args:
-        stamps: JSON of what else the value follows from; compared before it is computed, and kept
-            as it is afterwards.
-        final: whether a value is the same as long as stamps are; else it is not remembered.
+        stamps: JSON of what else the value follows from.
+        final: `final(value, before, after)` with the stamps before and after it was computed:
+            whether it follows from those afterwards; else it is not remembered.
     """
     outside = os.environ.get("VITARIUM_PLUGINS") or entry_points(group="vitarium")
     if outside or "torch" in sys.modules:
         return compute()
-    path, sources = cache_folder() / "remembered" / f"{name}.json", _sources()
+    path, sources, before = cache_folder() / "remembered" / f"{name}.json", _sources(), stamps()
     with suppress(OSError, CorruptFile, KeyError):
         stored = files.read_sealed(path)
-        if stored["stamps"] == [sources, stamps()]:
+        if stored["stamps"] == [sources, before]:
             return stored["value"]
-    value = compute()
-    if final(value):
+    value, after = compute(), stamps()
+    if final(value, before, after) and _sources() == sources:
         with suppress(OSError):  # where nothing can be kept, it is computed each time
-            files.write_sealed(path, {"stamps": [sources, stamps()], "value": value})
+            files.write_sealed(path, {"stamps": [sources, after], "value": value})
     return value
 
 

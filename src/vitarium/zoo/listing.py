@@ -171,9 +171,10 @@ def _number(name: str) -> str:
 
 def _column(name: str, by_lower: Mapping[str, str]) -> str:
     plain = name.strip().strip('"')
-    if plain.lower() not in by_lower:
-        raise UnknownColumn(plain, by_lower.values(), is_text=False)
-    return by_lower[plain.lower()]
+    for spelling in (plain.lower(), plain.lower().replace("-", "_")):
+        if spelling in by_lower:
+            return by_lower[spelling]
+    raise UnknownColumn(plain, by_lower.values(), is_text=False)
 
 
 def _order(sort: Sequence[str], by_lower: Mapping[str, str]) -> list[str]:

@@ -42,6 +42,8 @@ _UNKNOWN_COLUMN = re.compile(
     r'(?:Referenced column|does not have a column named|Column) "(.+?)"(?: in \w+ list)?'
     r"(?: not found|\s|$)"
 )
+_UNKNOWN_PART = re.compile(r"Cannot extract field '(.+?)' from expression \"(.+?)\"")
+"""A name with a dot, of which the first part is a column."""
 
 
 class Database:
@@ -239,9 +241,11 @@ class Database:
             return InvalidInput(f"the answer has text that is no valid Unicode ({message})")
         if table := _UNKNOWN_TABLE.search(message):
             return UnknownName("table", table[1], self.columns)
+        columns = {name for names in self.columns.values() for name in names}
         if column := _UNKNOWN_COLUMN.search(message):
-            columns = {name for names in self.columns.values() for name in names}
             return UnknownColumn(column[1], columns | self.short_names.keys())
+        if part := _UNKNOWN_PART.search(message):
+            return UnknownColumn(f"{part[2]}.{part[1]}", columns | self.short_names.keys())
         if message.startswith("Permission Error"):
             return InvalidInput(f"a query reads the zoo's tables and no files: {message}")
         return InvalidInput(f"the SQL cannot be used: {message}")

@@ -66,23 +66,28 @@ KEY = [name for name in COLUMNS if name not in ("value", "unit", "data", "traine
 """What a record is of: there is one number for each."""
 
 
-def add(zoo: Path, measured: Sequence[Measured]) -> None:
-    """Keep numbers; the new one counts. Raises DiskFull, NotWritable and LeadsOutside."""
+def add(zoo: Path, measured: Sequence[Measured]) -> list[str]:
+    """Keep numbers; the new one counts. Raises DiskFull, NotWritable and LeadsOutside.
+
+    Returns the names of the files that were written.
+    """
     if not measured:
-        return
+        return []
     import duckdb
     import pyarrow as pa
 
     columns = {name: [getattr(record, name) for record in measured] for name in COLUMNS}
-    _write(zoo, pa.table(columns, schema=_schema()))
+    written = [_write(zoo, pa.table(columns, schema=_schema())).name]
     if len(paths := _paths(zoo)) <= MANY:
-        return
+        return written
     with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
         table = database.sql(f"SELECT * FROM {_latest(zoo, folder)} ORDER BY {', '.join(KEY)}")
         # as old as the newest of them: what another process writes meanwhile is newer
-        _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
+        since = paths[-1].stem.partition("-")[0]
+        written.append(_write(zoo, table.to_arrow_table().cast(_schema()), since).name)
     for path in paths:
         files.unlink(path)
+    return written
 
 
 def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vitarium.studies.statistics.bootstrap import Bootstrap
+from vitarium.studies.statistics.bootstrap import FRACTION, Bootstrap
 
 
 def test_the_interval_of_a_mean_holds_the_true_mean_about_as_often_as_it_says():
@@ -71,6 +71,15 @@ def test_the_mean_of_pairs_is_that_of_the_chosen_ones_with_a_value():
     chosen[:4, :4] = True
     found = [values[i, j] for i in range(4) for j in range(i) if (i, j) != (2, 1)]
     assert Bootstrap().pairs(values, chosen).value == pytest.approx(np.mean(found))
+
+
+def test_an_interval_of_shares_ends_at_the_whole():
+    values, everyone = np.array([1.0, 1, 1, 1, 1, 0]), np.ones((6, 6), dtype=bool)
+    of_models, of_pairs = Bootstrap().mean(values, FRACTION), np.maximum.outer(values, values)
+    assert (of_models.low > 0, of_models.high) == (True, 1)
+    assert Bootstrap().mean(values).high > 1  # of what has no limits
+    of_pairs[-1, :2] = of_pairs[:2, -1] = 0
+    assert Bootstrap().pairs(of_pairs, everyone, FRACTION).high == 1
 
 
 def test_draws_of_pairs_are_draws_of_models_and_no_model_meets_its_copy():

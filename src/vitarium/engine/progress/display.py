@@ -9,7 +9,7 @@ from rich.table import Column
 
 from vitarium.blueprint import Plan, flatten
 from vitarium.core.heartbeat import Heartbeat
-from vitarium.core.numerals import duration
+from vitarium.core.numerals import counted, duration
 from vitarium.core.terminal import NameColumn, Terminal
 from vitarium.engine import events
 from vitarium.engine.events import Ended, EpochEnded, Event
@@ -50,10 +50,12 @@ def display(
     else:
         lines = _Lines(plan, existing, seconds_left, console)
         there = f", {lines.ended} of them are there already" if lines.ended else ""
-        lines.show(f"growing {plan.name}: {len(plan)} models{there}")
+        lines.show(f"growing {plan.name}: {counted(len(plan), 'model')}{there}")
         with Heartbeat(lines.beat) as heartbeat:
             yield lines
-        lines.show(f"{lines.ended} of {len(plan)} models after {duration(heartbeat.seconds)}")
+        lines.show(
+            f"{lines.ended} of {counted(len(plan), 'model')} after {duration(heartbeat.seconds)}"
+        )
 
 
 def announce(text: str) -> None:
@@ -162,7 +164,7 @@ class _Bars(_Display):
                     self.show(f"{label} {event.status}: {event.message}", "red")
 
     def _refresh_all(self) -> None:
-        count = f"{self.ended} of {len(self.plan)} models{_left(self.seconds_left())}"
+        count = f"{self.ended} of {counted(len(self.plan), 'model')}{_left(self.seconds_left())}"
         self.progress.update(self.all, completed=sum(self.done.values()), note=count)
 
 
@@ -172,12 +174,14 @@ class _Lines(_Display):
     epochs = 0  # that were finished since the start
 
     def beat(self, seconds: float) -> None:
-        counts = f"{self.ended} of {len(self.plan)} models, {self.epochs:,} epochs"
+        counts = (
+            f"{self.ended} of {counted(len(self.plan), 'model')}, {counted(self.epochs, 'epoch')}"
+        )
         self.show(f"{counts} after {duration(seconds)}{_left(self.seconds_left())}")
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if isinstance(event, EpochEnded):
+        if isinstance(event, EpochEnded) and event.epoch:  # 0: before training
             self.epochs += 1
         if isinstance(event, Ended):
             scores = self.scores.pop(event.model, "") if event.status == "finished" else ""

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitarium.core.devices import find_devices
-from vitarium.core.errors import NotApplicable, NotKept, NotWritable, VitariumError, WriteFault
+from vitarium.core.errors import (
+    InvalidInput,
+    NotApplicable,
+    NotKept,
+    NotWritable,
+    VitariumError,
+    WriteFault,
+)
 from vitarium.core.file_faults import check_writable
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
@@ -82,8 +89,9 @@ def measure(
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
-    and refused: why there is no value, if there is none. `attrs["final"]` of the table: whether
-    these are the same numbers as long as the zoo does not change. Where the zoo cannot be written,
+    and refused: why there is no value, if there is none. `attrs` of the table: `final`,
+    whether these are the same numbers as long as the zoo does not change, and `written`, names of
+    the files of records with those that are new. Where the zoo cannot be written,
     numbers are not stored, with a warning (NotKept).
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
@@ -98,9 +106,23 @@ def measure(
     loader = ModelLoader(zoo, data=dataset, normalization=normalization, **where_to)
     any_pairs = any(entry.plugin.facts["of"] == "pair" for entry in sections)
     both = pairs_of(zoo, chosen, pairs) if any_pairs else []
+    if any_pairs and not both:
+        _without_pairs(sections, pairs)
     conditions = Conditions(split, num_images, force)
     requested = jobs(loader, sections, chosen, both, conditions)
     return _Run(loader, conditions, progress).table(requested, overwrite)
+
+
+def _without_pairs(sections: Sequence[Section], pairs: str) -> None:
+    """Raises InvalidInput where nothing can be measured; else warns of what cannot."""
+    names = [section.name for section in sections if section.plugin.facts["of"] == "pair"]
+    fault = (
+        f"{', '.join(names)}: measured of pairs of models, and among those chosen there is no pair "
+        f"({pairs}); choose more models, or pairs of all"
+    )
+    if len(names) == len(sections):
+        raise InvalidInput(fault)
+    warnings.warn(fault, stacklevel=3)
 
 
 class _Run:
@@ -114,6 +136,7 @@ class _Run:
         self.refused: list[tuple[Measured, str]] = []
         """Records without a value, and why there is none."""
         self._unsaved: list[Measured] = []
+        self._written: list[str] = []
         self._saved, self._keeps, self._final = time.monotonic(), True, True
 
     def table(self, requested: Iterable[Job], overwrite: bool) -> "pd.DataFrame":
@@ -152,6 +175,7 @@ class _Run:
         table = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
         table["refused"] = [""] * len(self.measured) + [reason for _, reason in self.refused]
         settled = self.loader.data_is_fixed and not self.loader.by_number  # of which it warns
+        table.attrs["written"] = self._written
         table.attrs["final"] = self._final and self._keeps and settled
         numbers = ("epoch", "other_epoch", "num_images")
         return table.astype(dict.fromkeys(numbers, "Int64") | {"value": "float64"})
@@ -184,7 +208,7 @@ class _Run:
 
     def _save(self) -> None:
         if self._keeps:
-            records.add(self.zoo, self._unsaved)
+            self._written += records.add(self.zoo, self._unsaved)
         self._unsaved, self._saved = [], time.monotonic()
 
     def _value(self, job: Job) -> Values:

@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitarium.studies.report.text import Unit, listed, number, title, unit_of, with_interval
+from vitarium.studies.report.text import (
+    Unit,
+    limits_of,
+    listed,
+    number,
+    title,
+    unit_of,
+    with_interval,
+)
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import (
     MIN_MODELS,
@@ -15,7 +23,7 @@ from vitarium.studies.statistics.analysis import (
     nearest_of_same_label,
     squared_of,
 )
-from vitarium.studies.statistics.bootstrap import Bootstrap
+from vitarium.studies.statistics.bootstrap import FRACTION, Bootstrap
 from vitarium.studies.statistics.factors import PARENT
 from vitarium.studies.statistics.stages import heat_mapped, is_distance
 
@@ -53,7 +61,7 @@ def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     if len(values) == 1:
         yield texts("one_accuracy", score=stage.score, accuracy=low)
         return
-    spread = {"mean": bootstrap.mean(values, (0, 1)), "low": low, "high": high}
+    spread = {"mean": bootstrap.mean(values, FRACTION), "low": low, "high": high}
     yield texts("accuracies", models=len(values), score=stage.score, **spread)
     effects = [effect for effect in analysis.of("accuracy") if effect.is_clear][:3]
     if effects:
@@ -78,7 +86,11 @@ def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     pairs = analysis.stage.pairs
     everyone = np.ones((len(analysis.stage),) * 2, dtype=bool)
     shown = ("agreement", "cka", "error_consistency")
-    means = {name: bootstrap.pairs(pairs[name], everyone) for name in shown if name in pairs}
+    means = {
+        name: bootstrap.pairs(pairs[name], everyone, limits_of(name))
+        for name in shown
+        if name in pairs
+    }
     if "agreement" in means and means["agreement"].value == 1:
         yield texts("one_opinion", pairs=int(np.isfinite(pairs["agreement"]).sum()) // 2)
     elif "agreement" in means:

@@ -8,7 +8,16 @@ import pandas as pd
 
 from vitarium.studies.diversity.measured import Unavailable
 from vitarium.studies.report.tables import Table
-from vitarium.studies.report.text import DASH, Columns, Quantity, Spread, Unit, title, unit_of
+from vitarium.studies.report.text import (
+    DASH,
+    Columns,
+    Quantity,
+    Spread,
+    Unit,
+    limits_of,
+    title,
+    unit_of,
+)
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import Analysis, pairs_sharing
 from vitarium.studies.statistics.bootstrap import Bootstrap
@@ -90,7 +99,9 @@ def kinship(analysis: Analysis, bootstrap: Bootstrap) -> Table:
     for kin in analysis.kin if len(analysis.kin) > 1 and pairs else ():
         row: dict[str, Any] = {"pairs of": f"models {kin.name}", "pairs": kin.pairs}
         for measure, matrix in pairs.items():
-            row[title(measure)] = Quantity(bootstrap.pairs(matrix, kin.mask), unit_of(measure))
+            row[title(measure)] = Quantity(
+                bootstrap.pairs(matrix, kin.mask, limits_of(measure)), unit_of(measure)
+            )
         rows.append(row)
     return texts.table("kinship", rows)
 
@@ -102,7 +113,8 @@ def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
         for factor in stage.groups:
             sharing = pairs_sharing(factor)
             differing = ~sharing & ~np.eye(len(stage), dtype=bool)
-            near, far = bootstrap.pairs(matrix, sharing), bootstrap.pairs(matrix, differing)
+            limits = limits_of(measure)
+            near, far = (bootstrap.pairs(matrix, m, limits) for m in (sharing, differing))
             if np.isfinite(near.value) and np.isfinite(far.value):
                 difference = bootstrap.contrast(matrix, sharing, differing)
                 cells = {"same value": near, "different values": far, "difference": difference}

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 from vitarium.core.registry import plugins
-from vitarium.studies.statistics.bootstrap import Estimate
+from vitarium.studies.statistics.bootstrap import FRACTION, UNLIMITED, Estimate, Limits
 
 SIGN = "\u00a0%"  # behind a number, and never on the next line
 DASH = "\u2013"  # where there is no value
@@ -61,6 +61,11 @@ def unit_of(measure: str) -> Unit:
     """Fractions are read in percent; of all else three figures."""
     plugin = plugins("measure").get(measure)
     return "fraction" if plugin and plugin.facts["unit"] == "fraction" else ""
+
+
+def limits_of(measure: str) -> Limits:
+    """Between which its values, and means of them, can lie."""
+    return FRACTION if unit_of(measure) == "fraction" else UNLIMITED
 
 
 def cell(value: Any, unit: Unit = "") -> str:

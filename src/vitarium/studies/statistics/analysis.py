@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vitarium.core.registry import get
 from vitarium.studies.statistics import variance
-from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
+from vitarium.studies.statistics.bootstrap import FRACTION, Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
 from vitarium.studies.statistics.stages import ACCURACY, Stage
 
@@ -146,7 +146,7 @@ def nearest_of_same_label(
     nearest = np.where(cousins, squared, np.inf)[with_match].argmin(1)
     hits = (names[nearest] == names[with_match]).astype(np.float64)
     chance = (matching[with_match].sum(1) / cousins[with_match].sum(1)).mean()
-    return bootstrap.mean(hits), float(chance)
+    return bootstrap.mean(hits, FRACTION), float(chance)
 
 
 def squared_of(stage: Stage, measure: str) -> Distances | None:

@@ -21,6 +21,7 @@ Numbers = NDArray[np.float64]
 MIN_MODELS = 4  # models that a stage has to have for an interval to say anything
 Limits = tuple[float, float]
 UNLIMITED: Limits = (-math.inf, math.inf)
+FRACTION: Limits = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,14 @@ class Bootstrap:
         drawn = np.array([rank_correlation(x[sample], y[sample]) for sample in samples])
         return self.estimate(rank_correlation(x, y), drawn, len(x), (-1, 1))
 
-    def pairs(self, values: Numbers, mask: NDArray[np.bool_]) -> Estimate:
+    def pairs(
+        self, values: Numbers, mask: NDArray[np.bool_], limits: Limits = UNLIMITED
+    ) -> Estimate:
         """Mean over a symmetric mask's pairs, [models, models] both; no NaN, no diagonal."""
         mean, once = _pair_means(values, mask), np.ones((1, len(values)))
         models = int((mask & np.isfinite(values)).any(1).sum())
-        return self.estimate(float(mean(once)[0]), mean(self.counts(len(values))), models)
+        drawn = mean(self.counts(len(values)))
+        return self.estimate(float(mean(once)[0]), drawn, models, limits)
 
     def contrast(
         self,
