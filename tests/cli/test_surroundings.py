@@ -83,6 +83,15 @@ EXAMPLES = {
             "out",
         ),
     ],
+    "rm": [
+        Example("rm {zoo} {child} --yes", "zoo"),
+        Example("rm {zoo} {child} --dry-run"),
+    ],
+    "archive": [Example("archive {zoo} {child} --out {out}/archive", "out")],
+    "merge-zoos": [Example("merge-zoos {zoo} --into {out}/both", "out")],
+    "tag": [Example("tag {zoo} {model} best", "zoo")],
+    "note": [Example("note {zoo} {model} best", "zoo")],
+    "rename-stage": [Example("rename-stage {zoo} pretrain before", "zoo")],
     "ls": [Example("ls {zoo}"), Example("ls {zoo} --json")],
     "show": [Example("show {zoo} {model}"), Example("show {zoo} {model} --json")],
     "query": [

@@ -93,7 +93,9 @@ def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataNotFound, match="cannot get 'some/images' from the hub: no network"):
+    with pytest.raises(
+        DataNotFound, match="cannot get 'some/images' from the hub: the hub cannot be reached"
+    ):
         load(section("dataset", {"name": "hf", "dataset": "some/images"}))
 
 

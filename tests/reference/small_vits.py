@@ -45,7 +45,7 @@ def ingredients(one: torch.nn.Module, other: dict, examples: EvalData) -> Ingred
     return Ingredients(
         [Weights("one", one.state_dict()), Weights("other", other)],
         model=lambda: deepcopy(one),
-        examples=lambda: examples,
+        examples=lambda number=None: examples,
         symmetries=lambda: vit_symmetries(one),
     )
 

@@ -47,7 +47,8 @@ def test_no_path_leads_between_them(tmp_path, weights, setting):
     value, factor = VARIANTS[setting]
     zoo, ids = pair(tmp_path / "pair", weights, {f"architecture.{setting}": value})
     paths = ("barrier", "loss_path", "mode_connectivity")
-    rows = measure(zoo, paths, models=ids, pairs="all", data="digits")
+    on = {"data": "digits", "normalization": "data"}
+    rows = measure(zoo, paths, models=ids, pairs="all", **on)
     assert set(rows["measure"]) == set(paths)
     assert rows["refused"].str.contains(factor).all()
 

@@ -17,6 +17,7 @@ from vitarium.operators.base import operator
 
 XCIT = {"img_size": 16, "depth": 1, "embed_dim": 16, "num_heads": 2, "in_chans": 1}
 COLUMNS = {"architecture": "xcit_nano_12_p16_224"}
+COLUMNS |= {"mean": "[0.5]", "std": "[0.5]"}  # of images, without which nothing runs
 COLUMNS |= {f"architecture.{name}": value for name, value in XCIT.items()}
 STATISTICS = ("running_mean", "running_var")
 
