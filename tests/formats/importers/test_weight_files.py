@@ -124,6 +124,8 @@ def test_a_vit_of_any_size_is_inferred_once_its_heads_are_said(tmp_path, setting
     model = vit(**settings)
     write(tmp_path / "m.pth", model.state_dict())
     extra = {"architecture.num_heads": 2}
+    if "reg_tokens" in settings:  # 9 positions may be of 9 patches, too
+        extra["architecture.no_embed_class"] = settings.get("no_embed_class", False)
     if settings.get("class_token") is False:
         extra["architecture.global_pool"] = "avg"
     (id,) = import_zoo(tmp_path / "m.pth", tmp_path / "zoo", **extra)
@@ -131,6 +133,68 @@ def test_a_vit_of_any_size_is_inferred_once_its_heads_are_said(tmp_path, setting
     images = torch.randn(2, *ours.patch_embed.proj.weight.shape[1:2], *model.patch_embed.img_size)
     with torch.no_grad():
         assert torch.equal(ours(images), model(images))
+
+
+@pytest.mark.parametrize(("registers", "sides"), [(4, (2, 3)), (6, (3, 4)), (8, (4, 5))])
+@pytest.mark.parametrize("shared", [True, False])
+def test_positions_that_two_sizes_of_images_have_are_asked_about(
+    tmp_path, registers, sides, shared
+):
+    among, alone = (7 * side for side in sides)
+    size = among if shared else alone
+    model = vit(reg_tokens=registers, no_embed_class=not shared, img_size=size)
+    file = write(tmp_path / "m.pth", model.state_dict())
+    heads = {"architecture.num_heads": 2}
+    with pytest.raises(InvalidInput) as refused:
+        find_models(file, **heads)
+    (line,) = str(refused.value).splitlines()
+    assert f"--set architecture.img_size={among} (or {alone})" in line
+    assert "--set architecture.no_embed_class=false (or true)" in line
+    images = torch.randn(2, 1, size, size)
+    for number, answer in enumerate(({"img_size": size}, {"no_embed_class": not shared})):
+        answers = {f"architecture.{name}": value for name, value in answer.items()}
+        (id,) = import_zoo(file, tmp_path / f"zoo{number}", **heads, **answers)
+        with torch.no_grad():
+            assert torch.equal(Zoo.open(tmp_path / f"zoo{number}").load(id)(images), model(images))
+    contradiction = {"architecture.img_size": size, "architecture.no_embed_class": shared}
+    with pytest.raises(InvalidInput, match="pos_embed"):
+        find_models(file, **heads, **contradiction)
+
+
+@pytest.mark.parametrize(("shared", "size"), [(True, 28), (False, 42)])
+def test_a_named_architecture_says_which_tokens_have_positions(tmp_path, shared, size):
+    name = "vit_small_patch14_reg4_dinov2"
+    settings = {"depth": 1, "img_size": size, "no_embed_class": not shared, "num_classes": 3}
+    weights = timm.create_model(name, **settings).state_dict()
+    file = write(tmp_path / "m.pth", weights, arch=name)
+    extra = {"architecture.depth": 1}
+    if shared:
+        extra["architecture.no_embed_class"] = False
+    (imported,) = find_models(file, **extra).models
+    assert imported.architecture.config.input_size == (3, size, size)
+
+
+@pytest.mark.parametrize(
+    ("settings", "overrides", "assumed"),
+    [
+        ({}, {}, {"3 heads", "a head that sees the class token"}),
+        ({"global_pool": "avg"}, {}, {"3 heads", "a head that sees the mean of the patches"}),
+        ({"global_pool": "avg"}, {"global_pool": "avg"}, {"3 heads"}),
+        ({}, {"num_heads": 6, "global_pool": "token"}, set()),
+    ],
+)
+def test_what_shapes_do_not_tell_is_named_as_assumed(settings, overrides, assumed):
+    always = {
+        "GELU": "act_layer",
+        "LayerNorm's epsilon 1e-6": "norm_eps",
+        "square images": "img_size",
+        "pre-norm blocks": "block_fn",
+    }
+    shapes = {key: tensor.shape for key, tensor in vit(**TINY | settings).state_dict().items()}
+    assert set(infer_vit(shapes, overrides).assumptions) == assumed | always.keys()
+    for assumption, setting in always.items():
+        answered = infer_vit(shapes, {**overrides, setting: 32}).assumptions
+        assert set(answered) == assumed | always.keys() - {assumption}
 
 
 def test_norm_of_queries_tells_the_number_of_heads():

@@ -48,6 +48,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "reg4_dinov2": _DINOV2 | {"reg_tokens": 4, "no_embed_class": True},
 }
 """How timm's names of models end, and what these have that is not the default."""
+_ASSUMED: Mapping[str, tuple[str, ...]] = {
+    "GELU": ("act_layer",),
+    "LayerNorm's epsilon 1e-6": ("norm_eps", "layer_norm_eps"),
+    "pre-norm blocks": ("block_fn",),
+    "square images": ("img_size",),
+}
+"""What no shape tells, with the settings that say it."""
 _UNTOLD = {
     "norm_pre": "CLIP's towers have GELU or its quick form",
     "attn_pool": "its attention pooling has a number of heads of its own",
@@ -76,7 +83,7 @@ def infer_vit(shapes: Shapes, overrides: Mapping[str, Any]) -> InferredVit:
         if reason := _UNTOLD.get(name.partition(".")[0]):
             raise InvalidInput(reason)
     try:
-        settings = _embedding(shapes) | _blocks(shapes) | _pooling(shapes)
+        settings = _embedding(shapes, overrides) | _blocks(shapes) | _pooling(shapes)
     except (KeyError, ValueError) as error:
         missing = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise InvalidInput(f"it is no plain ViT under timm's names ({missing})") from None
@@ -89,11 +96,12 @@ def infer_vit(shapes: Shapes, overrides: Mapping[str, Any]) -> InferredVit:
     if settings["num_heads"] is None:
         which = f"a ViT of width {width} and depth {depth} has no usual number of heads"
         raise InvalidInput(f"{which}, and weights do not tell it: --set architecture.num_heads=N")
-    assumptions = ["GELU", "LayerNorm's epsilon 1e-6"]
+    assumptions = [what for what, said_by in _ASSUMED.items() if not overrides.keys() & said_by]
     if "num_heads" not in overrides and "qk_norm" not in settings:
         assumptions.insert(0, f"{settings['num_heads']} heads")
-    if "global_pool" not in settings:
-        assumptions.append("a head that sees the class token")
+    if "global_pool" not in overrides:
+        pooled = "mean of the patches" if "global_pool" in settings else "class token"
+        assumptions.append(f"a head that sees the {pooled}")
     return InferredVit(_named(settings, size, usual_heads), assumptions)
 
 
@@ -117,13 +125,15 @@ def _named(settings: dict[str, Any], size: str | None, usual_heads: int | None) 
     return {"name": "timm", "model": "vit_base_patch16_224", **settings}
 
 
-def image_settings(shapes: Shapes) -> dict[str, Any]:
-    """Size of images and patches and number of channels; nothing for no ViT under timm's names."""
+def image_settings(shapes: Shapes) -> list[dict[str, Any]]:
+    """Sizes of images and patches and numbers of channels that the embeddings may be of; none for
+    what is no ViT under timm's names."""
     try:
-        settings = _embedding(shapes)
+        readings = _readings(shapes)
     except (KeyError, ValueError):
-        return {}
-    return {key: settings[key] for key in ("img_size", "patch_size", "in_chans")}
+        return []
+    names = ("img_size", "patch_size", "in_chans")
+    return [{name: settings[name] for name in names} for settings in readings]
 
 
 def infer_head(shapes: Shapes) -> tuple[Section | None, int]:
@@ -141,28 +151,56 @@ def infer_head(shapes: Shapes) -> tuple[Section | None, int]:
     return choose("head", "none"), shapes["patch_embed.proj.weight"][0]
 
 
-def _embedding(shapes: Shapes) -> dict[str, Any]:
+def _embedding(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises InvalidInput where images of two sizes have that many positions."""
+    readings = _readings(shapes)
+    fitting = [settings for settings in readings if _agrees(settings, overrides)]
+    if len(fitting) < 2:
+        return (fitting or readings)[0]  # that others do not fit is seen when it is built
+    among, alone = (settings["img_size"] for settings in fitting)
+    raise InvalidInput(
+        f"its {shapes['pos_embed'][1]} positions are of images of {among} px if registers have "
+        f"positions, too, and of {alone} px if patches alone have: say which with --set "
+        f"architecture.img_size={among} (or {alone}), or with --set "
+        "architecture.no_embed_class=false (or true)"
+    )
+
+
+def _agrees(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
+    has_none = settings.get("no_embed_class", False)
+    if overrides.get("no_embed_class", has_none) != has_none:
+        return False
+    size = settings["img_size"]
+    return overrides.get("img_size", size) in (size, [size, size])
+
+
+def _readings(shapes: Shapes) -> list[dict[str, Any]]:
+    """Settings that the embeddings may be of: all tokens have positions, or patches alone.
+
+    Raises KeyError and ValueError where there are none.
+    """
     projection, positions = shapes["patch_embed.proj.weight"], shapes["pos_embed"]
     if (len(projection), len(positions)) != (4, 3):
         raise ValueError("its embeddings are shaped otherwise")
     (width, channels, patch, patch_width), tokens = projection, positions[1]
-    classes, registers = int("cls_token" in shapes), 0
     settings: dict[str, Any] = {"embed_dim": width, "patch_size": patch, "in_chans": channels}
-    if not classes:
+    prefix = int("cls_token" in shapes)
+    if not prefix:
         settings["class_token"] = False
     if "reg_token" in shapes:
-        registers = settings["reg_tokens"] = shapes["reg_token"][1]
+        settings["reg_tokens"] = shapes["reg_token"][1]
+        prefix += settings["reg_tokens"]
     if patch != patch_width:
         raise ValueError("its patches are not square")
-    if _is_square(tokens - classes - registers):
-        patches = tokens - classes - registers
-    elif _is_square(tokens):  # the other tokens have no position
-        patches = tokens
-        settings["no_embed_class"] = True
-    else:
+    readings = []
+    if _is_square(tokens - prefix):
+        readings.append({**settings, "img_size": math.isqrt(tokens - prefix) * patch})
+    if prefix and _is_square(tokens):
+        size = math.isqrt(tokens) * patch
+        readings.append({**settings, "no_embed_class": True, "img_size": size})
+    if not readings:
         raise ValueError("its images are not square")
-    settings["img_size"] = math.isqrt(patches) * patch
-    return settings
+    return readings
 
 
 def _blocks(shapes: Shapes) -> dict[str, Any]:

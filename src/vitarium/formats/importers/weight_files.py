@@ -120,7 +120,7 @@ def _named_in_file(
     """Of a model of timm that the file names and its weights fit, for images of any size."""
     if not read.architecture or not timm.is_model(read.architecture):
         return None
-    for images in ({}, image_settings(read.values)):
+    for images in ({}, *image_settings(read.values)):
         values = {"name": "timm", "model": read.architecture, **images, **settings}
         try:
             structure = built_structure(values, None, read.values, num_classes)
