@@ -176,6 +176,27 @@ def test_the_dtype_is_the_widest_in_whatever_order_the_models_come(tmp_path):
         assert torch.equal(merged["layer.weight"], (sum(pair) / 2).to(widest_dtype))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "base_dtype", "widest_dtype"),
+    [
+        (torch.float16, torch.float32, torch.float32),
+        (torch.float32, torch.float16, torch.float32),
+        (torch.float16, torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16, torch.float16),
+    ],
+)
+def test_the_base_is_an_ingredient_for_the_dtype(tmp_path, dtype, base_dtype, widest_dtype):
+    base = {"layer.weight": torch.randn(3, 2).to(base_dtype)}
+    child = {"layer.weight": torch.randn(3, 2).to(dtype)}
+    zoo, ids = imported(
+        tmp_path / "family", (base, {"name": "base"}), (child, {"name": "child", "parent": "base"})
+    )
+    merged = merge(zoo, "wise_ft", models=[ids["child"]], alpha=0.25).state_dict()
+    mean = 0.75 * base["layer.weight"].double() + 0.25 * child["layer.weight"].double()
+    assert merged["layer.weight"].dtype == widest_dtype
+    torch.testing.assert_close(merged["layer.weight"], mean.to(widest_dtype))
+
+
 def test_of_floats_of_a_byte_there_is_no_wider_one_but_float32():
     assert widest([torch.float8_e5m2, torch.float8_e5m2]) == torch.float8_e5m2
     assert widest([torch.float8_e5m2, torch.float8_e4m3fn]) == torch.float32

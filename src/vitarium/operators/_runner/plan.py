@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ class MergePlan:
         """The merged weights, tensors [*shape] by name: in files of a folder, or in memory."""
         ingredients = Ingredients(
             self.models,
-            base=self._base_weights if self.base else None,
+            base=(lambda: self._base_weights) if self.base else None,
             model=self.model,
             examples=self.examples if self.facts["split"] else None,
             subject=self.subject if self.facts["split"] else None,
@@ -176,7 +177,9 @@ class MergePlan:
 
     def _stored(self, name: str, tensor: Tensor) -> Tensor:
         """In the dtype that it is stored in. Raises IncompatibleWeights for NaN and infinite."""
-        models = self.models[-1:] if self.facts["aligns"] else self.models
+        models = self.models[-1:] if self.facts["aligns"] else list(self.models)
+        if self.base:
+            models.append(self._base_weights)
         dtypes = [model.dtype(name) for model in models if name in model.shapes]
         stored = tensor.to(widest(dtypes) if dtypes else tensor.dtype)
         entries = stored.float() if stored.dtype.itemsize == 1 else stored
@@ -258,6 +261,7 @@ class MergePlan:
                 )
         return examples
 
+    @cached_property
     def _base_weights(self) -> Weights:
         """The base's weights, with the head that the models had before they were trained.
 
