@@ -49,7 +49,7 @@ def test_merging_and_studies_take_them(vitarium, grown_zoo, photos):
     align = ("--align", "weight_matching", "--align-set", "attention=false")
     pair = ("merge", grown_zoo.path, *ids[:2], "-m", "slerp", *align)
     status, _, errors = vitarium(*pair)
-    assert "unknown factor 'attention'" in errors
+    assert "has no setting 'attention'" in errors
     assert "--align weight_matching: settings are given by --align-set" in errors
     study = ("study", "soups", grown_zoo.path, "--data", "image_folder", "--out", "-")
     status, _, errors = vitarium(*study)
@@ -73,7 +73,7 @@ def test_merging_and_studies_take_them(vitarium, grown_zoo, photos):
             ["--data-set", "folder=x"],
             "--data-set folder=x: name what it is a setting of with --data",
         ),
-        (["--data", "digits", "--data-set", "foldr=x"], "unknown factor 'foldr'"),
+        (["--data", "digits", "--data-set", "foldr=x"], "dataset 'digits' has no setting 'foldr'"),
         (["--data", "digits", "--data-set", "x"], "--data-set x: write NAME=VALUE"),
         (["--data", "digitz"], "unknown dataset 'digitz'; did you mean 'digits'?"),
     ],

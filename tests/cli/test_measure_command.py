@@ -52,7 +52,10 @@ def test_what_cannot_be_measured_is_told_once_with_its_reason(vitarium, grown_zo
         (["acuracy"], "unknown measure 'acuracy'; did you mean 'accuracy'"),
         (["accuracy", "--epochs", "first"], "--epochs first: write all, last, or numbers"),
         (["accuracy", "--where", "lr > 100"], "no model fulfills the condition lr > 100"),
-        (["accuracy", "--set", "tpo=3"], "unknown factor 'tpo'"),
+        (
+            ["accuracy", "--set", "tpo=3"],
+            "measure 'accuracy' has no setting 'tpo'",
+        ),
         (["accuracy", "--set", "device=cpu"], "device is no setting of the plug-in; see --device"),
         (["cka", "--set", "num_images=8"], "num_images is no setting of the plug-in; see --num-im"),
         (["accuracy", "--epochs", "99"], "none of the 6 models has weights of epoch 99"),

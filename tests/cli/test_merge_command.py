@@ -78,7 +78,10 @@ def test_all_methods_are_listed_with_what_they_need(vitarium):
             "no model fulfills the condition lr > 9",
         ),
         (["zzz", "-m", "uniform_soup"], "unknown model 'zzz'"),
-        (["--where", "true", "-m", "uniform_soup", "--set", "x=1"], "unknown factor 'x'"),
+        (
+            ["--where", "true", "-m", "uniform_soup", "--set", "x=1"],
+            "operator 'uniform_soup' has no setting 'x'",
+        ),
         (
             ["--where", "true", "-m", "uniform_soup", "--set", "stage=x"],
             "is no setting of the plug",

@@ -78,6 +78,13 @@ class Problem:
     def under(self, *prefix: str | int) -> "Problem":
         return Problem((*prefix, *self.path), self.message, self.unknown)
 
+    def of_setting(self, owner: str) -> "Problem":
+        """In words for settings of `owner`, a plug-in that no blueprint chooses."""
+        if not self.unknown or len(self.path) != 1:
+            return self
+        hint = self.message.removeprefix(_unknown_factor(self.unknown))
+        return Problem((), f"{owner} has no setting '{self.unknown}'{hint}", self.unknown)
+
     def is_of(self, value: Any) -> bool:
         """Whether the message quotes this value as the wrong one."""
         return self.message.startswith(brief(value))
@@ -99,8 +106,12 @@ class InvalidConfig(InvalidInput, ValueError):
 def unknown_factor(name: str, candidates: Iterable[str], max_names: int = 12) -> str:
     """What to say of a name that is no factor, where there are these."""
     if name in _ABSENT:
-        return f"unknown factor '{name}': {_ABSENT[name]}"
-    return f"unknown factor '{name}'{did_you_mean(name, candidates, max_names)}"
+        return f"{_unknown_factor(name)}: {_ABSENT[name]}"
+    return f"{_unknown_factor(name)}{did_you_mean(name, candidates, max_names)}"
+
+
+def _unknown_factor(name: str) -> str:
+    return f"unknown factor '{name}'"
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:

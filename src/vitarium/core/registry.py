@@ -244,7 +244,11 @@ class Section:
 def choose(kind: str, name: str, /, **settings: Any) -> Section:
     """A plug-in with its settings. Raises UnknownName and InvalidConfig."""
     plugin = get(kind, name)
-    return Section(kind, plugin.name, plugin.config.read(settings))
+    try:
+        return Section(kind, plugin.name, plugin.config.read(settings))
+    except InvalidConfig as error:
+        owner = f"{kind} '{plugin.name}'"
+        raise InvalidConfig([problem.of_setting(owner) for problem in error.problems]) from None
 
 
 def section(kind: str, value: Any) -> Section:
@@ -262,7 +266,8 @@ def section(kind: str, value: Any) -> Section:
         raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {names}")])
     settings = {key: setting for key, setting in value.items() if key != "name"}
     try:
-        return choose(kind, value["name"], **settings)
+        plugin = get(kind, value["name"])
+        return Section(kind, plugin.name, plugin.config.read(settings))
     except UnknownName as error:
         if (missing := _missing.get()) is None:
             raise InvalidConfig([Problem(("name",), str(error))]) from None

@@ -23,7 +23,7 @@ def refused(name, settings, message):
         ({"convolution": 4}, "convolution: a kernel of 4 has no middle; use 3 or 5, or 0 for none"),
         ({"local_norm": "both"}, "local_norm: 'both' is not 'branch' or 'stream'"),
         ({"mixing_init": "zeros"}, "mixing_init: 'zeros' is not 'trunc_normal' or 'identity'"),
-        ({"shares": 2}, "unknown factor 'shares'; did you mean 'share'"),
+        ({"shares": 2}, "has no setting 'shares'; did you mean 'share'"),
         ({"img_size": 223}, r"img_size 223 is not divisible by patch_size (4|16)"),
         ({"share": 0}, "share: 0 is not a number of blocks from 1, 'all', or a list"),
         ({"share": "some"}, "share: 'some' is not a number of blocks from 1, 'all', or a list"),

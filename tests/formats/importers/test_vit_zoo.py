@@ -306,7 +306,9 @@ def test_a_missing_pretrained_model_is_an_error(published, tmp_path):
 
 
 def test_an_unknown_setting_is_an_error(published):
-    with pytest.raises(InvalidConfig, match="unknown factor 'ofset'; did you mean 'offset'"):
+    with pytest.raises(
+        InvalidConfig, match="importer 'vit_zoo' has no setting 'ofset'; did you mean 'offset'"
+    ):
         find_models(published, ofset=1)
 
 

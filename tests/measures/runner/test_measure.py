@@ -125,7 +125,7 @@ def test_several_measures_share_the_settings_that_they_know(zoo, counted):
 def test_bad_names_and_settings_are_refused(zoo):
     with pytest.raises(UnknownName, match="'weight_nrom'; did you mean 'weight_norm'"):
         measure(zoo, "weight_nrom")
-    with pytest.raises(InvalidConfig, match="unknown factor 'ordr'"):
+    with pytest.raises(InvalidConfig, match="has no setting 'ordr'"):
         measure(zoo, "weight_norm", ordr=1)
     with pytest.raises(InvalidInput, match="name a measure"):
         measure(zoo, [])

@@ -67,7 +67,7 @@ def test_faults_are_told_before_anything_is_read(made_up_method, tmp_path):
     for settings, fault in [
         ({"method": "mad_up"}, "did you mean 'made_up'"),
         ({"method": "made_up", "compare": ["mad_up"]}, "did you mean 'made_up'"),
-        ({"method": "made_up", "settings": {"wait": 1}}, "unknown factor 'wait'"),
+        ({"method": "made_up", "settings": {"wait": 1}}, "has no setting 'wait'"),
         ({"method": "made_up", "trees": 0}, "trees"),
         ({"method": "made_up", "epochs": "first"}, "epochs"),
     ]:
