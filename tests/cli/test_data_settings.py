@@ -86,14 +86,14 @@ def test_errors_name_the_option(vitarium, grown_zoo, command, arguments, given, 
 
 def test_a_normalization_is_asked_for_and_given(vitarium, grown_zoo, imported_digits):
     (id,) = imported_digits(grown_zoo, {})
-    asked = ("measure", grown_zoo.path, "accuracy", "--where", f"id = '{id}'", "--data", "digits")
-    status, _, errors = vitarium(*asked, "--force")
+    request = ("measure", grown_zoo.path, "accuracy", "--where", f"id = '{id}'", "--data", "digits")
+    status, _, errors = vitarium(*request, "--force")
     assert status == 2
     assert "nothing is known of how its images were normalized" in errors
     assert "--normalization" in errors
     for given in ("data", "0.5/0.5"):
-        status, _, errors = vitarium(*asked, "--normalization", given)
+        status, _, errors = vitarium(*request, "--normalization", given)
         assert status == 0
         assert f"warning: {id}: its outputs are taken" in errors
         assert "by number" in errors
-    assert "neither 'data' nor a mean" in vitarium(*asked, "--normalization", "half")[2]
+    assert "neither 'data' nor a mean" in vitarium(*request, "--normalization", "half")[2]

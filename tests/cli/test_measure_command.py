@@ -37,13 +37,13 @@ def test_models_epochs_and_settings_are_chosen(vitarium, grown_zoo):
 
 
 def test_what_cannot_be_measured_is_told_once_with_its_reason(vitarium, grown_zoo):
-    asked = ("measure", grown_zoo.path, "accuracy", "--split", "train")
-    status, _, errors = vitarium(*asked)
+    request = ("measure", grown_zoo.path, "accuracy", "--split", "train")
+    status, _, errors = vitarium(*request)
     assert status == 2
     assert "without a value: 6" in errors
     assert errors.count("trained on these images") == 1
     assert "(6 times, e.g.)" in errors
-    assert vitarium(*asked, "--force")[0] == 0
+    assert vitarium(*request, "--force")[0] == 0
 
 
 @pytest.mark.parametrize(

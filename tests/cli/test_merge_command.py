@@ -29,13 +29,13 @@ def test_models_are_merged_by_their_ids_or_by_a_condition(vitarium, grown_zoo, c
 
 
 def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, children):
-    asked = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--stage", "soups")
-    status, out, errors = vitarium(*asked)
+    request = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--stage", "soups")
+    status, out, errors = vitarium(*request)
     assert status == 0
     made = grown_zoo.query("SELECT id FROM models WHERE stage = 'soups'")["id"][0]
     assert made in out
     assert f"accuracy --where \"id = '{made}'\"" in errors
-    again, _, errors = vitarium(*asked[:-1], "others")
+    again, _, errors = vitarium(*request[:-1], "others")
     assert again == 0
     assert f"model {made} is in the zoo already, of stage 'soups'" in errors
     shown = vitarium("show", grown_zoo.path, made)[1]
@@ -44,8 +44,8 @@ def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, childr
 
 
 def test_models_are_aligned_first_if_asked_for(vitarium, grown_zoo, children):
-    asked = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--json")
-    status, out, _ = vitarium(*asked, "--align", "weight_matching")
+    request = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--json")
+    status, out, _ = vitarium(*request, "--align", "weight_matching")
     assert status == 0
     (row,) = json.loads(out)
     first, aligned = (name.partition("@")[0] for name in row["ingredients"])

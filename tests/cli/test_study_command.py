@@ -168,7 +168,7 @@ def test_options_of_a_lineage_are_passed_on(vitarium, asked, tmp_path, options, 
     [
         (["--trees", "0"], "trees: "),
         (["--trees", "many"], "trees: "),
-        (["--method", "made-up"], "did you mean 'made_up'"),
+        (["--method", "made_upp"], "did you mean 'made_up'"),
         (["--set", "weight=2"], "has no setting 'weight'"),
     ],
 )

@@ -183,9 +183,9 @@ def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
     with pytest.raises(InvalidInput, match="--normalization"):
         compress(zoo, models=[spec.id], data=digits, epochs=1, **QUICK)
     few = {"batch_size": 16}
-    asked = {"models": [spec.id], "data": digits, "epochs": 1, "recipe": few, **QUICK}
+    request = {"models": [spec.id], "data": digits, "epochs": 1, "recipe": few, **QUICK}
     for given, values in (("data", None), ("0.5/0.25", ((0.5,), (0.25,)))):
-        done = compress(zoo, normalization=given, **asked)
+        done = compress(zoo, normalization=given, **request)
         assert done.growth.complete
         assert not done.growth.diverged
         (student,) = done.students.values()

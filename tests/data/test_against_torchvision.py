@@ -36,8 +36,8 @@ def uniform(*shape, seed=1):
     return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def same_distribution(ours, theirs):
-    return ks_2samp(np.asarray(ours), np.asarray(theirs)).pvalue > 0.01
+def same_distribution(ours, reference):
+    return ks_2samp(np.asarray(ours), np.asarray(reference)).pvalue > 0.01
 
 
 # Pixels
@@ -156,22 +156,22 @@ def test_crop_areas_shapes_and_places(scale, ratio):
     )
     with seeds.seeded(2):
         crop = v2.RandomResizedCrop(16, scale=scale, ratio=ratio)
-        theirs = [crop.make_params([PHOTOS[0]]) for _ in range(DRAWS)]
-    theirs = {key: np.array([one[key] for one in theirs]) for key in theirs[0]}
+        reference = [crop.make_params([PHOTOS[0]]) for _ in range(DRAWS)]
+    reference = {key: np.array([one[key] for one in reference]) for key in reference[0]}
     heights, widths = frame.rows.length.numpy(), frame.columns.length.numpy()
-    assert same_distribution(heights * widths, theirs["height"] * theirs["width"])
-    assert same_distribution(widths / heights, theirs["width"] / theirs["height"])
-    assert same_distribution(frame.rows.start.numpy(), theirs["top"])
-    assert same_distribution(frame.columns.start.numpy(), theirs["left"])
+    assert same_distribution(heights * widths, reference["height"] * reference["width"])
+    assert same_distribution(widths / heights, reference["width"] / reference["height"])
+    assert same_distribution(frame.rows.start.numpy(), reference["top"])
+    assert same_distribution(frame.columns.start.numpy(), reference["left"])
 
 
 def test_erased_areas_shapes_and_how_often():
     ours = erased(torch.ones(DRAWS, 1, 32, 32), uniform(DRAWS, ERASING_NUMBERS), 0.25) == 0
     with seeds.seeded(3):
         erase = RandomErasing(probability=0.25, mode="const", device="cpu")
-        theirs = erase(torch.ones(DRAWS, 1, 32, 32)) == 0
+        reference = erase(torch.ones(DRAWS, 1, 32, 32)) == 0
     found = []
-    for masks in (ours, theirs):
+    for masks in (ours, reference):
         touched = masks[masks.flatten(1).any(1), 0]
         assert abs(len(touched) / DRAWS - 0.25) < 0.03
         tall, wide = touched.any(2).sum(1), touched.any(1).sum(1)
@@ -197,8 +197,8 @@ def test_shares_of_mixup_and_cutmix(settings):
     )
     timm = Mixup(settings["mixup"], settings["cutmix"], label_smoothing=0.0, num_classes=2)
     with seeds.seeded(4):
-        theirs = [timm(images.clone(), classes)[1][0, 0].item() for _ in range(DRAWS)]
-    assert same_distribution(ours[:, 0, 0], theirs)
+        reference = [timm(images.clone(), classes)[1][0, 0].item() for _ in range(DRAWS)]
+    assert same_distribution(ours[:, 0, 0], reference)
 
 
 def test_mixup_and_cutmix_take_turns():

@@ -89,8 +89,8 @@ def test_words_of_a_model_of_timm_give_the_images_of_its_own_configuration():
 
 def test_our_words_go_before_those_of_others():
     ours = {"augmentation.resize": 36, "augmentation.interpolation": "nearest"}
-    theirs = {"preprocessing.crop_pct": 0.5, "preprocessing.interpolation": "box"}
-    preprocessing = preprocessing_of(imported(**ours, **theirs))
+    reference = {"preprocessing.crop_pct": 0.5, "preprocessing.interpolation": "box"}
+    preprocessing = preprocessing_of(imported(**ours, **reference))
     assert (preprocessing.resize, preprocessing.interpolation) == (36, "nearest")
 
 

@@ -206,8 +206,8 @@ def test_a_zoo_of_stacks_has_the_models_of_one_without(tiny, tmp_path, grown_zoo
     assert sorted(stacks.grown) == sorted(grown_zoo.ids())
     for id in stacks.grown:
         # losses, not weights: AdamW turns the noise of a gradient that is zero into whole steps
-        ours, theirs = (zoo.epochs(id)["val_loss"] for zoo in (stacks.zoo, grown_zoo))
-        assert ours.tolist() == pytest.approx(theirs.tolist(), rel=1e-3)
+        ours, reference = (zoo.epochs(id)["val_loss"] for zoo in (stacks.zoo, grown_zoo))
+        assert ours.tolist() == pytest.approx(reference.tolist(), rel=1e-3)
         assert stacks.zoo.folder(id).about().software["stacked"] == "True"
 
 

@@ -79,9 +79,9 @@ def test_where_nothing_is_known_or_all_is_equal_the_images_stay_as_they_are(
     for number, id in enumerate((unknown, grown)):
         spec = student(tiny, id)
         options = TrainOptions()
-        asked = load_teacher(spec, grown_zoo), None, teacher_normalization(spec, grown_zoo)
+        request = load_teacher(spec, grown_zoo), None, teacher_normalization(spec, grown_zoo)
         folder = ModelFolder(tmp_path / f"{number}")
-        member = TrainState(spec, folder, None, options, *asked)
+        member = TrainState(spec, folder, None, options, *request)
         images = torch.randn(2, 1, 8, 8)
         assert member.teacher.prepare(images) is images
 

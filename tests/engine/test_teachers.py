@@ -154,14 +154,14 @@ def test_the_time_of_a_student_has_its_teachers_in_it(tiny, tmp_path, monkeypatc
     monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))  # nothing is measured yet
     tiny["stages"]["finetune"]["objective"] = "weight_distillation"
     own = plan(Blueprint.read(tiny)).of_stage("finetune")[0].recipe
-    calibration, asked, call = Calibration("cpu", 1), [], Teacher.__call__
-    monkeypatch.setattr(Teacher, "__call__", lambda *given: asked.append(1) or call(*given))
+    calibration, request, call = Calibration("cpu", 1), [], Teacher.__call__
+    monkeypatch.setattr(Teacher, "__call__", lambda *given: request.append(1) or call(*given))
     calibration.speed(own, 10)
-    assert asked
-    asked.clear()
+    assert request
+    request.clear()
     other = own.objective.config.changed({"teacher": "./elsewhere"})
     calibration.speed(own.changed({"objective": replace(own.objective, config=other)}), 10)
-    assert not asked  # it is the same kind
+    assert not request  # it is the same kind
 
 
 def test_a_student_that_cannot_be_taught_is_named_before_its_teacher_is_trained(tiny, tmp_path):

@@ -47,8 +47,8 @@ def test_each_model_is_measured_with_its_own_normalization(zoo, imported_digits)
 
 def test_a_pair_sees_the_same_images_each_by_its_own_normalization(zoo, imported_digits):
     pair = imported_digits(zoo, OWN, {**OWN, "mean": "[0.6]"})
-    asked = {"models": pair, "pairs": "all", "data": "digits"}
-    table = measure(zoo, ["agreement", "cka", "barrier"], **asked).query("part == ''")
+    request = {"models": pair, "pairs": "all", "data": "digits"}
+    table = measure(zoo, ["agreement", "cka", "barrier"], **request).query("part == ''")
     both = zip(pair, (0.2, 0.6), strict=True)
     answers = [by_hand(zoo, id, mean, 0.5)[0].argmax(1) for id, mean in both]
     rows = table.set_index("measure")
@@ -68,19 +68,21 @@ def test_a_model_of_which_nothing_is_known_is_measured_when_a_normalization_is_g
         assert table["refused"].str.contains("--normalization").all()
     of_data = load(DIGITS)
     for given, mean, std in (("0.1/0.2", 0.1, 0.2), ("data", of_data.mean[0], of_data.std[0])):
-        asked = {"models": id, "data": "digits", "normalization": given}
+        request = {"models": id, "data": "digits", "normalization": given}
         outputs, labels = by_hand(zoo, id, mean, std)
         expected = torch.nn.functional.cross_entropy(outputs, labels).item()
-        assert accuracy(measure(zoo, "loss", **asked))[id] == pytest.approx(expected, rel=1e-5)
+        assert accuracy(measure(zoo, "loss", **request))[id] == pytest.approx(expected, rel=1e-5)
     with pytest.raises(InvalidInput, match="neither 'data' nor a mean"):
         measure(zoo, "accuracy", models=id, data="digits", normalization="often")
 
 
 def test_what_a_model_was_trained_with_goes_before_what_is_given(zoo):
     id = zoo.ids()[0]
-    asked = {"models": id, "num_images": 100}
-    plain = measure(zoo, "loss", **asked)["value"]
-    assert plain.equals(measure(zoo, "loss", normalization="0/9", overwrite=True, **asked)["value"])
+    request = {"models": id, "num_images": 100}
+    plain = measure(zoo, "loss", **request)["value"]
+    assert plain.equals(
+        measure(zoo, "loss", normalization="0/9", overwrite=True, **request)["value"]
+    )
 
 
 def test_a_grown_model_keeps_its_own_normalization_on_other_data(zoo):
@@ -107,9 +109,9 @@ def test_outputs_are_matched_to_classes_by_name(zoo, imported_digits, named_digi
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
     names = str([NAMES[number].upper() for number in order]).replace("'", '"')
     (id,) = imported_digits(zoo, {**OWN, "classes": names}, change=shuffled_head(order))
-    asked = {"models": id, "data": named_digits, "num_images": 64}
+    request = {"models": id, "data": named_digits, "num_images": 64}
     measures = ["accuracy", "loss", "class_accuracy", "gradient_norm", "sharpness"]
-    table = measure(zoo, measures, **asked)
+    table = measure(zoo, measures, **request)
     assert (table["refused"] == "").all()
     original = next(i for i in zoo.ids() if zoo.spec(i).stage == "finetune")
     outputs, labels = by_hand(zoo, original, 0.2, 0.5)
@@ -185,10 +187,10 @@ def right(answers):
 @pytest.mark.parametrize("method", ["greedy_soup", "fisher_merging", "regmean"])
 def test_merging_by_images_of_unknown_normalization_is_refused(zoo, imported_digits, method):
     ids = imported_digits(zoo, {}, {"seed": 2})
-    asked = {"models": ids, "data": "digits", "force": True}
+    request = {"models": ids, "data": "digits", "force": True}
     with pytest.raises(NotApplicable, match=r"how its images were normalized.*--normalization"):
-        merge(zoo, method, **asked)
-    assert merge(zoo, method, normalization="data", **asked).status == "finished"
+        merge(zoo, method, **request)
+    assert merge(zoo, method, normalization="data", **request).status == "finished"
 
 
 def test_activation_matching_feeds_each_model_its_own_images(zoo, imported_digits):
@@ -210,8 +212,8 @@ def test_activation_matching_feeds_each_model_its_own_images(zoo, imported_digit
     shutil.rmtree(zoo.path.parent / "files")
     other = {**OWN, "mean": str(mean - shift * std / scale), "std": str(std / scale)}
     (twin,) = imported_digits(zoo, other, change=change)
-    asked = {"data": "digits", "by": "product", "force": True}
-    aligned = merge(zoo, "activation_matching", models=[ids[0], twin], **asked)
+    request = {"data": "digits", "by": "product", "force": True}
+    aligned = merge(zoo, "activation_matching", models=[ids[0], twin], **request)
     for name, tensor in zoo.state_dict(twin).items():
         assert torch.equal(aligned.state_dict()[name], tensor)
     cka = measure(zoo, "cka", models=[ids[0], twin], pairs="all", data="digits", num_images=64)

@@ -248,9 +248,9 @@ def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(tiny, tmp_path):
     plain = run(chosen, tmp_path / "fp32")
     rounded = run(chosen, tmp_path / "bf16", options=TrainOptions(precision="bf16"))
     assert {tensor.dtype for tensor in rounded.weights().values()} == {torch.float32}
-    ours, theirs = (f.epochs()[-1].metrics["train_loss"] for f in (rounded, plain))
-    assert ours != theirs
-    assert ours == pytest.approx(theirs, rel=0.05)
+    ours, reference = (f.epochs()[-1].metrics["train_loss"] for f in (rounded, plain))
+    assert ours != reference
+    assert ours == pytest.approx(reference, rel=0.05)
     assert rounded.about().software["precision"] == "bf16"
 
 
@@ -263,8 +263,8 @@ def test_compiled_training_is_the_same_training(tiny, tmp_path, stacked):
     compiled = run(
         chosen, tmp_path / "compiled", options=TrainOptions(stacked=stacked, compiled=True)
     )
-    for ours, theirs in zip(compiled.epochs(), plain.epochs(), strict=True):
-        assert ours.metrics["val_loss"] == pytest.approx(theirs.metrics["val_loss"], rel=1e-3)
+    for ours, reference in zip(compiled.epochs(), plain.epochs(), strict=True):
+        assert ours.metrics["val_loss"] == pytest.approx(reference.metrics["val_loss"], rel=1e-3)
     assert compiled.about().software["compiled"] == "True"
 
 

@@ -295,18 +295,18 @@ def test_what_is_fetched_ahead_reads_the_same(folder, names):
 
 def test_neighbors_are_fetched_as_one(folder, monkeypatch):
     folder.write_plain(0, {f"w{k}": torch.zeros(3000 * k) for k in range(1, 5)})
-    container, asked = folder_open(folder, 0)._file, []
+    container, request = folder_open(folder, 0)._file, []
 
     class Watched:
         def madvise(self, advice, start, length):
             assert start % mmap.PAGESIZE == 0
-            asked.append((start, start + length))
+            request.append((start, start + length))
 
     monkeypatch.setattr(container, "_content", Watched())
     container.read_ahead(["w4", "w1", "w2"])
     places = {name: (entry.start, entry.stop) for name, entry in container.entries.items()}
-    assert [stop - container._start for _, stop in asked] == [places["w2"][1], places["w4"][1]]
-    starts = [start - container._start for start, _ in asked]
+    assert [stop - container._start for _, stop in request] == [places["w2"][1], places["w4"][1]]
+    starts = [start - container._start for start, _ in request]
     for start, name in zip(starts, ("w1", "w4"), strict=True):
         assert places[name][0] - mmap.PAGESIZE < start <= places[name][0]
 

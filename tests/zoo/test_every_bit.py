@@ -328,7 +328,7 @@ def test_what_a_part_of_verify_finds_all_of_it_finds(campaign):
         path.write_bytes(whole)
 
 
-def asked(zoo):
+def request(zoo):
     """What commands read of the index."""
     epochs = zoo.query("SELECT * FROM epochs ORDER BY ALL", timeout=None)
     return zoo.models().to_dict(), epochs.to_dict()
@@ -336,14 +336,14 @@ def asked(zoo):
 
 def flip_and_ask(zoo, paths, count, seed):
     """Whatever bit of the index is flipped, answers are the same, and the index is whole again."""
-    draw, before = random.Random(seed), asked(zoo)
+    draw, before = random.Random(seed), request(zoo)
     for _ in range(count):
         path = draw.choice(paths)
         damaged = bytearray(path.read_bytes())
         damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         with pytest.warns(DamagedCache, match="was damaged and has been rebuilt"):
-            assert repr(asked(zoo)) == repr(before)
+            assert repr(request(zoo)) == repr(before)
         assert _index_tables.disagreements(zoo.path) == []
 
 

@@ -360,8 +360,8 @@ def test_who_reads_while_another_writes_finds_one_of_both_states(zoo):
     try:
         for _ in range(20):
             if loaded := index.read(zoo, with_entries=True):
-                asked = "SELECT (SELECT count(*) FROM models), count(DISTINCT model) FROM epochs"
-                counts.append((len(loaded.entries), *loaded.database.execute(asked).fetchone()))
+                request = "SELECT (SELECT count(*) FROM models), count(DISTINCT model) FROM epochs"
+                counts.append((len(loaded.entries), *loaded.database.execute(request).fetchone()))
     finally:
         stop.set()
         writer.join()

@@ -86,8 +86,8 @@ def test_a_merged_model_has_its_operator_and_ingredients_and_what_these_share(zo
     assert (row["operator"], row["operator.density"], row["ingredients"]) == ("ties", 0.5, refs)
     assert pd.isna(row["optimizer.lr"])
     assert row["optimizer"] == zoo.models().set_index("id").loc[children[0], "optimizer"]
-    asked = zoo.query(f"SELECT operator.density d, ingredients i FROM models WHERE id = '{soup}'")
-    assert (asked["d"][0], json.loads(asked["i"][0])) == (0.5, refs)
+    request = zoo.query(f"SELECT operator.density d, ingredients i FROM models WHERE id = '{soup}'")
+    assert (request["d"][0], json.loads(request["i"][0])) == (0.5, refs)
     counted = zoo.query("SELECT lr, count(*) AS n FROM models WHERE lr IS NOT NULL GROUP BY lr")
     assert counted["n"].sum() == len(zoo) - 1
     listed = rows_of(zoo)[soup]

@@ -150,8 +150,8 @@ def test_the_rate_of_an_epoch_is_read_where_an_earlier_version_called_it_lr(writ
         line["metrics"]["lr"] = line["metrics"].pop("epoch_lr")
     files.write_lines(path, lines)
     assert written_zoo.epochs(id)["epoch_lr"].tolist() == rates
-    asked = f"SELECT epoch_lr FROM epochs WHERE model = '{id}' ORDER BY epoch"
-    assert written_zoo.query(asked)["epoch_lr"].tolist() == rates
+    request = f"SELECT epoch_lr FROM epochs WHERE model = '{id}' ORDER BY epoch"
+    assert written_zoo.query(request)["epoch_lr"].tolist() == rates
     row = written_zoo.models().set_index("id").loc[id]
     assert row["epoch_lr"] == rates[-1]
     assert _index_tables.disagreements(written_zoo.path) == []

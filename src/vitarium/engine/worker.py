@@ -81,8 +81,10 @@ def run_job(job: Job, emit: Listener) -> None:
             if (teacher, at) not in teachers:
                 teachers[teacher, at] = load_teacher(spec, zoo)
             architecture = parent_architecture(zoo, spec)
-            asked = teachers[teacher, at], teacher_normalization(spec, zoo, job.options.data_dir)
-            tasks.append(Task(spec, zoo.folder(spec.id), parent, asked[0], architecture, asked[1]))
+            request = teachers[teacher, at], teacher_normalization(spec, zoo, job.options.data_dir)
+            tasks.append(
+                Task(spec, zoo.folder(spec.id), parent, request[0], architecture, request[1])
+            )
         except VitariumError as error:
             emit(Ended(factors["id"], "failed", str(error)))
     _train(tasks, job.options, emit)

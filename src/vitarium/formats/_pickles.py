@@ -60,9 +60,9 @@ def unpickled(path: Path, *, mapped: bool) -> Any:
     _check_archive(path)
     with files.plain_path(path) as named, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        options: dict[str, Any] = {"map_location": "cpu", "weights_only": True, "mmap": mapped}
+        options: dict[str, Any] = {"map_location": "cpu", "mmap": mapped}
         try:
-            return torch.load(named, **options)
+            return torch.load(named, weights_only=True, **options)
         except pickle.UnpicklingError as error:
             reason = _reason(error)
         except Exception as error:  # what a damaged file makes torch raise is of any kind
@@ -74,7 +74,7 @@ def unpickled(path: Path, *, mapped: bool) -> Any:
                 (_InertType(name, (_Inert,), {}), name) for name in _names_in(Path(named))
             ]
             with torch.serialization.safe_globals(inert):
-                return torch.load(named, **options)
+                return torch.load(named, weights_only=True, **options)
         except Exception as error:
             raise UntrustedFile(path, _reason(error) or reason or _NOT_PLAIN) from None
 

@@ -26,11 +26,11 @@ class MadeUp(Calibration):
         super().__init__("cpu", 1)
         self.seconds, self.made_up, self.start = seconds, precisions, start
         self.spreads = spreads
-        self.asked = []
+        self.arguments = []
         self.series = []
 
     def speed(self, recipe, num_outputs, mode=TrainMode()):  # noqa: B008
-        self.asked.append(mode)
+        self.arguments.append(mode)
         return Speed(self.seconds(mode), recipe.batch_size, self.start * mode.compiled, 0)
 
     def gain(self, recipe, num_outputs, mode, faster, *, series=0):
@@ -147,7 +147,7 @@ def test_an_objective_that_reads_blocks_is_not_compiled_and_that_is_said(tiny, o
 
 def test_short_plans_do_not_even_measure_a_compilation(tiny):
     _, made_up = chosen(tiny, lambda mode: 0.5 if mode.compiled else 1.0)
-    assert not any(mode.compiled for mode in made_up.asked)
+    assert not any(mode.compiled for mode in made_up.arguments)
 
 
 @pytest.mark.parametrize(("gain", "pays"), [(1.5, True), (1.05, False)])
@@ -178,7 +178,7 @@ def test_stacks_leave_work_for_every_worker(tiny):
 
 def test_where_a_step_takes_long_no_stack_is_measured(tiny):
     _, made_up = chosen(tiny, lambda mode: 1.0, models=100)
-    assert all(mode.stacked == 1 for mode in made_up.asked)
+    assert all(mode.stacked == 1 for mode in made_up.arguments)
 
 
 def test_models_that_cannot_be_stacked_are_not(tiny):
@@ -190,7 +190,7 @@ def test_models_that_cannot_be_stacked_are_not(tiny):
 def test_what_is_asked_for_is_done_without_measuring(tiny):
     mode, made_up = chosen(tiny, lambda mode: 1.0, request=TrainRequest("bf16", True, 2))
     assert mode == TrainMode("bf16", True, 2)
-    assert made_up.asked == []
+    assert made_up.arguments == []
 
 
 def test_what_cannot_be_measured_is_trained_plainly_and_said(tiny):
@@ -207,7 +207,7 @@ def test_what_is_asked_for_is_done_where_the_data_are_elsewhere(tiny):
     tiny["stages"]["pretrain"]["data"] = {"name": "image_folder", "folder": "nowhere"}
     mode, made_up = chosen(tiny, lambda mode: 1.0, request=TrainRequest("bf16", stacked=2))
     assert mode == TrainMode("bf16", stacked=2)
-    assert made_up.asked == []
+    assert made_up.arguments == []
 
 
 @pytest.mark.parametrize("wanted", [{"precision": "fp8"}, {"stacked": 0}])

@@ -27,8 +27,8 @@ def folder(zoo, tmp_path):
 def same_models(zoo, other, ids):
     for id in ids:
         for epoch in zoo.epochs(id).query("kept")["epoch"]:
-            ours, theirs = zoo.state_dict(id, epoch), other.state_dict(id, epoch)
-            assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+            ours, reference = zoo.state_dict(id, epoch), other.state_dict(id, epoch)
+            assert all(torch.equal(reference[name], ours[name]) for name in ours)
 
 
 def test_a_download_is_the_zoo(zoo, folder):
@@ -153,16 +153,16 @@ class Hub:
     refusal = None
 
     def __init__(self, **settings):
-        self.asked = Hub.asked = []
+        self.request = Hub.request = []
 
     def create_repo(self, repository, **how):
         if Hub.refusal:
             raise Hub.refusal
-        self.asked.append(("create", repository, how))
+        self.request.append(("create", repository, how))
 
     def upload_folder(self, *, folder_path, **how):
         files = sorted(p.relative_to(folder_path).as_posix() for p in folder_path.rglob("*"))
-        self.asked.append(("upload", files, how))
+        self.request.append(("upload", files, how))
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def hub(monkeypatch):
 def test_a_zoo_is_pushed_with_a_card(zoo, tmp_path, hub):
     before = set(tmp_path.iterdir())
     uploads = push(zoo.path, "me/my-zoo", private=True, license="mit")
-    (made, repository, how), (sent, files, where) = hub.asked
+    (made, repository, how), (sent, files, where) = hub.request
     assert (made, repository, sent) == ("create", "me/my-zoo", "upload")
     assert how == {"repo_type": "dataset", "private": True, "exist_ok": True}
     assert (where["repo_id"], where["repo_type"]) == ("me/my-zoo", "dataset")

@@ -78,14 +78,14 @@ def built(name, settings):
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_are_those_of_transformers(tmp_path, name):
     for number, settings in enumerate(CASES[name]):
-        theirs = built(name, settings)
-        theirs.save_pretrained(tmp_path / f"{number}")
+        original = built(name, settings)
+        original.save_pretrained(tmp_path / f"{number}")
         (id,) = import_zoo(tmp_path / f"{number}", tmp_path / f"zoo{number}")
         zoo = Zoo.open(tmp_path / f"zoo{number}")
         size = zoo.spec(id).origin.architecture.config.input_size
         images = torch.randn(3, *size)
         with torch.no_grad():
-            expected, outputs = pooled(theirs(images)), zoo.load(id)(images)
+            expected, outputs = pooled(original(images)), zoo.load(id)(images)
         torch.testing.assert_close(outputs, expected, atol=1e-5, rtol=1e-5)
         assert zoo.folder(id).about().num_outputs == expected.shape[1]
         classes = ("LABEL_0", "LABEL_1", "LABEL_2") if "Classification" in name else ()
@@ -103,12 +103,12 @@ def test_of_a_masked_autoencoder_the_encoder_is_imported(tmp_path, settings):
     decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1}
     decoder |= {"decoder_num_attention_heads": 2, "decoder_intermediate_size": 16}
     config = transformers.ViTMAEConfig(**VIT, **decoder, **settings, mask_ratio=0.0)
-    theirs = randomized(transformers.ViTMAEForPreTraining(config))
-    theirs.save_pretrained(tmp_path / "theirs")
+    original = randomized(transformers.ViTMAEForPreTraining(config))
+    original.save_pretrained(tmp_path / "theirs")
     (id,) = import_zoo(tmp_path / "theirs", tmp_path / "zoo")
     zoo, images = Zoo.open(tmp_path / "zoo"), torch.randn(3, 3, 16, 16)
     with torch.no_grad():
-        expected = theirs.vit(images).last_hidden_state[:, 0]  # no patch is masked
+        expected = original.vit(images).last_hidden_state[:, 0]  # no patch is masked
         torch.testing.assert_close(zoo.load(id)(images), expected, atol=1e-5, rtol=1e-5)
     assert zoo.folder(id).about().num_outputs == VIT["hidden_size"]
     assert not any("decoder" in name for name in zoo.state_dict(id))
@@ -117,8 +117,8 @@ def test_of_a_masked_autoencoder_the_encoder_is_imported(tmp_path, settings):
 @pytest.mark.parametrize("operator", ["uniform_soup", "slerp", "task_arithmetic"])
 def test_models_with_two_heads_are_not_merged(tmp_path, operator):
     for folder in ("a", "b"):
-        theirs = built("DeiTForImageClassificationWithTeacher", VIT)
-        theirs.save_pretrained(tmp_path / "theirs" / folder)
+        original = built("DeiTForImageClassificationWithTeacher", VIT)
+        original.save_pretrained(tmp_path / "theirs" / folder)
     ids = import_zoo(tmp_path / "theirs", tmp_path / "zoo")
     before = set((tmp_path / "zoo").rglob("*"))
     with pytest.raises(InvalidInput, match=r"has several heads \(head, head_dist\); choose"):

@@ -161,12 +161,12 @@ def test_the_default_of_the_library_is_two_labels(source, tmp_path):
 @pytest.mark.parametrize("registers", ["", "WithRegisters"])
 def test_dinov2_without_labels_gives_class_token_and_mean_patch(tmp_path, registers):
     config = getattr(transformers, f"Dinov2{registers}Config")(**SIZES, num_labels=0)
-    theirs = getattr(transformers, f"Dinov2{registers}ForImageClassification")(config)
-    randomized(theirs).save_pretrained(tmp_path / "theirs")
+    original = getattr(transformers, f"Dinov2{registers}ForImageClassification")(config)
+    randomized(original).save_pretrained(tmp_path / "theirs")
     (id,) = import_zoo(tmp_path / "theirs", tmp_path / "zoo")
     zoo, images = Zoo.open(tmp_path / "zoo"), torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        expected = theirs(images).logits
+        expected = original(images).logits
         torch.testing.assert_close(zoo.load(id)(images), expected, atol=1e-5, rtol=1e-5)
     assert zoo.folder(id).about().num_outputs == expected.shape[1] == 48
 

@@ -74,13 +74,13 @@ def computes(model):
 )
 def test_plain_vits_of_timm_are_told_by_their_shapes(name, inferred):
     name = name.partition(".")[0]
-    theirs = on_meta(lambda: timm.create_model(name, num_classes=7))
-    shapes = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
+    reference = on_meta(lambda: timm.create_model(name, num_classes=7))
+    shapes = {key: tensor.shape for key, tensor in reference.state_dict().items()}
     architecture, _ = infer_vit(shapes, {})
     assert architecture == {"name": "timm", **inferred}
     assert infer_head(shapes) == (None, 7)
     ours = on_meta(lambda: section("architecture", architecture)(7))
-    assert computes(ours) == computes(theirs)
+    assert computes(ours) == computes(reference)
     assert {key: tensor.shape for key, tensor in ours.state_dict().items()} == shapes
 
 
@@ -100,8 +100,8 @@ def test_plain_vits_of_timm_are_told_by_their_shapes(name, inferred):
     ],
 )
 def test_what_shapes_do_not_tell_is_refused(name, reason):
-    theirs = on_meta(lambda: timm.create_model(name, num_classes=7))
-    shapes = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
+    reference = on_meta(lambda: timm.create_model(name, num_classes=7))
+    shapes = {key: tensor.shape for key, tensor in reference.state_dict().items()}
     with pytest.raises(InvalidInput, match=reason):
         infer_vit(shapes, {})
 

@@ -12,11 +12,13 @@ from vitarium.data.batch import Batch
 from vitarium.objectives.distillation.base import OUTPUTS
 
 
-def batch(theirs, *, seed=0):
+def batch(reference, *, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(len(theirs), 1, 2, 2, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, theirs.shape[1], (len(theirs),), generator=generator)
-    return Batch(images, labels, F.one_hot(labels, theirs.shape[1]).double(), {OUTPUTS: theirs})
+    images = torch.randn(len(reference), 1, 2, 2, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, reference.shape[1], (len(reference),), generator=generator)
+    return Batch(
+        images, labels, F.one_hot(labels, reference.shape[1]).double(), {OUTPUTS: reference}
+    )
 
 
 def logits(*shape, seed=1):
@@ -35,10 +37,10 @@ def test_the_loss_is_that_of_hinton_term_by_term(model, alpha, temperature):
     given = batch(logits(6, 5))
     outputs = model(given.images)
     expected = 0.0
-    for row, theirs, label in zip(
+    for row, reference, label in zip(
         outputs, given.teacher_outputs[OUTPUTS], given.labels, strict=True
     ):
-        own, told = (torch.softmax(one / temperature, 0) for one in (row, theirs))
+        own, told = (torch.softmax(one / temperature, 0) for one in (row, reference))
         divergence = sum(q * (q.log() - p.log()) for p, q in zip(own, told, strict=True))
         expected += (1 - alpha) * -torch.softmax(row, 0)[label].log() / 6
         expected += alpha * temperature**2 * divergence / 6
@@ -57,8 +59,8 @@ def test_at_equal_outputs_the_teachers_term_is_zero(model):
 
 
 def test_at_alpha_1_the_classes_do_not_count(model):
-    chosen, theirs = choose("objective", "soft_distillation", alpha=1.0), logits(6, 5)
-    one, other = batch(theirs), batch(theirs)
+    chosen, reference = choose("objective", "soft_distillation", alpha=1.0), logits(6, 5)
+    one, other = batch(reference), batch(reference)
     other = Batch(one.images, other.labels.flip(0), other.targets.flip(0), other.teacher_outputs)
     assert not torch.equal(one.targets, other.targets)
     assert torch.equal(chosen(model, one).value, chosen(model, other).value)

@@ -39,7 +39,7 @@ def tables_of(found) -> dict[str, list]:
 
 def test_it_asks_for_what_was_asked_for(made_up_method, forests, tmp_path):
     zoo = vitarium.Zoo.create(tmp_path / "zoo")
-    asked = made_up_method(forests.recovered())
+    request = made_up_method(forests.recovered())
     vitarium.study(
         zoo,
         "lineage",
@@ -52,18 +52,18 @@ def test_it_asks_for_what_was_asked_for(made_up_method, forests, tmp_path):
         epochs="all",
         where="lr > 0.1",
     )
-    assert asked["source"] is zoo
-    assert asked["method"].factors() == {"name": "made_up", "weight": 2.0}
-    assert asked["trees"] == 3
-    assert asked["compare"] == []  # not with itself
-    assert (asked["truth"], asked["epochs"], asked["where"]) == (False, "all", "lr > 0.1")
+    assert request["source"] is zoo
+    assert request["method"].factors() == {"name": "made_up", "weight": 2.0}
+    assert request["trees"] == 3
+    assert request["compare"] == []  # not with itself
+    assert (request["truth"], request["epochs"], request["where"]) == (False, "all", "lr > 0.1")
     vitarium.study(tmp_path, "lineage", out=tmp_path / "x.html", method="made_up", compare=[])
-    assert asked["source"] == tmp_path
-    assert (asked["trees"], asked["truth"], asked["epochs"]) == (None, None, "last")
+    assert request["source"] == tmp_path
+    assert (request["trees"], request["truth"], request["epochs"]) == (None, None, "last")
 
 
 def test_faults_are_told_before_anything_is_read(made_up_method, tmp_path):
-    asked = made_up_method(None)
+    request = made_up_method(None)
     for settings, fault in [
         ({"method": "mad_up"}, "did you mean 'made_up'"),
         ({"method": "made_up", "compare": ["mad_up"]}, "did you mean 'made_up'"),
@@ -73,7 +73,7 @@ def test_faults_are_told_before_anything_is_read(made_up_method, tmp_path):
     ]:
         with pytest.raises((InvalidInput, UnknownName), match=fault):
             study(tmp_path, "lineage", out=tmp_path / "x.html", **settings)
-    assert not asked
+    assert not request
     assert not (tmp_path / "x.html").exists()
 
 
