@@ -53,7 +53,7 @@ def test_a_missing_unit_is_refused():
     ("function", "facts", "message"),
     [
         (of_weights, {"unit": ""}, "give it a unit"),
-        (of_weights, {"unit": 3}, "unit: 3 is not a valid string"),
+        (of_weights, {"unit": 3}, "unit: 3 is a number, not text"),
         (of_pairs, {"as_distance": "one_minu"}, "as_distance: 'one_minu' is not 'identity'"),
         (of_pairs, {"symmetric": "no"}, "symmetric"),
         (of_predictions, {"splits": ("trian", "test")}, "splits.0: 'trian' is not"),

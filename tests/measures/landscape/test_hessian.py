@@ -38,6 +38,8 @@ def _float64(examples):
     """The same examples, in double precision."""
 
     class Double:
+        outputs = examples.outputs
+
         def batches(self, size):
             for batch in examples.batches(size):
                 yield replace(batch, images=batch.images.double())

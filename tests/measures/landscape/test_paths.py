@@ -138,12 +138,14 @@ def test_a_curve_is_trained_through_batch_normalizations_and_leaves_models_as_th
 
 def test_other_data_and_other_image_sizes_are_refused(linear, examples):
     class Larger:
+        outputs = examples.outputs
         dataset, input_size = examples.dataset, (1, 16, 16)
 
     with pytest.raises(NotApplicable, match=r"different sizes: \(1, 8, 8\) and \(1, 16, 16\)"):
         check_path(linear, replace(linear, examples=Larger()))
 
     class Foreign:
+        outputs = examples.outputs
         dataset, input_size = replace(examples.dataset, name="letters"), (1, 8, 8)
 
     with pytest.raises(NotApplicable, match="different data: 'digits' and 'letters'"):
