@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -108,7 +109,12 @@ def test_a_model_whose_worker_is_lost_goes_on_with_the_same_bits(
         assert growth.zoo.folder(id).about() == undisturbed.folder(id).about()
     assert whole(growth.zoo)
     if not shared:
-        assert len([path for path in shipped if "epoch-" in path]) == 3 * 3 + 6 * 2
+        epochs_shipped = Counter(path for path in shipped if "epoch-" in path)
+        assert len(epochs_shipped) == 3 * 3 + 6 * 2
+        # one may have been on its way when the worker was lost, and comes again
+        again = [path for path, count in epochs_shipped.items() if count > 1]
+        assert len(again) <= 1
+        assert all(faulty_one in path for path in again)
 
 
 def test_a_lack_of_memory_halves_the_models_at_a_time(cluster, faulty, tmp_path):
