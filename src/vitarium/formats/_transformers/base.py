@@ -83,11 +83,6 @@ class TransformersConfig(ForeignJson):
         count = len(labels) if "id2label" in self.model_fields_set else self.num_labels
         return tuple(labels.get(number, f"LABEL_{number}") for number in range(count))
 
-    @property
-    def width(self) -> int:
-        """Of its features."""
-        raise NotImplementedError
-
 
 class EncoderConfig(TransformersConfig):
     """What the encoders of nearly all families have."""
@@ -103,10 +98,6 @@ class EncoderConfig(TransformersConfig):
     hidden_dropout_prob: Rate = 0.0
     attention_probs_dropout_prob: Rate = 0.0
     layer_norm_eps: Epsilon = 1e-12
-
-    @property
-    def width(self) -> int:
-        return self.hidden_size
 
     @property
     def act_layer(self) -> str:

@@ -71,18 +71,18 @@ def processor_config(inputs: Preprocessing, words: Mapping[str, Any]) -> dict[st
     """
     channels, height, width = inputs.input_size
     resampling = {name: number for number, name in RESAMPLE.items()}
-    kept = {key: words[name] for key in _KEPT if (name := f"preprocessing.{key}") in words}
-    kept["crop_size"] = _named_sides(words.get("preprocessing.crop_size") or [height, width])
-    kept["do_center_crop"] = words.get("preprocessing.do_center_crop", True)
-    kept |= _size(inputs, words)
-    processor = ImageProcessor.parse(kept, Path("preprocessor_config.json"))
+    values = {key: words[name] for key in _KEPT if (name := f"preprocessing.{key}") in words}
+    values["crop_size"] = _named_sides(words.get("preprocessing.crop_size") or [height, width])
+    values["do_center_crop"] = words.get("preprocessing.do_center_crop", True)
+    values |= _size(inputs, words)
+    processor = ImageProcessor.parse(values, Path("preprocessor_config.json"))
     factor = 255 * _factor(processor.do_rescale, processor.rescale_factor)
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": channels == 3,
         **_USUAL,
         "resample": resampling[inputs.interpolation],
-        **kept,
+        **values,
         "do_normalize": True,
         "image_mean": [_multiplied(value, factor) for value in inputs.mean or ()],
         "image_std": [_multiplied(value, factor) for value in inputs.std or ()],

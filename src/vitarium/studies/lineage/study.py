@@ -110,8 +110,8 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     accuracy = first.score("node_accuracy")
     if accuracy is not None:
         facts.append((number(accuracy, "sure"), "models with right parents"))
-        whole = f"{first.num_whole_trees} of {len(first.true_trees)}"
-        facts.append((whole, "true trees recovered with exactly their models"))
+        recovered_trees = f"{first.num_whole_trees} of {len(first.true_trees)}"
+        facts.append((recovered_trees, "true trees recovered with exactly their models"))
     sections = _sections(recovered, forests, lines)
     return LineageTables(
         f"Lineage of {population.name}",
