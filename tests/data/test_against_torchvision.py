@@ -59,8 +59,8 @@ def test_resampling_is_that_of_pillow(mode, size):
     """Pillow rounds the columns to whole numbers, and clips them, before it resamples the rows."""
     frame = resized_crops((40, 60), size, squashed=size, interpolation=mode)
     photos = PHOTOS // 4 + 96
-    made = frame.cut(photos)
-    for image, pixels in zip(photos, made, strict=True):
+    augmented = frame.cut(photos)
+    for image, pixels in zip(photos, augmented, strict=True):
         photo = Image.fromarray(image.permute(1, 2, 0).numpy())
         expected = photo.resize(size[::-1], Image.Resampling[mode.upper()])
         expected = torch.from_numpy(np.array(expected)).permute(2, 0, 1) / 255
@@ -81,7 +81,7 @@ def test_random_resized_crops_with_their_own_boxes_and_flips(mode):
         mode,
         flipped,
     )
-    made = frame.cut(PHOTOS)
+    augmented = frame.cut(PHOTOS)
     for n in range(6):
         box = (int(tops[n]), int(lefts[n]), int(heights[n]), int(widths[n]))
         pixels = PHOTOS[n].float() / 255
@@ -89,47 +89,51 @@ def test_random_resized_crops_with_their_own_boxes_and_flips(mode):
             pixels, *box, list(size), v2.InterpolationMode(mode), antialias=True
         ).clamp(0, 1)
         expected = expected.flip(2) if flipped[n] else expected
-        assert torch.allclose(made[n], expected, atol=1e-5)
+        assert torch.allclose(augmented[n], expected, atol=1e-5)
 
 
 def test_crops_of_padded_images():
     places = uniform(6, 2)
-    made = resized_crops((40, 60), (40, 60), shorter=40, padding=4, crop_numbers=places).cut(PHOTOS)
+    augmented = resized_crops((40, 60), (40, 60), shorter=40, padding=4, crop_numbers=places).cut(
+        PHOTOS
+    )
     padded = F.pad(PHOTOS, [4]).float() / 255
     for n in range(6):
         top, left = (int(place * 9) for place in places[n])
-        assert torch.allclose(made[n], padded[n, :, top : top + 40, left : left + 60], atol=1e-6)
+        assert torch.allclose(
+            augmented[n], padded[n, :, top : top + 40, left : left + 60], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("degrees", [-30.0, 7.0, 90.0])
 def test_rotations(degrees):
-    made = rotated_images(SMOOTH, torch.full((6,), degrees))
+    augmented = rotated_images(SMOOTH, torch.full((6,), degrees))
     expected = F.rotate(SMOOTH, degrees, v2.InterpolationMode.BILINEAR)
     inside = F.rotate(torch.ones_like(SMOOTH), degrees, v2.InterpolationMode.BILINEAR) == 1
     assert inside.float().mean() > 0.3
-    assert torch.allclose(made[inside], expected[inside], atol=1e-4)
+    assert torch.allclose(augmented[inside], expected[inside], atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", [3, 9, 23])
 def test_blurs_of_different_strength(kernel):
     sigmas = torch.tensor([0.1, 0.3, 0.7, 1.0, 1.5, 2.0])
-    made = blurred(SMOOTH, sigmas, kernel)
+    augmented = blurred(SMOOTH, sigmas, kernel)
     for n, sigma in enumerate(sigmas.tolist()):
         expected = F.gaussian_blur(SMOOTH[n], [kernel, kernel], [sigma, sigma])
-        assert torch.allclose(made[n], expected, atol=1e-5)
+        assert torch.allclose(augmented[n], expected, atol=1e-5)
 
 
 def test_hues():
     for shift in (-0.5, -0.2, 0.1, 0.45):
-        made = _hue(SMOOTH, torch.full((6, 1, 1, 1), shift))
-        assert torch.allclose(made, F.adjust_hue(SMOOTH, shift), atol=1e-4)
+        augmented = _hue(SMOOTH, torch.full((6, 1, 1, 1), shift))
+        assert torch.allclose(augmented, F.adjust_hue(SMOOTH, shift), atol=1e-4)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)])
 def test_colours_are_changed_in_the_drawn_order(order):
     numbers = uniform(6, JITTER_NUMBERS)
     numbers[:, 4:] = torch.tensor(order).argsort().double() / 4
-    made = jittered(SMOOTH, numbers, brightness=0.4, contrast=0.3, saturation=0.8, hue=0.2)
+    augmented = jittered(SMOOTH, numbers, brightness=0.4, contrast=0.3, saturation=0.8, hue=0.2)
     for n in range(6):
         b, c, s, h = numbers[n, :4].tolist()
         changes = [
@@ -141,7 +145,7 @@ def test_colours_are_changed_in_the_drawn_order(order):
         expected = SMOOTH[n]
         for which in order:
             expected = changes[which](expected)
-        assert torch.allclose(made[n], expected, atol=1e-4)
+        assert torch.allclose(augmented[n], expected, atol=1e-4)
 
 
 # Distributions
@@ -182,8 +186,8 @@ def test_erased_areas_shapes_and_how_often():
 
 
 def test_erased_colours_are_normal():
-    made = erased(torch.zeros(DRAWS, 3, 8, 8), uniform(DRAWS, ERASING_NUMBERS), 1.0, "rand")
-    colors = made.flatten(2).sum(2) / (made != 0).flatten(2).sum(2).clamp(min=1)
+    augmented = erased(torch.zeros(DRAWS, 3, 8, 8), uniform(DRAWS, ERASING_NUMBERS), 1.0, "rand")
+    colors = augmented.flatten(2).sum(2) / (augmented != 0).flatten(2).sum(2).clamp(min=1)
     assert same_distribution(colors.flatten(), np.random.default_rng(5).normal(size=3 * DRAWS))
 
 
@@ -204,7 +208,7 @@ def test_shares_of_mixup_and_cutmix(settings):
 def test_mixup_and_cutmix_take_turns():
     images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     given = uniform(DRAWS, 2, MIXING_NUMBERS)
-    made, _ = mix_batches(
+    augmented, _ = mix_batches(
         images.expand(DRAWS, -1, -1, -1, -1),
         torch.eye(2).expand(DRAWS, 2, 2),
         given,
@@ -212,5 +216,5 @@ def test_mixup_and_cutmix_take_turns():
         cutmix=1.0,
         mode="batch",
     )
-    pasted = ((made == 0) | (made == 1)).flatten(1).all(1)
+    pasted = ((augmented == 0) | (augmented == 1)).flatten(1).all(1)
     assert abs(pasted.float().mean() - 0.5) < 0.05

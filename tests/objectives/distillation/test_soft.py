@@ -40,8 +40,8 @@ def test_the_loss_is_that_of_hinton_term_by_term(model, alpha, temperature):
     for row, reference, label in zip(
         outputs, given.teacher_outputs[OUTPUTS], given.labels, strict=True
     ):
-        own, told = (torch.softmax(one / temperature, 0) for one in (row, reference))
-        divergence = sum(q * (q.log() - p.log()) for p, q in zip(own, told, strict=True))
+        own, teacher = (torch.softmax(one / temperature, 0) for one in (row, reference))
+        divergence = sum(q * (q.log() - p.log()) for p, q in zip(own, teacher, strict=True))
         expected += (1 - alpha) * -torch.softmax(row, 0)[label].log() / 6
         expected += alpha * temperature**2 * divergence / 6
     chosen = choose("objective", "soft_distillation", alpha=alpha, temperature=temperature)
