@@ -182,6 +182,30 @@ def test_the_version_of_which_most_is_kept_is_taken(zoo, tmp_path):
     assert_whole(thin, before)
 
 
+def test_what_builds_on_replaced_weights_stays_the_same_bits(zoo, tmp_path):
+    other, parent = other_bits(zoo, tmp_path)
+    zoo.pack()
+    before = weights(zoo)
+    merge_zoos([other], zoo, prefer=other)
+    expected = before | of_models(weights(other), {parent})
+    assert weights(zoo) == expected != before
+    faults = [fault.path for fault in verify(zoo.path, deep=True)]
+    assert faults == [f"models/{parent}"]  # of its children, which started from other bits
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_checkpoints_that_different_zoos_keep_come_together(zoo, tmp_path, number):
+    before, parent = weights(zoo), parent_of(zoo)
+    thin = [Zoo.open(shutil.copytree(zoo.path, tmp_path / name)) for name in "ab"]
+    remove(thin[0], f"{parent}@0")
+    remove(thin[1], f"{parent}@2", keep_dependents=True)
+    target = thin[number]
+    merged = merge_zoos(thin, target)
+    assert {*merged.copied} == {parent}
+    assert_whole(target, before)
+    assert merge_zoos(thin, target).copied == {}
+
+
 def test_words_beside_a_model_are_joined(zoo, tmp_path):
     other = Zoo.open(shutil.copytree(zoo.path, tmp_path / "other"))
     tagged = next(model.id for model in zoo if model.tags)

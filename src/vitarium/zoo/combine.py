@@ -100,9 +100,9 @@ def merge_zoos(
 ) -> ZooMerge:
     """Copy all models of zoos into one, with measured numbers, tags, notes and blueprints.
 
-    A model that several zoos have with the same bits is copied once, from where most epochs of it
-    are kept. Every file is compared with its checksums on the way. Interrupted, the same call goes
-    on.
+    A model that several zoos have with the same bits is copied once, with every checkpoint that one
+    of them keeps. Every file is compared with its checksums on the way. Interrupted, the same call
+    goes on.
 
     Args:
         into: a zoo, or a new or empty folder.
@@ -122,8 +122,13 @@ def merge_zoos(
     conflicts = {id: text for id, zoos in candidates.items() if (text := _conflict(id, zoos))}
     chosen = {id: _best(id, zoos) for id, zoos in candidates.items()}
     chosen |= _preferred(conflicts, candidates, prefer, target_path, dry_run=dry_run)
-    kept_ids = tuple(id for id, zoo in chosen.items() if zoo in present)
-    copied = {id: zoo.path for id, zoo in chosen.items() if zoo not in present}
+    others = {id: candidates[id] if id not in conflicts else [] for id in chosen}
+    copied = {
+        id: path
+        for id, zoo in chosen.items()
+        if (path := _copied_from(id, zoo, others[id], is_present=zoo in present))
+    }
+    kept_ids = tuple(id for id in chosen if id not in copied)
     if dry_run:
         return ZooMerge(Zoo(target_path), copied, kept_ids, conflicts, 0)
     with ExitStack() as stack:
@@ -134,7 +139,7 @@ def merge_zoos(
         for done, id in enumerate(order):
             progress.step("models", done, len(order))
             if id in copied:
-                transfer.copy_model(chosen[id], target, id)
+                transfer.copy_model(chosen[id], target, id, others[id])
         progress.step("models", len(order), len(order))
         for zoo in opened:
             same = [id for id in zoo.ids() if chosen[id] is zoo or id not in conflicts]
@@ -189,6 +194,15 @@ def _best(id: str, zoos: Sequence[Zoo]) -> Zoo:
         )
 
     return max(zoos, key=lambda zoo: completeness(zoo.folder(id)))
+
+
+def _copied_from(id: str, chosen: Zoo, others: Sequence[Zoo], *, is_present: bool) -> Path | None:
+    """Where a model is from; of one that is there already, a zoo that keeps more epochs of it."""
+    if not is_present:
+        return chosen.path
+    stored = transfer.contents(chosen.folder(id)).keys()
+    more = (zoo.path for zoo in others if not transfer.contents(zoo.folder(id)).keys() <= stored)
+    return next(more, None)
 
 
 def _preferred(

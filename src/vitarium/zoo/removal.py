@@ -7,7 +7,7 @@ checkpoints and models' folders, each folder at one blow.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,13 @@ from vitarium.core.errors import CorruptFile, InvalidInput, LeadsOutside
 from vitarium.core.file_faults import writing
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo import _index, _ledger, _sources, records
+from vitarium.zoo._rebase import built_on, rebase
 from vitarium.zoo.checkpoint import Checkpoint
 from vitarium.zoo.listing import select
 from vitarium.zoo.lock import held
 from vitarium.zoo.model import ModelNames
-from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import Zoo
 
-_PACKED = re.compile(r"epoch-(\d+)\.packed")
 _ROLES = {"parent": "a child of", "ingredient": "made from", "teacher": "taught by"}
 _LISTED = 4  # dependents that an error names
 
@@ -91,7 +90,7 @@ def remove(
         gone = _gone(zoo, removal.models, removal.checkpoints)
         for done, ref in enumerate(removal.rebased):
             progress.step("checkpoints", done, len(removal.rebased))
-            _rebase(zoo.folder(ref.model), ref.epoch, gone)
+            rebase(zoo.folder(ref.model), ref.epoch, gone)
         progress.step("checkpoints", len(removal.rebased), len(removal.rebased))
         records.remove(zoo.path, removal.models)
         _remove_cached(zoo.path, gone | {*removal.checkpoints})
@@ -135,7 +134,7 @@ def _planned(
             fault = f"{ref} is of an unfinished model, which would go on from it"
             raise InvalidInput(f"{fault}; remove the whole model, or let it be trained to its end")
     order = _children_first(by_model, set(ids))
-    rebased = tuple(_built_on(zoo, _gone(zoo, order, refs), order))
+    rebased = tuple(built_on(zoo, _gone(zoo, order, refs), order))
     paths = [file for id in order for file in zoo.folder(id).path.rglob("*") if file.is_file()]
     paths += [zoo.folder(model).checkpoints.path(epoch) for model, epoch in refs]
     nbytes = sum(path.stat().st_size for path in paths)
@@ -190,32 +189,6 @@ def _gone(
             if match := re.fullmatch(r"epoch-(\d+)\.(packed|safetensors)", file.name):
                 gone.add(CheckpointRef(id, int(match[1])))
     return frozenset(gone)
-
-
-def _built_on(
-    zoo: Zoo, gone: Collection[CheckpointRef], going: Collection[str]
-) -> Iterator[CheckpointRef]:
-    """Packed checkpoints that stay and whose base goes. Raises CorruptFile for unreadable ones."""
-    for id in zoo.ids():
-        checkpoints = zoo.folder(id).checkpoints
-        for file in files.listed(checkpoints.folder) if id not in going else ():
-            match = _PACKED.fullmatch(file.name)
-            if not match or (ref := CheckpointRef(id, int(match[1]))) in gone:
-                continue
-            base = Checkpoint(file, checkpoints.find).base
-            if base and (base.model, base.epoch) in gone:
-                yield ref
-
-
-def _rebase(folder: ModelFolder, epoch: int, gone: Collection[CheckpointRef]) -> None:
-    """Let a packed checkpoint build on none of `gone`; it stays what it is, bit for bit."""
-    packed = folder.checkpoints.packed(epoch)
-    if epoch not in [e.number for e in folder.epochs() if e.checkpoint]:
-        files.remove(packed, root=folder.path.parents[1])  # of an epoch that was not finished
-    elif folder.checkpoints.plain(epoch).exists():  # who packed it was killed
-        folder.unpack(epoch)
-    else:
-        folder.pack(epoch, without=gone)
 
 
 def _write_ledger(zoo: Zoo, removal: Removal) -> None:

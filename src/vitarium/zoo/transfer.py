@@ -6,16 +6,19 @@ there. A model that is there already is not copied again, so an interrupted copy
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, FileFault
 from vitarium.core.file_faults import reading, writing
 from vitarium.zoo import _ledger, annotations, records
 from vitarium.zoo._format import packing
+from vitarium.zoo._model_files import Epoch
+from vitarium.zoo._rebase import built_on, rebase
 from vitarium.zoo.checkpoint import Checkpoint
 from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import Zoo
@@ -35,41 +38,84 @@ def contents(folder: ModelFolder) -> dict[int, str]:
     return checkpoints
 
 
-def copy_model(source: Zoo, target: Zoo, id: str) -> None:
+def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) -> None:
     """Copy a model, in the place of one that is there already.
 
-    Raises CorruptFile where anything of it is damaged, DiskFull, NotWritable and LeadsOutside; then
-    the other zoo has all of the model or nothing.
+    Args:
+        others: zoos that have the model with the same bits; checkpoints come along that they alone
+            keep. Those of the model that is replaced do, too, if its bits are the same.
+
+    What builds on weights that are replaced by other bits is packed anew before. Raises
+    CorruptFile where anything of it is damaged, DiskFull, NotWritable and LeadsOutside; then the
+    other zoo has all of the model or nothing.
     """
     folder, place = source.folder(id), target.path / "models" / id
-    _read_texts(folder)
     staging = target.path / files.temporary_name(place)
-    files.discard(staging, root=target.path)
-    for name in _TEXTS:
-        if files.exists(folder.path / name):
-            _copy_file(folder.path / name, staging / name)
-    for file in sorted(folder.path.glob("progress-*.safetensors")):
-        _copy_file(file, staging / file.name)
-    for epoch in (epoch.number for epoch in folder.epochs() if epoch.checkpoint):
-        checkpoint = folder.open(epoch)
-        checkpoint.check_stored()
-        if _stands_in(target, id, checkpoint):
-            _copy_file(checkpoint.path, staging / "checkpoints" / checkpoint.path.name)
-        else:
-            name = folder.checkpoints.plain(epoch).name
-            pieces, _ = packing.plain(checkpoint.state_dict(), folder.checkpoints.notes(epoch))
-            files.write(staging / "checkpoints" / name, pieces)
+    retired = target.path / f".{id}-before.tmp"
+    _read_texts(folder)
     with writing(place):
         place.parent.mkdir(exist_ok=True)
     files.check_inside(place.parent, target.path)
+    files.discard(staging, root=target.path)
+    if files.exists(retired) and not files.exists(place):  # who replaced it was killed
+        retired.replace(place)
+    replaced = target.folder(id)
+    held_by = _holders(folder, [*(zoo.folder(id) for zoo in others), replaced])
+    for name in _TEXTS:
+        if files.exists(folder.path / name):
+            _copy_file(folder.path / name, staging / name)
+    if any(holder is not folder for _, holder in held_by):
+        files.write_lines(staging / "epochs.jsonl", [asdict(line) for line, _ in held_by])
+    for file in sorted(folder.path.glob("progress-*.safetensors")):
+        _copy_file(file, staging / file.name)
+    for line, holder in held_by:
+        if line.checkpoint:
+            _copy_checkpoint(holder, line.number, target, staging / "checkpoints")
     if files.exists(place):
-        retired = target.path / f".{id}-before.tmp"
+        _rebase_others(target, id, {line.number: line.checkpoint for line, _ in held_by})
         files.discard(retired, root=target.path)
         place.replace(retired)
     staging.replace(place)
     files.sync_folder(place.parent)
-    files.discard(target.path / f".{id}-before.tmp", root=target.path)
+    files.discard(retired, root=target.path)
     pack_as_in(source, target, id)
+
+
+def _holders(
+    folder: ModelFolder, others: Iterable[ModelFolder]
+) -> list[tuple[Epoch, ModelFolder]]:
+    """The epochs of a model, and who keeps the weights of each: itself, or another of its bits."""
+    stored, lines = contents(folder), folder.epochs()
+    held_by = {line.number: (line, folder) for line in lines}
+    for other in others:
+        by_epoch = contents(other) if other.exists else {}
+        if all(stored.get(epoch, content) == content for epoch, content in by_epoch.items()):
+            for line in other.epochs() if by_epoch else ():
+                if line.checkpoint and line.number in held_by and line.number not in stored:
+                    stored[line.number] = by_epoch[line.number]
+                    completed = replace(held_by[line.number][0], checkpoint=line.checkpoint)
+                    held_by[line.number] = completed, other
+    return [held_by[line.number] for line in lines]
+
+
+def _copy_checkpoint(holder: ModelFolder, epoch: int, target: Zoo, to: Path) -> None:
+    checkpoint = holder.open(epoch)
+    checkpoint.check_stored()
+    if _stands_in(target, holder.path.name, checkpoint):
+        _copy_file(checkpoint.path, to / checkpoint.path.name)
+    else:
+        name = holder.checkpoints.plain(epoch).name
+        pieces, _ = packing.plain(checkpoint.state_dict(), holder.checkpoints.notes(epoch))
+        files.write(to / name, pieces)
+
+
+def _rebase_others(zoo: Zoo, id: str, lines: Mapping[int, str | None]) -> None:
+    """Let nothing build on checkpoints of a model that are about to be other bits."""
+    before = {e.number: e.checkpoint for e in zoo.folder(id).epochs() if e.checkpoint}
+    other_bits = [number for number, content in before.items() if lines.get(number) != content]
+    gone = {CheckpointRef(id, number) for number in other_bits}
+    for ref in tuple(built_on(zoo, gone, {id})):
+        rebase(zoo.folder(ref.model), ref.epoch, gone)
 
 
 def pack_as_in(source: Zoo, target: Zoo, id: str) -> None:
