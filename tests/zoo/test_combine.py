@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitarium import Zoo, merge
+from vitarium import Zoo, measure, merge
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, InvalidInput, ZooInUse
 from vitarium.zoo import records
@@ -185,8 +185,10 @@ def test_the_version_of_which_most_is_kept_is_taken(zoo, tmp_path):
 def test_what_builds_on_replaced_weights_stays_the_same_bits(zoo, tmp_path):
     other, parent = other_bits(zoo, tmp_path)
     zoo.pack()
-    before = weights(zoo)
+    measure(zoo, "alpha", models=parent)
+    before, measured = weights(zoo), len(zoo.records())
     merge_zoos([other], zoo, prefer=other)
+    assert 0 < len(zoo.records()) < measured  # nothing of the other bits
     expected = before | of_models(weights(other), {parent})
     assert weights(zoo) == expected != before
     faults = [fault.path for fault in verify(zoo.path, deep=True)]

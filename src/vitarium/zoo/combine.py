@@ -11,7 +11,7 @@ from vitarium.core import files
 from vitarium.core.errors import InvalidInput, WriteFault
 from vitarium.core.file_faults import writing
 from vitarium.core.progress import SILENT, Progress
-from vitarium.zoo import transfer
+from vitarium.zoo import records, transfer
 from vitarium.zoo._sources import parents_first, sources, with_ancestors
 from vitarium.zoo.listing import select
 from vitarium.zoo.lock import held
@@ -136,6 +136,7 @@ def merge_zoos(
         _hold(stack, target, opened)
         order = [id for zoo in opened for id in parents_first(zoo, zoo.ids())]
         order = _sources_first(dict.fromkeys(order), chosen)
+        records.remove(target.path, [id for id in copied if id in conflicts])  # of other bits
         for done, id in enumerate(order):
             progress.step("models", done, len(order))
             if id in copied:

@@ -81,9 +81,7 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
     pack_as_in(source, target, id)
 
 
-def _holders(
-    folder: ModelFolder, others: Iterable[ModelFolder]
-) -> list[tuple[Epoch, ModelFolder]]:
+def _holders(folder: ModelFolder, others: Iterable[ModelFolder]) -> list[tuple[Epoch, ModelFolder]]:
     """The epochs of a model, and who keeps the weights of each: itself, or another of its bits."""
     stored, lines = contents(folder), folder.epochs()
     held_by = {line.number: (line, folder) for line in lines}
