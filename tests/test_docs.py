@@ -5,8 +5,9 @@ import plugin_tables
 import pytest
 
 from vitarium.core import registry
-from vitarium.core.config import NoConfig
+from vitarium.core.config import Config, NoConfig
 from vitarium.core.registry import Plugin
+from vitarium.testing._rules import Contract
 
 PAGE = (plugin_tables.DOCS / "plugins.md").read_text(encoding="utf-8")
 
@@ -25,6 +26,32 @@ def test_every_kind_has_a_table_with_all_its_plugins(kind):
     ]
     assert own
     assert all(f"| `{plugin.name}` |" in table for plugin in own)
+
+
+class Inner(Config):
+    rate: float = 0.1
+
+
+class Outer(Config):
+    inner: Inner | None = None
+    """Settings within settings."""
+
+
+@pytest.mark.parametrize(("config", "setting"), [(Inner, "rate"), (Outer, "inner.rate")])
+def test_the_contract_asks_for_a_description_of_every_setting(config, setting, monkeypatch):
+    def undescribed(config, step: int, steps: int, steps_per_epoch: int) -> float:
+        """Whatever it is, in a sentence."""
+
+    monkeypatch.setitem(registry._plugins, "schedule", {})
+    registry.register("schedule", "undescribed", config)(undescribed)
+    with pytest.raises(AssertionError, match=f"'undescribed': .*setting '{setting}'"):
+        Contract("schedule", "undescribed")
+
+
+def test_defaults_are_listed_as_a_blueprint_writes_them():
+    page = plugin_tables.table("architecture") + plugin_tables.table("lineage")
+    assert "`relative_positions={method: product, mode: contextual, on: [k], ratio: 1.9" in page
+    assert "`times={}`" in page
 
 
 @pytest.mark.parametrize("module", ["my_schedules", "my_package.vitarium.schedules"])

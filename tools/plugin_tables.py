@@ -8,14 +8,13 @@ folder of its kind, between `<!-- plugins: KIND FAMILY -->` and the same, withou
 import re
 import sys
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from vitarium.cli.plugins import default_text
 from vitarium.core import registry
-from vitarium.core.registry import Plugin, Section
+from vitarium.core.registry import Plugin
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLE = re.compile(r"(<!-- plugins: (\w+) ?(\w*) -->\n).*?(<!-- end of plugins -->)", re.DOTALL)
@@ -62,20 +61,7 @@ def _described(plugin: Plugin, facts: list[str]) -> Iterator[str]:
 def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return name
-    return f"{name}={_value(field.get_default(call_default_factory=True))}"
-
-
-def _value(default: Any) -> str:
-    if isinstance(default, Section):
-        return default.name
-    if isinstance(default, Enum):
-        return str(default.value)
-    if isinstance(default, bool) or default is None:
-        return str(default).lower()
-    if isinstance(default, tuple | list | frozenset | set):
-        items = sorted(default) if isinstance(default, frozenset | set) else default
-        return "[" + ", ".join(map(_value, items)) + "]"
-    return str(default) if not isinstance(default, str) else default or '""'
+    return f"{name}={default_text(field)}"
 
 
 def _cell(text: str) -> str:

@@ -31,16 +31,24 @@ class TransformerConfig(ArchitectureConfig):
     """Base of a transformer's configuration: square images that are cut into patches."""
 
     img_size: PositiveInt = 224
+    """Height and width of the input images, in pixels."""
     patch_size: PositiveInt = 16
+    """Height and width of a patch, in pixels."""
     in_chans: PositiveInt = 3
+    """Channels of the input images: 3 for RGB, 1 for gray."""
     mlp_ratio: PositiveFloat = 4.0
+    """Hidden width of each MLP, as a multiple of embed_dim."""
     qkv_bias: bool = True
+    """Add a bias to queries, keys and values."""
     drop_rate: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the head."""
+    """Dropout rate before the head, in [0, 1)."""
     proj_drop_rate: float = Field(0.0, ge=0, lt=1)
+    """Dropout rate after the output projection of attention and in the MLPs, in [0, 1)."""
     attn_drop_rate: float = Field(0.0, ge=0, lt=1)
+    """Dropout rate of the attention probabilities, in [0, 1)."""
     drop_path_rate: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth of the last block; it rises linearly from 0 at the first."""
+    """Stochastic depth rate of the last block, in [0, 1); it rises linearly from 0 at the first
+    block."""
 
     @property
     def input_size(self) -> tuple[int, int, int]:

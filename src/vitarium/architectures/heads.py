@@ -22,14 +22,16 @@ class LinearHead(Config):
     initialization: Annotated[Section, SectionOf("initialization")] = Field(
         "default", validate_default=True
     )
-    """`default` is PyTorch's own for linear layers."""
+    """Initialization of the head's linear layers; `default` is PyTorch's."""
     seed: NonNegativeInt | None = None
-    """What the head is drawn from; None: the model's seed."""
+    """Random seed of the head's initial weights; none: the model's seed."""
 
 
 class MlpHead(LinearHead):
     hidden_dim: PositiveInt
+    """Units of the hidden layer."""
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+    """Activation function of the hidden layer."""
 
 
 _START = ("initialization", "seed")
@@ -38,7 +40,7 @@ _START = ("initialization", "seed")
 
 @head("linear", training_factors=_START)
 def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
-    """One linear layer."""
+    """A linear classification head: one linear layer on the features."""
     layer = nn.Linear(num_features(model), num_outputs)
     config.initialization(layer)
     _replace(model, layer, num_outputs)
@@ -46,7 +48,7 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
 
 @head("mlp", training_factors=_START, tiny={"hidden_dim": 8})
 def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
-    """An MLP with one hidden layer."""
+    """An MLP head: one hidden layer between the features and the outputs."""
     layers = nn.Sequential(
         nn.Linear(num_features(model), config.hidden_dim),
         _ACTIVATIONS[config.activation](),
@@ -58,17 +60,19 @@ def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
 
 @head("none")
 def none(config: NoConfig, model: nn.Module, num_outputs: int) -> None:
-    """Nothing: the features are the outputs."""
+    """No head: the model's features are its outputs."""
     _replace(model, nn.Identity(), num_features(model))
 
 
 class EnsembleHead(Config):
     heads: tuple[Annotated[Section, SectionOf("head")], ...] = Field(min_length=2)
+    """The heads, at least two, each a name or a mapping with a name, e.g. [linear, {name: mlp,
+    hidden_dim: 64}]."""
 
 
 @head("ensemble", tiny={"heads": ("linear", "linear")})
 def ensemble(config: EnsembleHead, model: nn.Module, num_outputs: int) -> None:
-    """Several heads that see the same features; the outputs are the mean of theirs."""
+    """Several heads on the same features, whose outputs are averaged."""
     prefix, heads = head_prefix(model), []
     for section in config.heads:
         section(model, num_outputs)

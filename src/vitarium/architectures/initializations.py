@@ -15,45 +15,47 @@ class Initialization(Config):
     position embedding stay as the architecture made them."""
 
     bias: float | None = None
-    """Every bias of those layers; None leaves them as the architecture made them."""
+    """Initial value of every bias of the initialized layers; none: as the architecture sets
+    them."""
 
 
 class TruncNormal(Initialization):
     std: PositiveFloat = 0.02
+    """Standard deviation of the normal distribution, before it is cut."""
 
 
 @initialization("default")
 def default(config: NoConfig, module: nn.Module) -> None:
-    """As the architecture comes: timm's own; for a head, PyTorch's."""
+    """The architecture's own initialization: timm's for the model, PyTorch's for a head."""
 
 
 @initialization("kaiming_normal", paper="He et al. 2015, arXiv 1502.01852")
 def kaiming_normal(config: Initialization, module: nn.Module) -> None:
-    """Normal, with the variance 2 / fan-in."""
+    """Kaiming (He) normal initialization: a normal distribution with variance 2 / fan-in."""
     _fill(config, module, nn.init.kaiming_normal_)
 
 
 @initialization("kaiming_uniform", paper="He et al. 2015, arXiv 1502.01852")
 def kaiming_uniform(config: Initialization, module: nn.Module) -> None:
-    """Uniform, with the variance 2 / fan-in."""
+    """Kaiming (He) uniform initialization: a uniform distribution with variance 2 / fan-in."""
     _fill(config, module, nn.init.kaiming_uniform_)
 
 
 @initialization("xavier_normal", paper="Glorot & Bengio 2010")
 def xavier_normal(config: Initialization, module: nn.Module) -> None:
-    """Normal, with the variance 2 / (fan-in + fan-out)."""
+    """Xavier (Glorot) normal initialization: variance 2 / (fan-in + fan-out)."""
     _fill(config, module, nn.init.xavier_normal_)
 
 
 @initialization("xavier_uniform", paper="Glorot & Bengio 2010")
 def xavier_uniform(config: Initialization, module: nn.Module) -> None:
-    """Uniform, with the variance 2 / (fan-in + fan-out)."""
+    """Xavier (Glorot) uniform initialization: variance 2 / (fan-in + fan-out)."""
     _fill(config, module, nn.init.xavier_uniform_)
 
 
 @initialization("trunc_normal")
 def trunc_normal(config: TruncNormal, module: nn.Module) -> None:
-    """Normal with a chosen deviation, cut at two of them."""
+    """Truncated normal initialization: a normal distribution cut at two standard deviations."""
     cut = 2 * config.std
     _fill(config, module, partial(nn.init.trunc_normal_, std=config.std, a=-cut, b=cut))
 

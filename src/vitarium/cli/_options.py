@@ -218,6 +218,10 @@ def type_name(annotation: Any) -> str:
         return f"list of {type_name(arguments[0])}"
     if origin is tuple:
         return "(" + ", ".join(map(type_name, arguments)) + ")"
+    if hasattr(annotation, "model_fields"):
+        return "settings"
+    if origin is dict:
+        return "mapping"
     names = {float: "number", int: "whole number", str: "text", bool: "true or false"}
     if annotation in (None, NoneType):
         return "none"

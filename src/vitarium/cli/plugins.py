@@ -1,5 +1,6 @@
 """`vitarium plugins`: the registry, as it was found when vitarium's files last changed."""
 
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli import _completion as completion
@@ -9,6 +10,8 @@ from vitarium.core.cache import remembered
 from vitarium.core.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from vitarium.core.registry import Plugin
 
 Entry = dict[str, Any]
@@ -104,8 +107,8 @@ def _entry(plugin: "Plugin") -> Entry:
         {
             "setting": setting,
             "type": type_name(field.annotation),
-            "default": "required" if field.is_required() else str(field.get_default()),
-            "what": field.description or "",
+            "default": "required" if field.is_required() else default_text(field),
+            "what": " ".join((field.description or "").split()),
         }
         for setting, field in plugin.config.model_fields.items()
     ]
@@ -115,6 +118,27 @@ def _entry(plugin: "Plugin") -> Entry:
     if plugin.kind == "operator":
         entry |= {"needs": _needs(facts), "compresses": facts["architecture"] is not None}
     return {**entry, "settings": settings}
+
+
+def default_text(field: "FieldInfo") -> str:
+    """A setting's default as it is written in a blueprint: `[2, 3]`, `true`, `none`."""
+    return _text(field.get_default(call_default_factory=True))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, tuple | list | frozenset | set):
+        items = sorted(value) if isinstance(value, frozenset | set) else value
+        return "[" + ", ".join(map(_text, items)) + "]"
+    if hasattr(value, "factors"):  # a plug-in, or settings within settings
+        factors = value.factors()
+        if list(factors) == ["name"]:
+            return str(factors["name"])
+        return "{" + ", ".join(f"{name}: {_text(each)}" for name, each in factors.items()) + "}"
+    return str(value) if value != "" else '""'
 
 
 def _needs(facts: Any) -> str:

@@ -20,25 +20,31 @@ class DataConfig(Config):
     """Base of a data set's configuration: how its training images are split."""
 
     val_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of the training images that validates, where the data set has no such split."""
+    """Share of the training images used for validation, where the data set has no validation
+    split."""
     split_seed: NonNegativeInt = 0
-    """Decides which; and, with `train_limit`, which training images are used."""
+    """Random seed of the choice of validation images and, with `train_limit`, of training
+    images."""
     train_limit: PositiveInt | None = None
-    """Train on at most so many images."""
+    """Largest number of training images to use; none: all of them."""
 
 
 class OwnDataConfig(DataConfig):
     """Base for data that vitarium knows nothing of: what it is like is declared."""
 
     num_classes: PositiveInt | None = None
-    """Lets a plan be made without the data; checked against it."""
+    """Number of classes; if given, a plan can be made without the data, and the data are checked
+    against it."""
     num_train: PositiveInt | None = None
-    """Training images, before validation images are taken from them; as num_classes."""
+    """Number of training images, before validation images are taken from them; checked like
+    num_classes."""
     num_val: PositiveInt | None = None
-    """Validation images, of data that have them apart from the training images; as num_classes."""
+    """Number of validation images, for data with a validation split of their own; checked like
+    num_classes."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Of the pixels in [0, 1], per channel; ImageNet's unless given."""
+    """Mean of each channel, of pixels in [0, 1]; default: ImageNet's."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviation of each channel, of pixels in [0, 1]; default: ImageNet's."""
 
 
 class Images(Protocol):

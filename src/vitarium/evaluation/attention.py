@@ -26,7 +26,7 @@ class OnImages(Config):
     """Base of the settings of measures of attention: on so many images."""
 
     num_images: PositiveInt = 256
-    """At most."""
+    """Largest number of images of the split to use."""
 
 
 @dataclass(frozen=True)

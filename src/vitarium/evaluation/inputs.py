@@ -216,13 +216,15 @@ class Representation(Config):
     """
 
     tokens: Literal["mean", "class", "patches"] = "mean"
-    """The mean of the patch tokens, the class token, or all patch tokens after each other."""
+    """Features of a block: the mean of its patch tokens, its class token, or all patch tokens
+    concatenated."""
     layers: Literal["last", "same", "all"] = "same"
-    """Compare the last blocks; blocks of the same number; or each with each."""
+    """Blocks that are compared: the last ones (last), those of the same number (same), or each with
+    each (all)."""
     num_images: PositiveInt = 1024
-    """At most so many images of the split."""
+    """Largest number of images of the split to use."""
     batch_size: int = Field(default=256, ge=4)
-    """Images that are compared with each other; a last batch of less than four is left out."""
+    """Images that are compared with each other; a last batch of fewer than four is left out."""
 
 
 def finite(name: str, tensor: Tensor) -> Tensor:

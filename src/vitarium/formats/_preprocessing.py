@@ -12,9 +12,10 @@ class Preprocessed(Config):
     """Base of an exporter's configuration that tells how images are prepared."""
 
     mean: tuple[float, ...] | None = None
-    """Of the pixels in [0, 1], per channel; needed only where the zoo does not know it."""
+    """Mean of each channel, of pixels in [0, 1]; needed only if the zoo does not know it."""
     std: tuple[PositiveFloat, ...] | None = None
-    """As mean."""
+    """Standard deviation of each channel, of pixels in [0, 1]; needed only if the zoo does not know
+    it."""
 
 
 def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:

@@ -55,7 +55,7 @@ class Trials(Config):
     """How the trials' checkpoints are numbered."""
 
     offset: int | None = Field(None, ge=-1, le=1)
-    """What to add to a checkpoint folder's number to have its training_iteration; default: what
+    """Number to add to a checkpoint folder's number to get its training_iteration; default: as
     result.json says, else 0."""
 
 

@@ -54,13 +54,14 @@ class StateDictSettings(Config):
     """Which of a file's tensors are the model's."""
 
     wrapped_in: Annotated[str, Field(min_length=1)] | None = None
-    """Key of the state dict in a pickle (`model.state_dict` for one inside of another); default:
-    one that is usual (state_dict, model, ...), else the pickle itself."""
+    """Key of the state dict in a pickle (`model.state_dict` for nested ones); default: a usual one
+    (state_dict, model, ...), else the pickle itself."""
     ema: bool = False
-    """Take the average of the weights (EMA), of files that have it beside the trained weights."""
+    """Take the exponential moving average (EMA) of the weights, from files that have it beside the
+    trained weights."""
     prefix: Annotated[str, Field(min_length=1)] | None = None
     """Take only tensors whose names begin with this and a dot (student, backbone, ...); default:
-    all, without what the whole model was wrapped in."""
+    all, without a prefix that all of them share."""
 
 
 def is_ema(name: str) -> bool:

@@ -240,7 +240,8 @@ class Weighted(Config):
     """Base of the settings of operators in which models may count differently."""
 
     weights: dict[str, float] = {}
-    """How much models count, by how their ids begin, `{"3f2a": 0.5}`; the others count 1."""
+    """Weight of each model, by the first digits of its id, e.g. {"3f2a": 0.5}; models that are not
+    named weigh 1."""
 
     def of(self, ingredients: Ingredients) -> list[float]:
         """The models' weights, which become their shares. Raises as `by_model`."""

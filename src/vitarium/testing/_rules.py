@@ -1,8 +1,10 @@
 """One way to choose a plug-in as its tests do, and to say which rule it breaks."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from vitarium.core.registry import choose, get
@@ -20,18 +22,19 @@ class Contract:
         self.facts = self.plugin.facts
         tiny = self.facts.get("tiny") or {}
         self.section = choose(kind, name, **{**tiny, **(settings or {})})
+        self._described()
 
     def __call__(self, holds: object, rule: str) -> None:
         if not holds:
             raise AssertionError(f"{self.kind} '{self.name}': {rule}")
 
-    def described(self) -> None:
-        """Its docstring begins with a sentence, and each of its settings has a docstring."""
+    def _described(self) -> None:
+        """Its docstring begins with a sentence, and each of its settings has a description."""
         summary = self.plugin.summary
         sentence = 10 < len(summary) <= 100 and summary.endswith(".")
         self(sentence, "its docstring begins with a sentence of 10 to 100 characters")
-        for setting, field in self.plugin.config.model_fields.items():
-            self(field.description, f"give its setting '{setting}' a docstring")
+        for setting, description in _descriptions(self.plugin.config):
+            self(description.strip(), f"give its setting '{setting}' a docstring")
 
     def reaches_all(self, outputs: Tensor, model: nn.Module) -> None:
         """Gradients of the outputs reach all parameters."""
@@ -45,3 +48,12 @@ class Contract:
         self(tensors.keys() == reference.keys(), rule)
         for name, tensor in tensors.items():
             self(torch.equal(tensor, reference[name]), f"{rule}, and {name} differs")
+
+
+def _descriptions(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting with its description, those of settings within settings, too."""
+    for name, field in config.model_fields.items():
+        yield f"{prefix}{name}", field.description or ""
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _descriptions(inner, f"{prefix}{name}.")

@@ -12,7 +12,6 @@ from vitarium.testing._tiny_zoo import tiny_zoo
 def check_importer(name: str) -> None:
     """An importer is described, has defaults, and detects nothing where there is nothing."""
     rule = Contract("importer", name)
-    rule.described()
     with TemporaryDirectory(prefix="vitarium-") as folder:
         empty, file = Path(folder) / "empty", Path(folder) / "notes.txt"
         empty.mkdir()
@@ -33,7 +32,6 @@ def check_exporter(name: str) -> None:
     It is called with its `tiny` settings for a ViT of one block; if it refuses, it has to say why.
     """
     rule = Contract("exporter", name)
-    rule.described()
     settings = dict(rule.facts["tiny"])
     with TemporaryDirectory(prefix="vitarium-") as parent, tiny_zoo() as zoo:
         folder, model = Path(parent), zoo.ids()[0]

@@ -34,7 +34,6 @@ _RELATIVE = 1e-6  # sums in another order may change confidences by so much
 def check_lineage(name: str) -> None:
     """Check a method of lineage recovery by its contract, on a dozen small models in two trees."""
     rule = Contract("lineage", name)
-    rule.described()
     method, trained = rule.section, _trained()
     # equal shares would leave a choice between the two
     soup = {

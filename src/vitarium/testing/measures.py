@@ -29,7 +29,6 @@ def check_measure(name: str, zoo: Zoo | str | Path | None = None) -> None:
 
     rule = Contract("measure", name)
     facts = rule.facts
-    rule.described()
     for fact in ("unit", "title"):
         rule(facts[fact], f"it has a {fact}")
     with tiny_zoo(instead=zoo) as zoo:

@@ -25,7 +25,6 @@ def check_operator(name: str) -> None:
     """
     rule = Contract("operator", name)
     facts = rule.facts
-    rule.described()
     rule(facts["title"], "it has a title")
     with tiny_zoo(facts["tiny_architecture"]) as zoo:
         # as many as the operator takes: children of one parent, or one model

@@ -19,7 +19,6 @@ def check_study(name: str, zoo: Zoo | str | Path | None = None) -> None:
     from vitarium.studies._runner.study import study
 
     rule = Contract("study", name)
-    rule.described()
     settings = {"num_images": 40, **rule.facts["tiny"]}
     with tempfile.TemporaryDirectory() as folder, tiny_zoo(instead=zoo) as zoo:
         models = set(zoo.ids())

@@ -27,12 +27,13 @@ class EwaVit(Vit):
     """
 
     num_experts: int = Field(4, ge=2)
-    """In each of those MLPs; each of an MLP's size."""
+    """Experts per mixture-of-experts layer, each of the size of an MLP."""
     expert_blocks: Literal["every_other", "all"] = "every_other"
-    """Blocks with experts; every other one counts back from the last."""
+    """Blocks whose MLP is replaced by experts: every other block, counted back from the last, or
+    all."""
     share_rate: float = Field(0.3, ge=0, le=1)
-    """How far experts move to their mean after a step: 0 leaves them alone, 1 makes them equal. It
-    is the same in all steps."""
+    """How far experts move toward their mean after each training step, from 0 (not at all) to 1
+    (they become equal); constant during training."""
 
 
 class Experts(nn.Module):
@@ -85,7 +86,7 @@ class EwaVisionTransformer(VisionTransformer):
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def ewa_vit(config: EwaVit, num_outputs: int) -> nn.Module:
-    """A ViT with experts in the place of some MLPs, for experts weights averaging.
+    """A ViT with experts in place of some MLPs (mixture of experts), for experts weights averaging.
 
     The experts of an MLP start as copies of the one that `vit` would have. An `initialization`
     other than the default draws each by itself.

@@ -22,13 +22,15 @@ class RelativePositionConfig(Config):
     and a column's term (cross), by the rounded distance (euclidean) or by the squared one
     (quantized)."""
     mode: Literal["contextual", "bias"] = "contextual"
-    """Products of queries, keys or probabilities with a bucket's vector, or a number per bucket."""
+    """What a bucket adds: the product of its learned vector with queries, keys or probabilities
+    (contextual), or a learned number (bias)."""
     on: tuple[On, ...] = ("k",)
     """What is encoded: queries (q), keys (k), values (v)."""
     ratio: PositiveFloat = 1.9
-    """Offsets up to it have buckets of their own; offsets above 8 times of it are all alike."""
+    """Offsets up to this many patches have buckets of their own; all offsets above 8 times as many
+    share one."""
     shared_heads: bool = True
-    """All heads have the same encodings."""
+    """Share the encodings between all heads."""
 
     @field_validator("on")
     @classmethod

@@ -27,19 +27,21 @@ class Multiplexing(TransformerConfig):
     """Weight multiplexing: the parts that each block has of its own."""
 
     separate_norms: bool = True
-    """Each block has LayerNorms of its own."""
+    """Give each block its own LayerNorms, though blocks share other weights."""
     mix_before: bool = True
-    """A map over the heads of the attention's logits, in each block."""
+    """Give each block a linear map across heads for its attention logits, before the softmax."""
     mix_after: bool = True
-    """A map over the heads of the attention's probabilities, in each block."""
+    """Give each block a linear map across heads for its attention probabilities, after the
+    softmax."""
     mixing_init: Start = "trunc_normal"
-    """What each block's maps start from: small random numbers, as the authors have it, or the
-    identity. With the identity the convolution starts at zero, too: then blocks are plain ones."""
+    """Initial value of each block's maps across heads: small random numbers, as the authors have
+    it, or the identity. With the identity the convolution starts at zero, too, and blocks start as
+    plain ones."""
     convolution: KernelSize = 0
-    """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
-    block; an odd number, or 0: none, as Mini-DeiT has it."""
+    """Kernel size (odd) of a depth-wise convolution over the patches, between attention and MLP of
+    each block; 0: no convolution, as in Mini-DeiT."""
     local_norm: LocalNorm = "branch"
-    """Where the convolution's LayerNorm stands: in its branch, x + convolution(norm(x)), or in the
+    """Where the convolution's LayerNorm acts: in its branch, x + convolution(norm(x)), or on the
     stream of all tokens, norm(x) + convolution(norm(x)), as released for Mini-Swin."""
 
 

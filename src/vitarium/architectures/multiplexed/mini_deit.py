@@ -21,19 +21,21 @@ from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 
 
 class MiniDeit(Multiplexing, Vit):
-    """A ViT with weight multiplexing; the defaults are Mini-DeiT-Ti."""
+    """MiniViT's DeiT: a ViT whose blocks share weights; the defaults are Mini-DeiT-Ti."""
 
     class_token: bool = False
+    """Put a learned class token before the patches."""
     global_pool: Literal["token", "avg"] = "avg"
+    """Features that the head sees: the class token (token), or the mean of the patches (avg)."""
     fc_norm: bool = False
-    """False: each token is normalized, then their mean taken, as MiniViT has it; true: the other
-    way round, as `vit` has it with `avg`."""
+    """Normalize the mean of the tokens, as `vit` does with avg; false: normalize each token, then
+    take the mean, as MiniViT does."""
     init_values: PositiveFloat | None = None
-    """What the layer scales start from, of which each block has its own; null: none."""
+    """Initial value of the layer scales, which each block has its own of; null: no layer scales."""
     share: Sharing = 2
-    """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
+    """Blocks that share one set of weights: a number, "all", or a list of group sizes."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
-    """Image relative position encoding in each block; null: none."""
+    """Image relative position encoding in each block (Wu et al. 2021); null: none."""
 
     @model_validator(mode="after")
     def _sharing_fits(self) -> Self:

@@ -37,27 +37,28 @@ StageSharing = Annotated[PositiveInt | Literal["all"] | tuple[Sharing, ...], Bef
 
 
 class MiniSwin(Multiplexing):
-    """A Swin transformer with weight multiplexing; the defaults are Mini-Swin-T."""
+    """MiniViT's Swin transformer, whose blocks share weights; the defaults are Mini-Swin-T."""
 
     patch_size: PositiveInt = 4
+    """Height and width of a patch, in pixels."""
     embed_dim: PositiveInt = 96
-    """Of the first stage; each stage doubles it."""
+    """Features per token in the first stage; each further stage doubles it."""
     depths: tuple[PositiveInt, ...] = Field((2, 2, 6, 2), min_length=1)
-    """Blocks of each stage."""
+    """Number of blocks in each stage."""
     num_heads: tuple[PositiveInt, ...] = (3, 6, 12, 24)
-    """Of each stage."""
+    """Attention heads per block, for each stage."""
     window_size: PositiveInt = 7
-    """Rows and columns of the patches that attend to each other; a smaller map is one window."""
+    """Height and width of an attention window, in patches; a smaller feature map is one window."""
     norm_eps: PositiveFloat = 1e-5
-    """Of every LayerNorm."""
+    """Epsilon of every LayerNorm, added to the variance."""
     share: StageSharing = "all"
-    """Blocks to a set of weights: a number, "all" (of a stage), or a list with one entry for each
-    stage: a number, "all", or a list of the groups' sizes."""
+    """Blocks that share one set of weights: a number, "all" (of a stage), or a list with one entry
+    for each stage: a number, "all", or a list of group sizes."""
     position_bias: bool = True
-    """Swin's bias for where two patches of a window stand to each other, shared like matrices."""
+    """Use Swin's relative position bias in each window, shared like the matrices."""
     convolution: KernelSize = 7
-    """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
-    block; an odd number, or 0: none."""
+    """Kernel size (odd) of a depth-wise convolution over the patches, between attention and MLP of
+    each block; 0: no convolution."""
 
     @property
     def group_sizes(self) -> tuple[tuple[int, ...], ...]:

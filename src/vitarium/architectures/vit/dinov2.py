@@ -16,17 +16,20 @@ from vitarium.core.errors import InvalidInput
 
 
 class Dinov2(Vit):
-    """A ViT with layer scale; its patches are of 14 pixels."""
+    """DINOv2's ViT, with layer scale and patches of 14 pixels; by default as small as ViT-Ti."""
 
     patch_size: PositiveInt = 14
+    """Height and width of a patch, in pixels."""
     img_size: PositiveInt = 518
+    """Height and width of the input images, in pixels."""
     init_values: PositiveFloat = 1e-5
-    """What the layer scales start from."""
+    """Initial value of the layer scales, the learned factors of each branch's channels."""
     swiglu: bool = False
-    """Gated MLPs, as in the giant; they are two thirds as wide as mlp_ratio says."""
+    """Use gated MLPs (SwiGLU), as in the giant model; they are two thirds as wide as mlp_ratio
+    says."""
     patch_mean: bool = True
-    """The head sees the class token beside the mean of the patches (linear evaluation, App. B.3),
-    twice as wide; False: the class token alone."""
+    """Give the head the class token and the mean of the patches, twice as wide (linear evaluation,
+    App. B.3); false: the class token alone."""
 
     def arguments(self) -> dict[str, Any]:
         """What timm's VisionTransformer is built with, but for num_classes and gated MLPs."""

@@ -30,7 +30,7 @@ def _plain(value: Any) -> Any:
 
 
 class TimmModel(ArchitectureConfig):
-    """A model of timm (`timm.list_models("*vit*")`), never with downloaded weights.
+    """Any model of timm by its name (`timm.list_models("*vit*")`), without pre-trained weights.
 
     Every parameter of the model's class can be overridden beside `model`: img_size, patch_size,
     in_chans, embed_dim, depth, num_heads, drop_path_rate, ...
@@ -42,10 +42,11 @@ class TimmModel(ArchitectureConfig):
     __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_plain)]]
 
     model: str
-    """timm's name, e.g. vit_small_patch16_224."""
+    """Model name in timm, e.g. vit_small_patch16_224."""
 
     layer_norm_eps: PositiveFloat | None = None
-    """Of every LayerNorm; None: as timm has it. ViTs of other libraries have another one."""
+    """Epsilon of every LayerNorm, added to the variance; none: timm's default. ViTs of other
+    libraries use other values."""
 
     @property
     def overrides(self) -> dict[str, Any]:

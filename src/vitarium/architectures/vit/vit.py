@@ -17,24 +17,31 @@ TRAINING_FACTORS = (*DROP_RATES, "pos_drop_rate")
 
 
 class Vit(TransformerConfig):
-    """timm's VisionTransformer; the defaults are ViT-Ti/16.
+    """The plain vision transformer (timm's VisionTransformer); the defaults are ViT-Ti/16.
 
     images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
     """
 
     embed_dim: PositiveInt = 192
+    """Width of the residual stream: features per token."""
     depth: PositiveInt = 12
+    """Number of transformer blocks."""
     num_heads: PositiveInt = 3
+    """Attention heads per block; embed_dim has to be a multiple of it."""
     class_token: bool = True
+    """Put a learned class token before the patches."""
     reg_tokens: NonNegativeInt = 0
+    """Number of register tokens: learned tokens beside the patches (Darcet et al. 2024)."""
     no_embed_class: bool = False
-    """Patches alone have positions, class token and registers none."""
+    """Give position embeddings to patches only, not to the class token and registers."""
     global_pool: Literal["token", "avg"] = "token"
+    """Features that the head sees: the class token (token), or the mean of the patches (avg)."""
     pos_drop_rate: float = Field(0.0, ge=0, lt=1)
+    """Dropout rate after the position embeddings are added, in [0, 1)."""
     norm_eps: PositiveFloat = 1e-6
-    """Of every LayerNorm; Hugging Face's ViT has 1e-12."""
+    """Epsilon of every LayerNorm, added to the variance; Hugging Face's ViT has 1e-12."""
     act_layer: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"] = "gelu"
-    """What stands between the two layers of a block's MLP."""
+    """Activation function between the two layers of each MLP."""
 
     def arguments(self) -> dict[str, Any]:
         """What timm's VisionTransformer is built with, but for num_classes."""

@@ -20,21 +20,27 @@ class SimclrViews(Config):
     """In the order in which it is applied; `resize` and the middle alone when images are scored."""
 
     resize: PositiveInt | None = None
-    """Shorter side, in pixels, when images are scored; None: the model's image size."""
+    """Length of the shorter side, in pixels, when features are scored; none: the model's image
+    size."""
     scale: Range = (0.08, 1.0)
-    """Area of the crop, as a share of the image's."""
+    """Smallest and largest area of the random crop, as a share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
+    """Smallest and largest aspect ratio of the random crop: width over height."""
     horizontal_flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
     color_jitter: NonNegativeFloat = 0.8
-    """Strength of random changes of brightness, contrast and saturation."""
+    """Strength of the random changes of brightness, contrast and saturation: each is multiplied by
+    1 plus or minus up to this."""
     hue: float = Field(0.2, ge=0, le=0.5)
-    """Strength of random changes of hue, which go with those."""
+    """Strength of the random change of hue, as a share of the color circle, at most 0.5."""
     color_jitter_probability: float = Field(0.8, ge=0, le=1)
+    """Probability that brightness, contrast, saturation and hue are changed."""
     grayscale: float = Field(0.2, ge=0, le=1)
+    """Probability that the image becomes gray."""
     blur: float = Field(0.5, ge=0, le=1)
-    """Probability of a Gaussian blur with a sigma of 0.1 to 2 pixels."""
+    """Probability of a Gaussian blur, with a standard deviation of 0.1 to 2 pixels."""
     blur_kernel: PositiveInt | None = None
-    """Odd; None: about a tenth of the image."""
+    """Kernel size of the blur, in pixels, an odd number; none: about a tenth of the image."""
 
     @field_validator("blur_kernel")
     @classmethod
@@ -55,7 +61,7 @@ _SIGMA = (0.1, 2.0)
 def simclr_views(
     config: SimclrViews, input_size: tuple[int, int, int], num_classes: int
 ) -> Augmentation:
-    """Random resized crops, flips, colors, gray and blur, as SimCLR has them."""
+    """SimCLR's augmentation: random resized crops, flips, color jitter, grayscale and blur."""
     count, height, width = input_size
     kernel = config.blur_kernel or max(3, height // 10 // 2 * 2 + 1)
     crop, jittering = crops.CROP_NUMBERS, color.JITTER_NUMBERS

@@ -20,29 +20,39 @@ class Standard(Config):
     """In the order in which it is applied; `resize` and the middle alone when images are scored."""
 
     resize: PositiveInt | None = None
-    """Shorter side, in pixels, before the crop; None: the model's image size."""
+    """Length of the shorter side, in pixels, to which an image is resized before the crop; none:
+    the model's image size."""
     interpolation: crops.Interpolation = "bilinear"
+    """Interpolation of pixels when images are resized."""
     crop: Literal["center", "random", "random_resized"] = "center"
+    """Crop of each training image: its center, a random position, or a random position, size and
+    aspect ratio (random_resized)."""
     padding: NonNegativeInt = 0
-    """Black pixels around the image before a random crop."""
+    """Black pixels added on each side before a random crop."""
     scale: Range = (0.08, 1.0)
-    """Area of a random_resized crop, as a share of the image's."""
+    """Smallest and largest area of a random_resized crop, as a share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
-    """Width over height of a random_resized crop."""
+    """Smallest and largest aspect ratio of a random_resized crop: width over height."""
     horizontal_flip: float = Probability
+    """Probability of a horizontal flip."""
     rotation: NonNegativeFloat = 0.0
-    """Up to so many degrees, either way."""
+    """Largest random rotation in either direction, in degrees."""
     color_jitter: NonNegativeFloat = 0.0
-    """Strength of random changes of brightness, contrast and saturation."""
+    """Strength of the random changes of brightness, contrast and saturation: each is multiplied by
+    1 plus or minus up to this."""
     random_erasing: float = Probability
-    """Probability that a rectangle of the image is erased (Zhong et al. 2020, as timm has it)."""
+    """Probability that a random rectangle of the image is erased (Zhong et al. 2020, as in
+    timm)."""
     random_erasing_mode: Literal["const", "rand", "pixel"] = "const"
+    """What fills an erased rectangle: the mean color (const), one random color (rand), or noise
+    (pixel)."""
     mixup: NonNegativeFloat = 0.0
-    """Alpha of mixup; with cutmix too, each batch is mixed by one of them."""
+    """Alpha of mixup (Zhang et al. 2018), the parameter of its beta distribution; 0: no mixup. If
+    cutmix is set, too, each batch is mixed by one of them."""
     cutmix: NonNegativeFloat = 0.0
-    """Alpha of cutmix."""
+    """Alpha of CutMix (Yun et al. 2019), the parameter of its beta distribution; 0: no CutMix."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
-    """Whether the strength is drawn per batch, per pair of images, or per image."""
+    """Whether the mixing ratio is drawn once per batch, per pair of images, or per image (elem)."""
 
 
 @augmentation(
@@ -60,7 +70,7 @@ class Standard(Config):
     },
 )
 def standard(config: Standard, input_size: tuple[int, int, int], num_classes: int) -> Augmentation:
-    """Crops, flips, rotation, colors, erasing, mixup and cutmix; none unless set."""
+    """Crops, flips, rotation, color jitter, random erasing, mixup, CutMix; off by default."""
     count, *size = input_size
     cropped = (size[0], size[1])
     shorter = config.resize or min(cropped)

@@ -14,5 +14,5 @@ from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
     paper="Krizhevsky 2009, Learning multiple layers of features from tiny images",
 )
 def cifar10(config: DataConfig, folders: DataFolders) -> Dataset:
-    """Objects and animals, 32 × 32 RGB (Krizhevsky 2009)."""
+    """CIFAR-10: photos of objects in 10 classes, 60,000 RGB images of 32 × 32 pixels."""
     return load_torchvision("cifar10", "CIFAR10", config, folders)

@@ -14,5 +14,5 @@ from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
     paper="Krizhevsky 2009, Learning multiple layers of features from tiny images",
 )
 def cifar100(config: DataConfig, folders: DataFolders) -> Dataset:
-    """Objects and animals of 100 classes, 32 × 32 RGB (Krizhevsky 2009)."""
+    """CIFAR-100: photos of objects in 100 classes, 60,000 RGB images of 32 × 32 pixels."""
     return load_torchvision("cifar100", "CIFAR100", config, folders)

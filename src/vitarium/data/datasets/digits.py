@@ -9,9 +9,17 @@ from vitarium.data.splits import with_splits, with_test_split
 MEAN, STD = (0.305,), (0.376,)
 
 
-@dataset("digits", fixed=True, num_classes=10, num_train=1438, mean=MEAN, std=STD)
+@dataset(
+    "digits",
+    paper="Alpaydin & Kaynak 1998, UCI, Optical Recognition of Handwritten Digits",
+    fixed=True,
+    num_classes=10,
+    num_train=1438,
+    mean=MEAN,
+    std=STD,
+)
 def digits(config: DataConfig, folders: DataFolders) -> Dataset:
-    """Handwritten digits, 8 × 8 gray, 43 writers; inside scikit-learn, no download."""
+    """scikit-learn's handwritten digits: 1,797 gray images of 8 × 8 pixels; no download needed."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -22,7 +22,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
     tiny={"train_limit": 500},
 )
 def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
-    """Articles of clothing, 28 × 28 gray (Xiao et al. 2017, arXiv 1708.07747)."""
+    """Fashion-MNIST: articles of clothing in 10 classes, 70,000 gray images of 28 × 28 pixels."""
     return load_torchvision(
         "fashion_mnist",
         "FashionMNIST",

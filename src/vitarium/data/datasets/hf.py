@@ -20,12 +20,16 @@ class HuggingFace(OwnDataConfig):
     """A hub data set by name, or a folder with train.parquet, test.parquet, perhaps val.parquet."""
 
     dataset: str | None = None
-    """Name on the hub, e.g. zh-plus/tiny-imagenet."""
+    """Name of the data set on the hub, e.g. zh-plus/tiny-imagenet."""
     folder: str | None = None
-    """Instead: a folder below one of the data folders, or an absolute path."""
+    """Folder of parquet files to read in place of the hub: below one of the data folders, or an
+    absolute path."""
     config_name: str | None = None
+    """Name of the data set's configuration (subset) on the hub; none: its default."""
     image_column: str = "image"
+    """Column that holds the images."""
     label_column: str = "label"
+    """Column that holds the class of each image."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -20,12 +20,13 @@ class ImageFolder(OwnDataConfig):
     without test/, val/ is the test split, and validation images are taken from train/."""
 
     folder: str
-    """Below one of the data folders, or an absolute path."""
+    """Folder with the splits train, val and test: below one of the data folders, or an absolute
+    path."""
 
 
 @dataset("image_folder")
 def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
-    """Image files in train/, val/ and test/, one folder per class; decoded when they are needed."""
+    """A folder of image files: train/, val/ and test/, each with one folder per class."""
     root = folders.find(config.folder)
     if root is None:
         looked = ", ".join(str(folder / config.folder) for folder in folders.all)

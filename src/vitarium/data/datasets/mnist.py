@@ -14,5 +14,5 @@ from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
     paper="LeCun et al. 1998, Gradient-based learning applied to document recognition",
 )
 def mnist(config: DataConfig, folders: DataFolders) -> Dataset:
-    """Handwritten digits, 28 × 28 gray (LeCun et al. 1998)."""
+    """MNIST: handwritten digits, 70,000 gray images of 28 × 28 pixels."""
     return load_torchvision("mnist", "MNIST", config, folders)

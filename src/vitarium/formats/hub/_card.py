@@ -34,13 +34,13 @@ class CardSettings(Config):
     """What only the zoo's owner knows."""
 
     license: str | None = None
-    """As the hub calls it, e.g. cc-by-4.0 or other; without one nobody may use the zoo."""
+    """License, as the hub names it, e.g. cc-by-4.0 or other; without one nobody may use the zoo."""
     name: str | None = None
-    """A name for people to read; default: the folder's."""
+    """Title of the card; default: the folder's name."""
     description: str = ""
-    """What to say of the zoo in the beginning."""
+    """Text at the beginning of the card."""
     citation: str | None = None
-    """BibTeX; default: the paper whose zoo vitarium is built for."""
+    """BibTeX entry to cite; default: that of the model zoo of ViTs."""
 
 
 def card(

@@ -24,15 +24,16 @@ class HubFolder(CardSettings):
     """What of the zoo goes into the folder, and what its card says."""
 
     weights: Literal["zoo", "safetensors"] = "zoo"
-    """zoo: its own files, so that a download is a zoo, with all kept epochs of the chosen models
-    and those they descend from; safetensors: a file per chosen model."""
+    """Format of the weights. zoo: the zoo's own files, so that the download is a zoo, with all kept
+    epochs of the chosen models and their ancestors; safetensors: one file per chosen model."""
     link: bool = False
-    """Hard links instead of copies: no space is taken. The zoo's files are never written again."""
+    """Make hard links instead of copies, which take no space; the zoo's files are never written
+    again."""
 
 
 @exporter("hub", needs=("huggingface_hub",), extra="vitarium[hub]")
 def hub_folder(config: HubFolder, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
-    """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
+    """A data set for the Hugging Face hub: the zoo with tables, figures and a card; see `push`."""
     ids = {checkpoint.model for checkpoint in models}
     is_zoo = config.weights == "zoo"
     if is_zoo:

@@ -23,10 +23,10 @@ class ModelSettings(StateDictSettings):
     """Settings of the importers of plain files of weights."""
 
     architecture: str | dict[str, JsonValue] | None = None
-    """A model of timm, or an architecture or a preset of ours; `architecture.img_size`, ... are its
-    settings."""
+    """A model of timm, or one of vitarium's architectures or presets; its settings are
+    `architecture.img_size`, ..."""
     num_classes: NonNegativeInt | None = None
-    """Width of the outputs; default: as many as the head's weight has rows."""
+    """Number of outputs; default: the number of rows of the head's weight."""
 
     @model_validator(mode="before")
     @classmethod

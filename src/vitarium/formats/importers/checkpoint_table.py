@@ -45,11 +45,11 @@ class CheckpointTable(ModelSettings):
     """How the table is read; `architecture` and `num_classes` are of rows that do not say."""
 
     table: str | None = None
-    """The table's name in the folder; default: the only CSV file there."""
+    """File name of the table in the folder; default: the only CSV file there."""
     file_column: str = "file"
-    """The column that names the file, as seen from the table's folder."""
+    """Column with the path of each file, relative to the table's folder."""
     delimiter: str = Field(",", min_length=1, max_length=1)
-    """What stands between the columns of the table."""
+    """Character between the columns of the table."""
 
 
 def is_checkpoint_table(source: Path) -> bool:
@@ -62,7 +62,7 @@ def is_checkpoint_table(source: Path) -> bool:
 
 @importer("checkpoint_table", detects=is_checkpoint_table)
 def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignModel]:
-    """Files of weights (.safetensors, .pth, .pt, .bin) and a CSV table of what they are."""
+    """Files of weights (.safetensors, .pth, .pt, .bin) described by a CSV table."""
     table = table_of(source, config.table)
     models: dict[str, list[Row]] = defaultdict(list)
     hint, delimiter = "; name the column of files with file_column=NAME", config.delimiter

@@ -21,16 +21,16 @@ class CnnZoo(Trials):
     """How the zoo is read."""
 
     stage: str = "training"
-    """What the models' stage is called."""
+    """Stage of the imported models in the zoo's tables."""
 
 
 def is_cnn_zoo(source: Path) -> bool:
     return not is_vit_zoo(source) and any(True for _ in _folders(source))
 
 
-@importer("cnn_zoo", detects=is_cnn_zoo, paper="Schürholt et al. 2022")
+@importer("cnn_zoo", detects=is_cnn_zoo, paper="Schürholt et al. 2022, arXiv 2209.14764")
 def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
-    """Folders of Ray Tune's trials, as the zoos of small CNNs are: tensors, factors, metrics."""
+    """The published zoos of small CNNs: folders of Ray Tune trials with factors and metrics."""
     for folder in _folders(source):
         trial = read_trial(folder, source, config)
         file = trial.last_weights

@@ -25,7 +25,7 @@ class HuggingFaceFolder(Config):
     """What the zoo calls what is imported."""
 
     stage: str = "imported"
-    """What the models' stage is called."""
+    """Stage of the imported models in the zoo's tables."""
 
 
 def detects(source: Path) -> bool:
@@ -34,7 +34,7 @@ def detects(source: Path) -> bool:
 
 @importer("hugging_face", detects=detects)
 def hugging_face(config: HuggingFaceFolder, source: Path) -> Iterator[ForeignModel]:
-    """ViT, DeiT, DINOv2, BEiT, Swin, ... of transformers: a model's folder, or a folder of such.
+    """Hugging Face transformers models (ViT, DeiT, DINOv2, BEiT, Swin, ...): a folder, or several.
 
     Outputs are those of transformers' classifier; a bare model becomes one without a head, whose
     output is what transformers pools. Raises InvalidInput for a model that has no counterpart in

@@ -33,7 +33,7 @@ class TimmHubFolder(Config):
     """What the zoo calls what is imported."""
 
     stage: str = "imported"
-    """What the models' stage is called."""
+    """Stage of the imported models in the zoo's tables."""
 
 
 class _PretrainedCfg(ForeignJson):
@@ -63,7 +63,7 @@ def detects(source: Path) -> bool:
 
 @importer("timm", detects=detects)
 def timm_hub(config: TimmHubFolder, source: Path) -> Iterator[ForeignModel]:
-    """Models of timm as its hub has them, and `export --exporter timm`: a folder, or one of such.
+    """Models of timm, in the layout of its hub: a model's folder, or a folder of such folders.
 
     config.json names the architecture, with classes and how images are prepared. Raises
     InvalidInput for an architecture or arguments that timm does not take.

@@ -47,7 +47,7 @@ def is_vit_zoo(source: Path) -> bool:
 
 @importer("vit_zoo", detects=is_vit_zoo, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: Trials, source: Path) -> Iterator[ForeignModel]:
-    """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL."""
+    """The published ViT zoo's layout: pretraining/MODEL and finetuning/PARENT/MODEL."""
     read = (read_trial(folder, source, config) for folder in _folders(source))
     trials = {trial.name: trial for trial in read}
     for trial in trials.values():

@@ -38,7 +38,7 @@ class WeightFiles(ModelSettings):
     `architecture.num_heads` alone adds what shapes do not tell. `none` keeps the tensors alone."""
 
     stage: str = "imported"
-    """What the models' stage is called."""
+    """Stage of the imported models in the zoo's tables."""
 
 
 def is_weight_files(source: Path) -> bool:
@@ -54,7 +54,7 @@ def is_weight_files(source: Path) -> bool:
 
 @importer("weight_files", detects=is_weight_files, fallback=True)
 def weight_files(config: WeightFiles, source: Path) -> Iterator[ForeignModel]:
-    """A file of weights, or a folder of such: a ViT's architecture is told by names and shapes."""
+    """A file of weights, or a folder of them; a ViT's architecture is inferred from its tensors."""
     if not source.is_dir():
         yield _model(source.name.removesuffix(weight_suffix(source.name)), source, config)
         return

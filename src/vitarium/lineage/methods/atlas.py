@@ -29,17 +29,19 @@ SAMPLE_SIZE = 65_536  # entries of a tensor that are looked at for it
 
 class Atlas(Config):
     times: Mapping[str, float] = Field(default_factory=dict)
-    """When each model was made, in any unit, by its name: of all models or of none. Without: the l2
-    norm of a model's weight matrices stands in, since training mostly lets it grow."""
+    """Time at which each model was made, in any unit, by its name, for all models or for none.
+    Without times the l2 norm of a model's weight matrices stands in, as it mostly grows during
+    training."""
     neighbors: PositiveInt = 5
-    """K: how many nearest models are looked at."""
+    """Number K of nearest models that are considered."""
     spread: NonNegativeFloat = 0.05
-    """From this spread of the distances to the K nearest on, the nearest earlier model is the
-    parent: (largest - smallest) / largest."""
+    """Relative spread of the distances to the K nearest models, (largest - smallest) / largest,
+    above which the nearest earlier model is the parent."""
     snake: float = Field(default=60, ge=0, le=100)
-    """Where distances are alike: the percentile over all models of the correlation of distance
-    and difference in time, above which a model is of one run's saved epochs. Its parent is the
-    nearest earlier model, and otherwise the oldest of the K nearest earlier ones."""
+    """Percentile, over all models, of the correlation between distance and time difference; a model
+    with similar distances and a correlation above it counts as a saved epoch of one run, whose
+    parent is the nearest earlier model. Otherwise it is the oldest of the K nearest earlier
+    models."""
 
 
 @lineage(
@@ -49,7 +51,7 @@ class Atlas(Config):
 )
 @canonical_order
 def atlas(config: Atlas, model_set: ModelSet, trees: int | None) -> Forest:
-    """Each model is attached to the nearest earlier one, or the oldest of these in a fan.
+    """Model Atlas: a model's parent is the nearest earlier model, or in a fan the oldest neighbor.
 
     The earliest of each of `families_by_distance` is its root. Quantized models and copies are
     leaves; a copy has the parent of the model it is of. The paper has no confidences; here an

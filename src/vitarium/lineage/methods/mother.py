@@ -25,21 +25,23 @@ _OUTPUT_PROJECTIONS = tuple(
 
 class MoTHer(Config):
     distance: Literal["l2", "mean_absolute", "largest", "rank"] = "l2"
-    """Of two models' weights. l2: mean over tensors of the l2 distance. Over square matrices, with
-    query, key and value apart: mean_absolute, the sum of mean differences; largest, the largest
-    difference of an entry, normalized by layer over all pairs of the family (families themselves
-    are found by mean_absolute then); rank, the sum of ranks of differences, for LoRA."""
+    """Distance of two models' weights. l2: the mean over tensors of the l2 distance. The others use
+    square matrices, with query, key and value apart: mean_absolute, the sum of mean absolute
+    differences; largest, the largest difference of an entry, normalized per layer over all pairs of
+    a family (families themselves are then found by mean_absolute); rank, the sum of the ranks of
+    the differences, for LoRA."""
     direction: Literal["specialization", "generalization", "estimate"] = "estimate"
-    """Kurtosis falls from parent to child in fine-tuning (specialization), and grows in further
-    general training. estimate: whichever fits the distances better."""
+    """Whether kurtosis falls from parent to child, as in fine-tuning (specialization), or grows, as
+    in further general training (generalization); estimate: whichever fits the distances better."""
     penalty: NonNegativeFloat = 0.3
-    """Added to the distance where an edge contradicts the direction, in mean distances."""
+    """Penalty added to the distance if an edge contradicts the direction, in units of the mean
+    distance."""
     layers: Literal["attention_output", "square", "matrices"] = "attention_output"
-    """Whose kurtosis is summed: of square output projections of attention, of all square
-    matrices, or of all matrices; the next of these where there are none."""
+    """Matrices whose kurtosis is summed: square output projections of attention, all square
+    matrices, or all matrices; if there are none, the next of these."""
     tolerance: PositiveFloat | None = None
-    """Of distance rank: the share of the largest singular value that counts as 0; none: what
-    rounding leaves."""
+    """With distance rank: singular values up to this share of the largest count as 0; none: the
+    rounding error."""
 
 
 @lineage(
@@ -48,7 +50,7 @@ class MoTHer(Config):
 )
 @canonical_order
 def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest:
-    """Minimum arborescence of weight distances, with a penalty against the change of kurtosis.
+    """MoTHer: minimum arborescence of weight distances, directed by the weights' kurtosis.
 
     Confidences are probabilities of trees drawn by exp(-cost / (0.1 mean distance)), see
     `_arborescence.probabilities`: how clear it is by its own costs, not how often it is right.

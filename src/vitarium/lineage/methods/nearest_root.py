@@ -20,14 +20,14 @@ from vitarium.lineage.methods._layer_distances import l2
 
 class NearestRoot(Config):
     roots: tuple[str, ...] = ()
-    """Names of the pre-trained models. Without: of each family its medoid, the model from which
-    the squared distances to the others are least."""
+    """Names of the pre-trained models. If none are given: of each family its medoid, the model with
+    the least sum of squared distances to the others."""
 
 
 @lineage("nearest_root")
 @canonical_order
 def nearest_root(config: NearestRoot, model_set: ModelSet, trees: int | None) -> Forest:
-    """Every model is a child of the root that is nearest to it by l2 distance.
+    """Baseline: each model is a child of the pre-trained model nearest to it by l2 distance.
 
     A root's confidence is 1 where it is given, and otherwise by how much the medoid stands out:
     second / (first + second), of sums of squared distances. An edge's is that of its root times

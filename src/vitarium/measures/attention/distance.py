@@ -9,7 +9,7 @@ from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 
 @measure("attention_distance", unit="pixels", paper="Dosovitskiy et al. 2021, arXiv 2010.11929")
 def attention_distance(config: OnImages, subject: EvalModel) -> Values:
-    """Mean distance between a patch and what it attends to, in pixels, by head and block.
+    """Mean attention distance: how far, in pixels, patches attend, per head and block.
 
     Distances of patch centers are weighted by attention (App. D.7), averaged over patches and
     images. What goes to the class token and registers has no distance: the rest is scaled to sum

@@ -11,12 +11,12 @@ from vitarium.measures.base import EvalModel, Values, measure
 
 class AttentionEntropy(OnImages):
     normalized: bool = False
-    """Divide by the logarithm of the number of tokens: 1 is the same attention to all of them."""
+    """Divide by the logarithm of the number of tokens, so that uniform attention has 1."""
 
 
 @measure("attention_entropy", unit="nats", paper="Zhai et al. 2023, arXiv 2303.06296")
 def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
-    """Mean entropy of attention over all tokens, in nats, by head and block.
+    """Mean entropy of the attention over tokens, in nats, per head and block.
 
     From 0 (one token) to log(tokens); the mean of all queries, class token and registers too.
     Parts: see `means_by_head`.

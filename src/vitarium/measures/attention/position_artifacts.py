@@ -14,7 +14,7 @@ from vitarium.measures.base import Config, EvalModel, NotApplicable, Representat
 
 class PositionArtifacts(Config):
     num_images: int = Field(256, ge=2)
-    """At most."""
+    """Largest number of images of the split to use."""
 
 
 @measure(
@@ -23,7 +23,7 @@ class PositionArtifacts(Config):
     paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
 )
 def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
-    """Share of the variance of patch features that position alone explains, by block, up to 1.
+    """Position artifacts: share of patch features' variance that position explains, per block.
 
     Analysis of variance of each block's output [images, positions, channels], summed over channels:
     what positions explain, minus what they would by chance, over the total; about 0, at times

@@ -14,12 +14,13 @@ Heads = Literal["mean", "max", "min"]
 
 class AttentionRollout(OnImages):
     heads: Heads = "mean"
-    """What stands for a block's heads: their mean (the paper's), or the largest or smallest."""
+    """How attention is combined over a block's heads: the mean, as in the paper, the maximum or the
+    minimum."""
 
 
 @measure("attention_rollout", unit="fraction", paper="Abnar and Zuidema 2020, arXiv 2005.00928")
 def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
-    """How evenly attention rollout spreads over the patches, and how much of it is central.
+    """Attention rollout: how evenly it spreads over the patches, and the share at the center.
 
     "": entropy of an image's map divided by log(patches), 1 for an even one; "center": share of
     the map in the middle half of height and width, 1/4 for an even one. Means over images.

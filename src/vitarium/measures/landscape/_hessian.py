@@ -20,11 +20,11 @@ class Curvature(Config):
     """Settings of measures of the Hessian."""
 
     num_images: PositiveInt = 256
-    """At most so many images of the split."""
+    """Largest number of images of the split to use."""
     batch_size: PositiveInt = 32
-    """Images at a time: of a ViT-S/16 on 224 by 224 pixels each takes 0.3 GB of memory."""
+    """Images at a time; each takes about 0.3 GB of memory for a ViT-S/16 on 224 x 224 pixels."""
     seed: NonNegativeInt = 0
-    """Of the random vectors."""
+    """Random seed of the random vectors."""
 
 
 class Hessian:

@@ -37,11 +37,12 @@ class OnPath(Config):
     """Settings of measures of a path between two models."""
 
     points: PathPoints = 25
-    """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
+    """Number of models on the path that are evaluated, both ends included; an odd number, so that
+    the midpoint is one."""
     num_images: PositiveInt = 1024
-    """At most so many images of the split."""
+    """Largest number of images of the split to use."""
     batch_size: PositiveInt = 256
-    """Images at a time; it changes nothing but memory and speed."""
+    """Images per forward pass; affects memory and speed only."""
 
     @property
     def positions(self) -> list[float]:

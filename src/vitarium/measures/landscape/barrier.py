@@ -16,7 +16,7 @@ from vitarium.measures.landscape._paths import OnPath, barriers, check_path, los
     tiny={"points": 3},
 )
 def barrier(config: OnPath, first: EvalModel, second: EvalModel) -> Values:
-    """Largest rise of the loss on the straight line between two models' weights.
+    """Loss barrier: largest rise of the loss on the straight line between two models' weights.
 
     max over t of L((1 - t) A + t B) - (1 - t) L(A) - t L(B): 0 where the models are linearly
     connected. Parts: see `barriers`. Raises NotApplicable: see `check_path`.

@@ -9,14 +9,14 @@ from vitarium.measures.base import Config, EvalModel, Values, measure
 
 class GradientNorm(Config):
     num_images: PositiveInt = 1024
-    """At most so many images of the split."""
+    """Largest number of images of the split to use."""
     batch_size: PositiveInt = 64
-    """Images at a time; it changes nothing but memory and speed."""
+    """Images per forward pass; affects memory and speed only."""
 
 
 @measure("gradient_norm", unit="norm", quick=False)
 def gradient_norm(config: GradientNorm, subject: EvalModel) -> Values:
-    """Euclidean norm of the gradient of the mean loss over the images.
+    """Euclidean norm of the gradient of the mean loss.
 
     Parts: "" is all parameters as one vector, and every parameter by its name.
     """

@@ -13,13 +13,14 @@ from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 class HessianEigenvalues(Curvature):
     count: PositiveInt = 1
-    """So many of them; each more takes more products with the Hessian."""
+    """Number of eigenvalues; each one more takes more products with the Hessian."""
     end: Literal["largest", "smallest", "magnitude"] = "largest"
-    """The largest, the smallest (most negative), or those of the largest magnitude."""
+    """Which eigenvalues: the largest, the smallest (most negative), or those of largest
+    magnitude."""
     tolerance: PositiveFloat = 1e-3
     """Relative accuracy at which Lanczos' method stops."""
     restarts: PositiveInt = 50
-    """Of Lanczos' method, at most."""
+    """Largest number of restarts of Lanczos' method."""
 
 
 @measure(

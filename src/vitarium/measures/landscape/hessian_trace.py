@@ -14,9 +14,10 @@ from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 class HessianTrace(Curvature):
     estimator: Literal["hutchinson", "hutch++"] = "hutchinson"
-    """Hutch++ is the more exact where few directions are curved; it keeps `probes` / 3 vectors."""
+    """Hutchinson's estimator, or Hutch++, which is more accurate if few directions are curved and
+    keeps `probes` / 3 vectors in memory."""
     probes: PositiveInt = 12
-    """Products with the Hessian; of Hutch++ a multiple of 3."""
+    """Number of products with the Hessian; for hutch++ a multiple of 3."""
 
     @model_validator(mode="after")
     def _thirds(self) -> Self:

@@ -13,9 +13,11 @@ from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curv
 
 class LossPath(ModeConnectivity):
     points: int = Field(default=21, ge=3)
-    """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
+    """Number of models on the path that are evaluated, both ends included; an odd number, so that
+    the midpoint is one."""
     curve: Literal["line", "bezier"] = "line"
-    """The straight line, or a curve trained as by `mode_connectivity`, with its settings."""
+    """Shape of the path: a straight line, or a Bezier curve trained as by `mode_connectivity`, with
+    its settings."""
 
 
 @measure(
@@ -28,7 +30,7 @@ class LossPath(ModeConnectivity):
     tiny={"steps": 2, "points": 3},
 )
 def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
-    """Loss and error of the models on a path from the first model to the second.
+    """Loss and error of the models along a path between two models.
 
     Parts: "loss/0.00" (nats) and "error/0.00" (a fraction) at the first model, to "loss/1.00" and
     "error/1.00" at the second. Raises NotApplicable: see `check_path`.

@@ -15,19 +15,20 @@ from vitarium.measures.base import Config, EvalModel, Values, measure
 
 class LossSlice(Config):
     dimensions: Literal[1, 2] = 1
-    """A line, or a plane: of `points` squared points."""
+    """1: a line; 2: a plane, of `points` squared points."""
     points: int = Field(default=11, ge=2)
-    """Of the grid in each direction; an odd number has the model itself in the middle."""
+    """Grid points per direction; an odd number has the model itself in the middle."""
     radius: PositiveFloat = 1.0
-    """How far the grid reaches; a step of 1 is as long as the weights themselves."""
+    """Reach of the grid in each direction; 1 is as long as the weights themselves."""
     biases: bool = False
-    """Move biases, and the scales and shifts of norms, too."""
+    """Also move biases, and the scales and shifts of norms."""
     seed: NonNegativeInt = 0
-    """Of the directions: models of the same shapes are moved along the same random numbers."""
+    """Random seed of the directions; models with the same shapes are moved along the same random
+    numbers."""
     num_images: PositiveInt = 256
-    """At most so many images of the split."""
+    """Largest number of images of the split to use."""
     batch_size: PositiveInt = 256
-    """Images at a time; it changes nothing but memory and speed."""
+    """Images per forward pass; affects memory and speed only."""
 
     @property
     def coordinates(self) -> list[float]:

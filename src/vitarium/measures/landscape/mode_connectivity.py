@@ -17,20 +17,21 @@ class CurveTraining(Config):
     """Base of the settings: the curve, and how it is trained."""
 
     bends: PositiveInt = 1
-    """Trained control points of the Bezier curve between its ends."""
+    """Trained control points of the Bezier curve, between its two ends."""
     steps: PositiveInt = 500
-    """Training steps, one random point of the curve each."""
+    """Training steps, each at one random point of the curve."""
     lr: PositiveFloat = 1e-3
-    """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
+    """Peak learning rate of Adam: it rises over the first tenth of the steps, then falls linearly
+    toward zero."""
     seed: NonNegativeInt = 0
-    """Of the order of the images and of the points."""
+    """Random seed of the order of the images and of the points on the curve."""
 
 
 class ModeConnectivity(CurveTraining, OnPath):
     train_images: PositiveInt = 4096
-    """At most so many of the training split, not augmented."""
+    """Largest number of training images on which the curve is trained, without augmentation."""
     train_batch_size: PositiveInt = 64
-    """Images in a training step."""
+    """Images per training step."""
 
 
 @measure(
@@ -41,7 +42,7 @@ class ModeConnectivity(CurveTraining, OnPath):
     tiny={"steps": 2, "points": 3},
 )
 def mode_connectivity(config: ModeConnectivity, first: EvalModel, second: EvalModel) -> Values:
-    """Largest rise of the loss on a curve between two models that was trained to be low.
+    """Mode connectivity: largest rise of the loss on a low-loss curve trained between two models.
 
     It is trained on the training split and measured like `barrier`, with the same parts.
     """

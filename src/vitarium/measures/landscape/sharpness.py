@@ -15,11 +15,12 @@ class Sharpness(GradientNorm):
     """The step; the gradient and both losses are of the same images."""
 
     rho: PositiveFloat = 0.05
-    """Length of the step; of the adaptive one 0.5 is usual."""
+    """Length of the step; 0.5 is usual with `adaptive`."""
     adaptive: bool = False
     """Take larger steps in larger parameters, so that rescaling a layer changes nothing (ASAM)."""
     eta: NonNegativeFloat = 0.01
-    """What the adaptive step adds to the parameters' absolute values, so that none stands still."""
+    """Number added to the parameters' absolute values with `adaptive`, so that parameters of 0
+    move, too."""
 
 
 @measure(
@@ -29,7 +30,7 @@ class Sharpness(GradientNorm):
     paper="Foret et al. 2021, arXiv 2010.01412; Kwon et al. 2021, arXiv 2102.11600",
 )
 def sharpness(config: Sharpness, subject: EvalModel) -> float:
-    """Rise of the mean loss after the one step uphill that SAM takes.
+    """Sharpness: rise of the mean loss after SAM's ascent step.
 
     L(w + e) - L(w) with e = rho g / |g| for the gradient g over all images (Foret et al., Eq. 2);
     adaptive: e = rho T^2 g / |T g| with T = |w| + eta (Kwon et al.). 0 where g is 0.

@@ -6,7 +6,7 @@ from vitarium.measures.predictions._share import share
 
 @measure("accuracy", unit="fraction", studies=True)
 def accuracy(config: NoConfig, predictions: Predictions) -> Values:
-    """Share of images whose class is the most probable, and (top5) among the five most probable.
+    """Accuracy: share of images whose class is predicted; top5: is among the five most probable.
 
     Of equally probable classes the first counts as more probable. "top5" needs six classes.
     """

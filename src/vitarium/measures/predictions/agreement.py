@@ -13,7 +13,7 @@ from vitarium.measures.predictions._share import share
     heat_map=True,
 )
 def agreement(config: NoConfig, first: Predictions, second: Predictions) -> Values:
-    """Share of images with equal predicted class; "errors": of those both get wrong, if any."""
+    """Share of images with the same predicted class; "errors": among those that both get wrong."""
     same = first.classes == second.classes
     values = {"": share(same)}
     wrong = ~(first.correct | second.correct)

@@ -12,16 +12,17 @@ class CalibrationError(Config):
     """Of images in bins by their largest probability."""
 
     bins: PositiveInt = 15
-    """Of equal width in confidence."""
+    """Number of bins of equal width in confidence."""
     norm: Literal["l1", "max"] = "l1"
-    """l1: the mean over images, the expected calibration error; max: of the worst bin."""
+    """How bins are combined: by the mean over images, the expected calibration error (l1), or by
+    the worst bin (max)."""
 
 
 @measure(
     "calibration_error", unit="fraction", studies=True, paper="Guo et al. 2017, arXiv 1706.04599"
 )
 def calibration_error(config: CalibrationError, predictions: Predictions) -> float:
-    """Expected calibration error: |accuracy - confidence| of a bin, over bins; in [0, 1].
+    """Expected calibration error: mean |accuracy - confidence| over bins of confidence, in [0, 1].
 
     Bins hold their lower edge, the last one its upper edge, too; in Guo et al. (eq. 3 and 5), each
     holds its upper one.

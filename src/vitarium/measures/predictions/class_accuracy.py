@@ -10,7 +10,9 @@ from vitarium.measures.base import NoConfig, Predictions, Values, measure
 
 @measure("class_accuracy", unit="fraction")
 def class_accuracy(config: NoConfig, predictions: Predictions) -> Values:
-    """Share of each class's images that are right, by class; "": their mean (balanced accuracy).
+    """Accuracy per class, and their mean (balanced accuracy).
+
+    Share of each class's images that are right; "": the mean over classes.
 
     A class without images has no value. Classes without a name go by their number; a name that
     several classes have is followed by it, as in "crane (134)".

@@ -6,7 +6,7 @@ from vitarium.measures.predictions.class_accuracy import accuracies
 
 @measure("class_accuracy_spread", unit="fraction", title="spread of class accuracies", studies=True)
 def class_accuracy_spread(config: NoConfig, predictions: Predictions) -> Values:
-    """Standard deviation of the accuracies of classes, each counted once, in [0, 1/2].
+    """Standard deviation of the accuracy over classes, in [0, 1/2].
 
     Of classes that have images: 0 where all are recognized equally well, 1/2 where half of them
     always and the others never. Parts: "lowest" and "highest", of the worst and the best class.

@@ -5,7 +5,7 @@ from vitarium.measures.base import NoConfig, Predictions, Values, measure
 
 @measure("confidence", unit="fraction")
 def confidence(config: NoConfig, predictions: Predictions) -> Values:
-    """Mean of the largest probability; of all images, and of the correct and wrong ones.
+    """Mean confidence (largest class probability): of all images, of correct and of wrong ones.
 
     A part that no image belongs to is left out: a model that is always right has no "wrong".
     """

@@ -11,7 +11,7 @@ from vitarium.measures.predictions._share import share
     paper="Lakshminarayanan et al. 2017, arXiv 1612.01474",
 )
 def ensemble_gain(config: NoConfig, first: Predictions, second: Predictions) -> Values:
-    """Accuracy of the averaged probabilities minus the mean of both accuracies, in [-1, 1].
+    """Accuracy of two models' averaged probabilities minus their mean accuracy, in [-1, 1].
 
     "best": minus the better accuracy of the two.
     """

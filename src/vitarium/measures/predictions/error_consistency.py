@@ -8,7 +8,7 @@ from vitarium.measures.predictions._share import share
     "error_consistency", unit="kappa", studies=True, paper="Geirhos et al. 2020, arXiv 2006.16736"
 )
 def error_consistency(config: NoConfig, first: Predictions, second: Predictions) -> Values:
-    """Cohen's kappa of being right: 1 the same errors, 0 as by chance, below 0 other errors.
+    """Error consistency: Cohen's kappa of two models' errors; 1: the same errors, 0: as by chance.
 
     "observed": share of images that both get right or both get wrong; "expected": the same of
     independent models as accurate; kappa = (observed - expected) / (1 - expected) (eq. 1-3).

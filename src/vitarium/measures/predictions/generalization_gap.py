@@ -9,7 +9,7 @@ from vitarium.measures.predictions.loss import loss
 
 @measure("generalization_gap", splits=("train", "test"), unit="fraction", studies=True)
 def generalization_gap(config: NoConfig, predictions: Mapping[str, Predictions]) -> Values:
-    """Accuracy on train minus test images; "loss": cross-entropy on test minus train, in nats.
+    """Generalization gap: train minus test accuracy; "loss": test minus train cross-entropy.
 
     Training images are scored as they are, not augmented.
     """

@@ -5,5 +5,5 @@ from vitarium.measures.base import NoConfig, Predictions, measure
 
 @measure("loss", unit="nats", studies=True)
 def loss(config: NoConfig, predictions: Predictions) -> float:
-    """Cross-entropy: mean of -log p of the right class, in nats, at least 0."""
+    """Cross-entropy loss: mean of -log p of the true class, in nats."""
     return -float(predictions.log_probabilities.gather(1, predictions.labels[:, None]).mean())

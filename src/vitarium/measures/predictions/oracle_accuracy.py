@@ -6,5 +6,5 @@ from vitarium.measures.predictions._share import share
 
 @measure("oracle_accuracy", unit="fraction")
 def oracle_accuracy(config: NoConfig, first: Predictions, second: Predictions) -> float:
-    """Share of images that at least one of two models gets right: what a perfect choice reaches."""
+    """Oracle accuracy: share of images that at least one of two models predicts correctly."""
     return share(first.correct | second.correct)

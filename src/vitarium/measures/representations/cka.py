@@ -12,9 +12,9 @@ from vitarium.measures.base import Representation, measure
 
 class Cka(Representation):
     kernel: Literal["linear", "rbf"] = "linear"
-    """Which similarity of two images' features is compared."""
+    """Kernel that gives the similarity of two images' features."""
     bandwidth: PositiveFloat = 0.4
-    """Of the rbf kernel: its standard deviation, as a share of the median distance of a batch."""
+    """Standard deviation of the rbf kernel, as a share of the median distance in a batch."""
 
 
 @measure(
@@ -27,11 +27,12 @@ class Cka(Representation):
     paper="Kornblith et al. 2019, arXiv 1905.00414; Nguyen et al. 2021, arXiv 2010.15327",
 )
 def cka(config: Cka, features: Tensor) -> Tensor:
-    """Minibatch CKA by the unbiased estimator: 1 the same but for rotation and scale, 0 unrelated.
+    """CKA (unbiased, minibatch), the similarity of two models' features: 0 unrelated, 1 the same.
 
     Features [n, d] -> the upper triangle of their U-centered Gram matrix, float32 [n (n - 1) / 2],
     scaled so that the inner product of two such vectors is HSIC_1 (Nguyen et al., eq. 3). So the
     cosine of vectors over all batches is their eq. 2. It is not biased, so it can be below 0.
+    Rotating or scaling features changes nothing.
     """
     n = len(features)
     rows, columns = torch.triu_indices(n, n, 1, device=features.device)

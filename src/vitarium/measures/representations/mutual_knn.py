@@ -10,7 +10,7 @@ from vitarium.measures.base import Representation, measure
 
 class MutualKnn(Representation):
     neighbors: PositiveInt = 10
-    """Of each image inside its batch, by the cosine of their features."""
+    """Number of nearest neighbors of each image in its batch, by the cosine of their features."""
 
 
 @measure(
@@ -20,7 +20,7 @@ class MutualKnn(Representation):
     paper="Huh et al. 2024, arXiv 2405.07987",
 )
 def mutual_knn(config: MutualKnn, features: Tensor) -> Tensor:
-    """Mean share of an image's nearest neighbors that two layers have in common, 0 to 1.
+    """Mutual k-nearest neighbors: share of neighbors that two models' features share, in [0, 1].
 
     Features [n, d] -> 1 for each neighbor of each image, else 0: float32 [n * n] (eq. 11).
     Chance gives neighbors / (n - 1). A batch of which all images would be neighbors gives [0].

@@ -12,7 +12,7 @@ _DIGITS = 12  # of a distance; what is behind them is rounding, which must not r
 
 class Rsa(Representation):
     distance: Literal["correlation", "euclidean", "cosine"] = "correlation"
-    """1 - Pearson correlation over features; Euclidean; or 1 - cosine of the angle."""
+    """Distance of two images' features: 1 - Pearson correlation, Euclidean, or 1 - cosine."""
 
 
 @measure(
@@ -22,7 +22,7 @@ class Rsa(Representation):
     paper="Kriegeskorte et al. 2008, doi 10.3389/neuro.06.004.2008",
 )
 def rsa(config: Rsa, features: Tensor) -> Tensor:
-    """Spearman correlation of two layers' distances between images, from -1 to 1.
+    """Representational similarity: rank correlation of two models' image distances, in [-1, 1].
 
     Features [n, d] -> standardized ranks of the distances above the diagonal of the
     dissimilarity matrix, float32 [n (n - 1) / 2]; equal distances have their mean rank. Over

@@ -20,14 +20,14 @@ class PatchSettings(Perturbing):
     """Which patches are perturbed, and how sharply the model attends."""
 
     num_patches: PositiveInt = 1
-    """Patches that are perturbed in each image."""
+    """Number of patches that are perturbed in each image."""
     placement: Literal["random", "center"] = "random"
-    """Drawn for each image; or those nearest to the middle."""
+    """Which patches: random ones, drawn for each image, or those nearest to the center."""
     size: PositiveInt | None = None
-    """Height and width of a patch, in pixels; None: the model's own."""
+    """Height and width of a perturbed patch, in pixels; none: the model's patch size."""
     temperature: PositiveFloat = 1.0
-    """What attention scores are divided by before the softmax, under attack too; above 1: the
-    paper's defense by smoothed attention."""
+    """Divisor of attention logits before the softmax, also during the attack; above 1: the paper's
+    defense by smoothed attention."""
 
 
 @dataclass(frozen=True)

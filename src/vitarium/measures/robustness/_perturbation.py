@@ -26,11 +26,11 @@ class Perturbing(Config):
     """Settings of measures that change pixels."""
 
     num_images: PositiveInt = 256
-    """At most so many images of the split, of each class in proportion."""
+    """Largest number of images of the split to use, stratified by class."""
     batch_size: PositiveInt = 64
-    """Images at a time; memory, not the value, depends on it."""
+    """Images per forward pass; affects memory and speed only."""
     seed: int = 0
-    """Random numbers of an image depend on this and on the image's index only."""
+    """Random seed; the random numbers of an image depend on this and the image's index only."""
 
 
 @dataclass(frozen=True)

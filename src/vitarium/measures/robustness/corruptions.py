@@ -16,15 +16,15 @@ class Corruptions(perturbation.Perturbing):
     """Which corruptions, how strong. All of them are 55 forward passes of each image."""
 
     names: Annotated[tuple[CorruptionName, ...], Field(min_length=1)] = get_args(CorruptionName)
-    """Corruptions, of each of which the mean error counts the same."""
+    """Corruptions to apply; each counts the same in the mean error."""
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
-    """Of which the mean error is taken."""
+    """Severities, from 1 (weak) to 5 (strong), over which the mean error is taken."""
     strengths: Strengths = "auto"
-    """Whose severities: CIFAR-10-C's or ImageNet-C's; "auto": those made for the nearer image
-    size, CIFAR-10-C's below 85 pixels. Blurs are scaled to the size."""
+    """Whose severities are used: those of CIFAR-10-C, of ImageNet-C, or of the one nearer in image
+    size (auto: CIFAR-10-C below 85 pixels). Blurs are scaled to the image size."""
     reference: dict[str, NonNegativeFloat] = {}
-    """Mean error of another model (e.g. AlexNet) by corruption, and `clean`: the mean corruption
-    error is then relative to it, as in the paper. Empty: the plain mean error."""
+    """Mean error of a reference model (e.g. AlexNet) by corruption, and `clean` for uncorrupted
+    images: the result is relative to it, as in the paper. Empty: the plain mean error."""
 
     @model_validator(mode="after")
     def _reference_fits(self) -> Self:

@@ -13,11 +13,12 @@ class PatchAttack(patches.PatchSettings):
     """The defaults are some ten thousand passes of one image, forward and backward."""
 
     steps: PositiveInt = 40
-    """Each one a forward and a backward pass; what many more would fool is not seen."""
+    """Steps of the attack, each a forward and a backward pass; a stronger attack of many more steps
+    may fool more."""
     step_size: float = Field(0.05, gt=0, le=1)
-    """In pixel values, of 1."""
+    """Change of a pixel per step, of pixels in [0, 1]."""
     epsilon: float = Field(1.0, ge=0, le=1)
-    """The largest change of a pixel; 1: none is too large."""
+    """Largest change of a pixel, of pixels in [0, 1]; 1: no limit."""
 
 
 @measure(
@@ -28,7 +29,7 @@ class PatchAttack(patches.PatchSettings):
     tiny={"steps": 2},
 )
 def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
-    """Share of the right classes that an adversarial patch makes wrong.
+    """Patch attack: share of correct predictions that an adversarial patch makes wrong.
 
     Projected gradient ascent of the cross-entropy by signs, from noise, inside the patches of each
     image that is classified rightly. It has fooled the model if any step has. Parts: see

@@ -17,9 +17,10 @@ from vitarium.measures.robustness.patch_corruption import PatchCorruption, patch
 
 class PatchAttention(PatchCorruption, PatchAttack):
     perturbation: Literal["attack", "corruption"] = "attack"
-    """As by the measures `patch_attack` and `patch_corruption`, with their settings."""
+    """Perturbation of the patches, as by the measures `patch_attack` or `patch_corruption`, with
+    their settings."""
     attention: Literal["rollout", "last"] = "rollout"
-    """Through all blocks (Abnar & Zuidema 2020), or the last block's."""
+    """Attention through all blocks (rollout, Abnar & Zuidema 2020), or of the last block."""
 
 
 @measure(
@@ -30,7 +31,7 @@ class PatchAttention(PatchCorruption, PatchAttack):
     tiny={"steps": 2},
 )
 def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
-    """Share of attention that moves onto patches when they are attacked or corrupted.
+    """Share of attention that shifts to patches when these are attacked or corrupted.
 
     Attention is as `class_attention` has it; the mean over heads and over all images.
 

@@ -21,18 +21,19 @@ class PatchCorruption(PatchSettings):
     """A natural corruption of patches; two forward passes of each image."""
 
     corruption: CorruptionName = "gaussian_noise"
-    """As in the measure `corruptions`: the whole image's, seen in the patches alone."""
+    """Corruption as in the measure `corruptions`: applied to the whole image, and pasted into the
+    patches."""
     severity: int = Field(5, ge=1, le=5)
-    """Of the corruption, from 1 to 5."""
+    """Severity of the corruption, from 1 (weak) to 5 (strong)."""
     strengths: Strengths = "auto"
-    """As in the measure `corruptions`."""
+    """Whose severities are used, as in the measure `corruptions`."""
 
 
 @measure(
     "patch_corruption", unit="fraction", quick=False, paper="Gu, Tresp & Qin 2022, arXiv 2111.10659"
 )
 def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
-    """Share of the right classes that noise or another corruption in some patches makes wrong.
+    """Share of correct predictions that corrupted patches make wrong.
 
     Parts: see `fooling_rate`.
     """

@@ -9,12 +9,13 @@ from vitarium.measures.robustness import _perturbation as perturbation
 
 class ShiftConsistency(perturbation.Perturbing):
     max_shift: NonNegativeInt | None = None
-    """Pixels, drawn evenly between minus and plus that, down and across; None: an eighth of the
-    image's shorter side."""
+    """Largest shift in each direction, in pixels, drawn uniformly; none: an eighth of the image's
+    shorter side."""
     shifts: int = Field(8, ge=2)
-    """Shifted versions of each image; each is a forward pass."""
+    """Number of shifted versions of each image, each a forward pass."""
     mode: perturbation.Fill = "circular"
-    """What comes in: what left on the other side, the border's last pixel again, or black."""
+    """What fills the uncovered pixels: those that left on the other side (circular), the border's
+    last pixel (edge), or black (zero)."""
 
 
 @measure(
@@ -24,7 +25,7 @@ class ShiftConsistency(perturbation.Perturbing):
     paper="Zhang 2019, arXiv 1904.11486; Ding et al. 2023, arXiv 2306.07470",
 )
 def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
-    """Share of images to which a classifier gives the same class after two random shifts.
+    """Shift consistency: share of images with the same predicted class after two random shifts.
 
     Parts: "" that share, over all pairs of an image's shifts; "accuracy", the mean over shifts;
     "worst", the share of images that are right after every shift; "clean", unshifted.

@@ -12,17 +12,18 @@ from vitarium.measures.robustness import _perturbation as perturbation
 
 class DownstreamTransferAttack(perturbation.Perturbing):
     epsilon: float = Field(8 / 255, ge=0, le=1)
-    """The largest change of a pixel, of 1."""
+    """Largest change of a pixel, of pixels in [0, 1]."""
     steps: PositiveInt = 20
-    """Each one a forward and a backward pass of the parent."""
+    """Steps of the attack; each is a forward and a backward pass of the parent."""
     step_size: float = Field(2 / 255, gt=0, le=1)
-    """In pixel values, of 1."""
+    """Change of a pixel per step, of pixels in [0, 1]."""
     layer: NonNegativeInt | None = None
-    """Number of the block whose tokens are attacked; None: the most vulnerable one."""
+    """Number of the block whose tokens are attacked, from 0; none: the most vulnerable one, found
+    by a search."""
     search_images: PositiveInt = 32
-    """Images on which that block is looked for."""
+    """Number of images for the search of the most vulnerable block."""
     search_steps: PositiveInt = 5
-    """Steps of the attack on each block while it is looked for."""
+    """Steps of the attack on each block during that search."""
 
 
 @measure(
@@ -33,7 +34,7 @@ class DownstreamTransferAttack(perturbation.Perturbing):
     tiny={"steps": 2},
 )
 def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalModel) -> Values:
-    """Share of a fine-tuned model's right classes that an attack on its parent alone makes wrong.
+    """Downstream transfer attack: share of correct predictions that an attack on the parent flips.
 
     Projected gradient steps make the mean cosine of the parent's tokens after one block to those of
     the image as it was small. Neither labels nor the fine-tuned model are used. Where no block is

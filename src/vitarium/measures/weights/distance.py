@@ -7,21 +7,21 @@ from vitarium.measures.base import Config, NotApplicable, Values, Weights, measu
 
 class DistanceFrom(Config):
     relative: bool = False
-    """Divide by the norm of the weights that the distance is from."""
+    """Divide by the norm of the weights from which the distance is taken."""
     scope: Scope = "trunk"
-    """trunk: leave out the head, which a child does not have from its parent; all: with the head,
-    where its shape is the same."""
+    """Tensors that are compared: trunk leaves out the head, which a child does not get from its
+    parent; all includes the head if its shape is the same."""
 
 
 @measure("distance_from_start", unit="norm", studies=True)
 def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
-    """Euclidean distance of the weights from those before training, whole and per tensor."""
+    """Euclidean distance of the weights from those before training, of all and of each tensor."""
     return _distance(config, weights, weights.start)
 
 
 @measure("distance_from_parent", unit="norm", studies=True)
 def distance_from_parent(config: DistanceFrom, weights: Weights) -> Values:
-    """Euclidean distance of the weights from those of the parent, whole and per tensor."""
+    """Euclidean distance of the weights from the parent's, of all and of each tensor."""
     return _distance(config, weights, weights.parent)
 
 

@@ -12,12 +12,13 @@ PAPER = "Unterthiner et al. 2020, Predicting neural network accuracy from weight
 
 class LayerStatistics(Config):
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (0, 25, 50, 75, 100)
-    """The paper's; published model zoos have been described by 1, 25, 50, 75, 99, too."""
+    """Percentiles of each tensor's entries, in [0, 100]; the default is the paper's, published
+    model zoos have also used 1, 25, 50, 75, 99."""
 
 
 @measure("layer_statistics", unit="weight", title="weight statistics", studies=True, paper=PAPER)
 def layer_statistics(config: LayerStatistics, weights: Weights) -> Values:
-    """Mean, variance and percentiles of every tensor, as features to predict from.
+    """Mean, variance and percentiles of each tensor, as features that predict a model's accuracy.
 
     Parts are `TENSOR/mean`, `TENSOR/variance`, `TENSOR/percentile_25`, ..., in the order of the
     model's tensors. The variance is divided by n; percentiles are interpolated linearly.

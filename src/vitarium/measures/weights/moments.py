@@ -12,18 +12,18 @@ class WeightMoments(Config):
     """Of all weights together, or of those whose name contains a text."""
 
     names: str = ""
-    """Measure tensors with this in their name alone, e.g. `attn.proj`; "": all of them."""
+    """Measure only tensors whose name contains this text, e.g. `attn.proj`; empty: all."""
 
 
 @measure("weight_mean", unit="weight")
 def weight_mean(config: WeightMoments, weights: Weights) -> Values:
-    """Mean of every tensor's entries, and of all entries."""
+    """Mean of the weights, of each tensor and of all."""
     return {part: moments.mean for part, moments in _moments(config, weights).items()}
 
 
 @measure("weight_std", unit="weight", title="weight standard deviation")
 def weight_std(config: WeightMoments, weights: Weights) -> Values:
-    """Standard deviation (divided by n, not n - 1) of every tensor's entries, and of all."""
+    """Standard deviation of the weights (divided by n, not n - 1), of each tensor and of all."""
     return {
         part: (moments.m2 / moments.count) ** 0.5
         for part, moments in _moments(config, weights).items()
@@ -32,7 +32,7 @@ def weight_std(config: WeightMoments, weights: Weights) -> Values:
 
 @measure("weight_kurtosis", unit="kurtosis")
 def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
-    """Excess kurtosis of every tensor's entries, and of all entries: 0 for a normal distribution.
+    """Excess kurtosis of the weights, of each tensor and of all; 0 for a normal distribution.
 
     m4 / m2^2 - 3 with the entries' own central moments, as `scipy.stats.kurtosis` (biased). A
     tensor whose entries are all equal is left out. Raises NotApplicable where all weights are.

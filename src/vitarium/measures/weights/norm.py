@@ -9,14 +9,14 @@ from vitarium.measures.base import Config, Values, Weights, measure
 
 class WeightNorm(Config):
     order: Literal[1, 2] = 2
-    """1: sum of absolute values; 2: Euclidean."""
+    """Order of the norm: 1, the sum of absolute values, or 2, the Euclidean norm."""
     names: str = ""
-    """Measure tensors with this in their name alone, e.g. `attn.qkv`; "": all of them."""
+    """Measure only tensors whose name contains this text, e.g. `attn.qkv`; empty: all."""
 
 
 @measure("weight_norm", unit="norm", studies=True)
 def weight_norm(config: WeightNorm, weights: Weights) -> Values:
-    """Norm of every tensor, and of all of them as one vector, in float64."""
+    """Norm of the weights, of each tensor and of all as one vector; computed in float64."""
     norms = {
         name: float(torch.linalg.vector_norm(tensor, config.order, dtype=torch.float64))
         for name, tensor in weights.floats(config.names)

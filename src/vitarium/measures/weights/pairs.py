@@ -13,9 +13,11 @@ from vitarium.measures.weights._products import not_comparable, products
 
 class WeightPairs(Config):
     scope: Scope = "trunk"
-    """trunk: leave out the heads, whose shapes differ between tasks; all: with them."""
+    """Tensors that are compared: trunk leaves out the heads, whose shapes differ between tasks; all
+    includes them."""
     parts: Literal["whole", "tensors"] = "whole"
-    """tensors: a number for each tensor, too; of all pairs of many models these are many."""
+    """Whether to give one number per pair (whole), or one for each tensor, too; for all pairs of
+    many models these are many."""
 
 
 class WeightL2(WeightPairs):
@@ -25,7 +27,7 @@ class WeightL2(WeightPairs):
 
 class WeightCosine(WeightPairs):
     of: Literal["weights", "changes"] = "weights"
-    """The weights themselves, or their difference to the parent, which both must have in common."""
+    """Vectors that are compared: the weights, or their changes since a common parent."""
 
 
 def _l2_reason(config: WeightL2, first: Weights, second: Weights) -> str | None:
@@ -59,7 +61,7 @@ def _cosine_reason(config: WeightCosine, first: Weights, second: Weights) -> str
     paper="Schürholt et al. 2022, Model Zoos, arXiv 2209.14764",
 )
 def weight_l2(config: WeightL2, models: Sequence[Weights]) -> Matrices:
-    """Euclidean distance of two models' weights, whole and per tensor, as the weights stand.
+    """Euclidean distance of two models' weights, of all and of each tensor, without alignment.
 
     Matrices [models, models] by part, "" the whole. NaN where a tensor is not in both models with
     the same shape: there the whole is NaN, too.

@@ -15,7 +15,7 @@ _CHUNK_NUMBERS = 2_000_000  # numbers that the search for xmin holds at a time
 
 class PowerLawTail(Spectrum):
     smallest: NonNegativeFloat = 1e-5
-    """Eigenvalues up to this count as zero and are left out, as WeightWatcher does."""
+    """Eigenvalues up to this count as zero and are left out, as in WeightWatcher."""
 
 
 @measure(
@@ -25,7 +25,7 @@ class PowerLawTail(Spectrum):
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
 )
 def alpha(config: PowerLawTail, weights: Weights) -> Values:
-    """Power-law exponent of every matrix's eigenvalues of W^T W; whole: mean of layers.
+    """Power-law exponent of the eigenvalues of W^T W, of each matrix W, and the mean over layers.
 
     As in WeightWatcher (but for spectra of less than 20 values, and kernels): maximum likelihood
     above the xmin of the smallest Kolmogorov-Smirnov distance. A matrix with less than 8
@@ -41,7 +41,7 @@ def alpha(config: PowerLawTail, weights: Weights) -> Values:
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
 )
 def alpha_hat(config: PowerLawTail, weights: Weights) -> Values:
-    """alpha times log10 of the largest eigenvalue of every weight matrix; whole: mean of layers.
+    """alpha times log10 of the largest eigenvalue of each weight matrix, and the mean over layers.
 
     WeightWatcher's `alpha_weighted`; smaller goes with better test accuracy.
     """

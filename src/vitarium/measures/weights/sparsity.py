@@ -10,12 +10,13 @@ class Sparsity(Config):
     """What counts as zero: an entry up to a threshold in absolute value."""
 
     thresholds: tuple[NonNegativeFloat, ...] = Field((0.0, 1e-3, 1e-2), min_length=1)
-    """Each gives a share; they are parts such as `1e-3`, and `head.weight/1e-3` of a tensor."""
+    """Absolute values up to which an entry counts as zero; each gives parts such as `1e-3`, and
+    `head.weight/1e-3` for a tensor."""
 
 
 @measure("sparsity", unit="fraction")
 def sparsity(config: Sparsity, weights: Weights) -> Values:
-    """Share of entries that count as zero, of all weights and of every tensor, in [0, 1].
+    """Sparsity: share of weights near zero, of all and of each tensor, in [0, 1].
 
     A threshold is rounded to the tensor's dtype, so that the float32 nearest to 1e-3 counts.
     """

@@ -13,12 +13,13 @@ class Spectrum(Config):
     """Of which matrices: every layer's, and queries, keys and values of fused ones."""
 
     heads: bool = False
-    """Each attention head's queries, keys and values, too: `blocks.0.attn.qkv.weight/q/head0`."""
+    """Also measure each attention head's queries, keys and values by themselves, as parts such as
+    `blocks.0.attn.qkv.weight/q/head0`."""
 
 
 @measure("spectral_norm", unit="norm")
 def spectral_norm(config: Spectrum, weights: Weights) -> Values:
-    """Largest singular value of every weight matrix; whole: the mean over layers."""
+    """Spectral norm (largest singular value) of each weight matrix, and their mean over layers."""
     return per_layer(config, weights, lambda values: float(values[0]))
 
 
@@ -28,16 +29,16 @@ def spectral_norm(config: Spectrum, weights: Weights) -> Values:
     paper="Rudelson and Vershynin 2007, Sampling from large matrices, arXiv math/0503442",
 )
 def stable_rank(config: Spectrum, weights: Weights) -> Values:
-    """Squared Frobenius over squared spectral norm of every weight matrix; whole: mean of layers.
+    """Stable rank, the squared Frobenius over the squared spectral norm, of each weight matrix.
 
-    At least 1, at most the rank. A matrix of zeros is left out.
+    At least 1, at most the rank. A matrix of zeros is left out. "": the mean over layers.
     """
     return per_layer(config, weights, lambda s: float((s / s[0]).square().sum()), of_zeros=False)
 
 
 @measure("effective_rank", unit="rank", paper="Roy and Vetterli 2007, The effective rank, EUSIPCO")
 def effective_rank(config: Spectrum, weights: Weights) -> Values:
-    """exp of the entropy of every weight matrix's singular values; whole: the mean over layers.
+    """Effective rank of each weight matrix (exp of its spectrum's entropy), and their mean.
 
     Singular values are divided by their sum (not squared). At least 1, at most the rank; a matrix
     of zeros is left out.

@@ -14,11 +14,14 @@ class Supervised(Config):
     """Cross-entropy with the classes, which mixup and cutmix may have mixed."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target's probability that is spread evenly over all classes, in [0, 1)."""
 
 
 @objective("supervised", **CLASSIFICATION)
 def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
-    """Soft-target cross-entropy of outputs [batch, num_classes] with targets of that shape.
+    """Supervised classification: cross-entropy with the classes, with optional label smoothing.
+
+    Outputs [batch, num_classes] against soft targets of that shape.
 
     Smoothing the mixed targets is the same as mixing smoothed ones: both are linear.
     """

@@ -22,12 +22,13 @@ class Simclr(Config):
     """
 
     temperature: PositiveFloat = 0.1
+    """Temperature of the softmax: cosine similarities are divided by it."""
     out_dim: PositiveInt = 128
-    """Width of the projection: of the model's output."""
+    """Width of the projection, which is the model's output."""
     neighbors: PositiveInt = 20
-    """Votes of the k-NN classifier by which the features are scored."""
+    """Neighbors that vote in the k-NN classifier that scores the features."""
     bank: PositiveInt = 10_000
-    """At most so many training images are its neighbors."""
+    """Largest number of training images among which the k-NN classifier looks for neighbors."""
 
 
 def evaluate(
@@ -54,7 +55,7 @@ def evaluate(
     paper="Chen et al. 2020, arXiv 2002.05709",
 )
 def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
-    """InfoNCE between two views of each image.
+    """SimCLR: contrastive learning (InfoNCE loss) between two augmented views of each image.
 
     Outputs [2 * batch, out_dim]: all first views, then all second ones.
     """

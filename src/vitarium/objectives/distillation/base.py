@@ -49,15 +49,17 @@ class Distillation(Config):
     """Settings of every objective with a teacher."""
 
     teacher: str = Field(PARENT, min_length=1)
-    """`parent`: the model that training starts from, with its head. Or a model of the zoo, `ID` or
-    `ID@EPOCH`; or a path: a folder in timm's layout (config.json and model.safetensors; write
-    `./name` for one that lies here), or a file of weights (.safetensors, .pth, ...)."""
+    """The teacher: `parent`, the model that training starts from, with its head; a model of the
+    zoo, `ID` or `ID@EPOCH`; or a path: a folder in timm's layout (config.json and
+    model.safetensors; write `./name` for one in the current folder), or a file of weights
+    (.safetensors, .pth, ...)."""
     teacher_architecture: Annotated[Section, SectionOf("architecture")] | None = None
-    """What builds the model of a file of weights."""
+    """Architecture of a teacher that is a file of weights."""
     teacher_head: Annotated[Section, SectionOf("head")] | None = None
-    """That model's head; null: as the architecture comes, with one linear layer."""
+    """Head of a teacher that is a file of weights; null: the architecture's own, one linear
+    layer."""
     teacher_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
-    """Of the file with the weights: any other is refused."""
+    """SHA-256 checksum of the teacher's file of weights; a file with another one is refused."""
 
     @model_validator(mode="after")
     def _teacher_is_told_once(self) -> Self:

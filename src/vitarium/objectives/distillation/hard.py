@@ -14,12 +14,12 @@ class HardDistillation(Distillation):
     """(1 - alpha) cross-entropy with the classes + alpha cross-entropy with the teacher's class."""
 
     alpha: float = Field(0.5, ge=0, le=1)
-    """Weight of the teacher's term."""
+    """Weight of the teacher's term, from 0 to 1; the true classes have 1 - alpha."""
 
 
 @objective("hard_distillation", paper="Touvron et al. 2021, arXiv 2012.12877", **DISTILLATION)
 def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """Cross-entropy with the classes and with the class that a teacher predicts.
+    """Hard distillation: cross-entropy with the true classes and the teacher's predicted ones.
 
     Outputs [batch, num_classes] against targets and the largest of the teacher's outputs (DeiT,
     Sec. 4), for a model with one head: no distillation token.

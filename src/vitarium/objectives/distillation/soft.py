@@ -20,13 +20,14 @@ class SoftDistillation(Distillation):
     """(1 - alpha) cross-entropy with the classes + alpha T^2 KL(teacher || student)."""
 
     alpha: float = Field(0.5, ge=0, le=1)
-    """Weight of the teacher's term; at 1 the classes do not count."""
+    """Weight of the teacher's term, from 0 to 1; at 1 the true classes do not count."""
     temperature: PositiveFloat = 1.0
+    """Temperature of the softmax: logits of student and teacher are divided by it."""
 
 
 @objective("soft_distillation", paper="Hinton et al. 2015, arXiv 1503.02531", **DISTILLATION)
 def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """Cross-entropy with the classes, and divergence from a teacher's probabilities.
+    """Knowledge distillation: cross-entropy with the classes, and KL divergence from a teacher.
 
     Outputs [batch, num_classes] against targets and the teacher's outputs of that shape. The
     teacher's term is the Kullback-Leibler divergence at temperature T, not the cross-entropy of the

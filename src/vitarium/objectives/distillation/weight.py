@@ -34,26 +34,30 @@ class WeightDistillation(Distillation):
     """
 
     alpha: float = Field(0.0, ge=0, le=1)
-    """Weight of the classes; at 1 the teacher's outputs do not count, and it may know others."""
+    """Weight of the true classes, from 0 to 1; at 1 the teacher's outputs do not count, and its
+    classes may be others."""
     temperature: PositiveFloat = 1.0
+    """Temperature of the softmax: logits of student and teacher are divided by it."""
     relation_weight: NonNegativeFloat = 1.0
-    """Of the relations of queries, keys and values; 0: they are not looked at."""
+    """Weight of the loss between the relations of queries, keys and values; 0: not computed."""
     hidden_weight: NonNegativeFloat = 0.1
-    """Of the blocks' outputs; 0: they are not looked at."""
+    """Weight of the loss between the blocks' outputs; 0: not computed."""
     relation_heads: PositiveInt = 1
-    """Into so many parts queries, keys and values are cut; both models' widths are multiples."""
+    """Number of parts into which queries, keys and values are cut for the relations; both models'
+    widths have to be multiples of it."""
     hidden: Literal["relation", "mse"] = "relation"
-    """What of the blocks' outputs is compared: the tokens' cosine similarities with each other, or
-    the tokens themselves, where both models have one width."""
+    """What is compared of the blocks' outputs: the tokens' cosine similarities to each other
+    (relation), or the tokens themselves (mse), for models of one width."""
     hidden_scale: PositiveFloat = 49.0
-    """Times the mean squared difference of cosine similarities: 49, a window of Swin, as the
-    authors have it."""
+    """Factor of the mean squared difference of cosine similarities; 49, the tokens of a window of
+    Swin, in the authors' code."""
     layers: blocks.Layers = "every_second"
     """Blocks of the student that learn: every second one counted from the last, `all`, `last`, or a
-    list of pairs [student's, teacher's], from 0. A teacher of another depth is paired in
-    proportion."""
+    list of pairs [student's, teacher's] of block numbers, from 0. A teacher of another depth is
+    paired in proportion."""
     tokens: Literal["all", "patches"] = "all"
-    """`patches` leaves out class token and registers, which the other model may not have."""
+    """Tokens that are compared: all, or only the patches, without class token and registers, which
+    the other model may not have."""
 
     @model_validator(mode="after")
     def _pairs_are_clear(self) -> Self:
@@ -104,7 +108,7 @@ def block_outputs(
     paper="Zhang et al. 2022, arXiv 2204.07154",
 )
 def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """Soft cross-entropy with a teacher, and relations of tokens in its blocks (MiniViT).
+    """MiniViT's distillation: from a teacher's outputs, attention relations and hidden states.
 
     Outputs [batch, num_classes] against targets and the teacher's outputs of that shape, and blocks
     against blocks; each part is a mean over the batch, the last two over blocks, too.

@@ -18,14 +18,14 @@ class Search(Config):
     """Base of the settings: how long the best place is looked for."""
 
     restarts: PositiveInt = 2
-    """Starts, of which the best is kept: the models as they are; what follows from the ends of the
-    model alone (pixels, positions, classes); then random ones."""
+    """Number of starting points, of which the best result is kept: the models as they are; the
+    order that the model's ends imply (pixels, positions, classes); then random ones."""
     sweeps: PositiveInt = 100
-    """Most passes over all units from one start."""
+    """Largest number of passes over all units from one starting point."""
     tolerance: PositiveFloat = TOLERANCE
-    """What a move has to gain of the two models' cosine; less is not done."""
+    """Smallest gain in the two models' cosine for which a move is made."""
     seed: NonNegativeInt = 0
-    """Of the order in which units are visited, and of random starts."""
+    """Random seed of the order in which units are visited, and of random starting points."""
 
 
 def matched(
@@ -66,13 +66,14 @@ class PermutedUnits(Config):
     """Base of the settings: which units are permuted."""
 
     stream: bool = True
-    """The units of the residual stream, through the whole model."""
+    """Permute the units of the residual stream, through the whole model."""
     attention_heads: bool = True
-    """Whole heads of each attention, with their queries, keys, values and projections."""
+    """Permute whole attention heads, with their queries, keys, values and projections."""
     channels: bool = True
-    """Those inside of each head, between queries and keys, and between values and projection."""
+    """Permute the channels inside each attention head: of queries and keys, and of values and
+    projection."""
     units: bool = True
-    """Hidden units of the MLPs, and of a head that is one."""
+    """Permute the hidden units of the MLPs, and of an MLP head."""
 
 
 def kind_of(symmetries: Symmetries, group: str) -> str:

@@ -26,12 +26,12 @@ class ActivationMatching(PermutedUnits):
     """
 
     num_images: PositiveInt = 1024
-    """At most so many of the training split."""
+    """Largest number of training images on which activations are compared."""
     batch_size: PositiveInt = 32
-    """Images at a time; it changes nothing but memory and speed."""
+    """Images per forward pass; affects memory and speed only."""
     by: By = "correlation"
-    """Units are compared by the correlation of what they hold (Li et al.), by its covariance, or
-    by the plain inner product (Git Re-Basin, Sec. 3.1)."""
+    """How two units' activations are compared: by their correlation (Li et al.), their covariance,
+    or the plain inner product (Git Re-Basin, Sec. 3.1)."""
 
 
 @operator(
@@ -43,7 +43,7 @@ class ActivationMatching(PermutedUnits):
     tiny={"num_images": 32, "batch_size": 16},
 )
 def activation_matching(config: ActivationMatching, ingredients: Ingredients) -> NamedTensors:
-    """The second model with its units permuted so that they react to images as the first's do.
+    """Activation matching: permute the second model's units so that activations match the first's.
 
     Yields (name, tensor [*shape]) of the second model. One assignment for each group of units, by
     what they hold over all images and tokens; heads stay whole, and the function stays what it is.

@@ -23,28 +23,31 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 class LearnedMatching(Config):
     maps: Literal["full", "permutations"] = "full"
-    """All that the architecture declares (orthogonal maps of the residual stream, and maps inside
-    the heads, after the norms were folded into their neighbors), or permutations of units alone."""
+    """Kind of maps: all that the architecture allows (full: orthogonal maps of the residual stream,
+    and maps inside the heads, once norms are folded into their neighbors), or permutations of units
+    only."""
     learn: Literal["stream", "mixed", "all"] = "mixed"
-    """Of the full maps: those of the residual stream; of all units that can be mixed; or of all
-    units. What is not trained stays as the start has it. Of permutations all are trained."""
+    """Which of the full maps are trained: those of the residual stream, of all units that can be
+    mixed, or of all units; the others stay as at the start. Permutations are all trained."""
     channels: Literal["orthogonal", "invertible"] = "orthogonal"
-    """What the full maps inside the heads may be."""
+    """Constraint of the full maps inside attention heads."""
     start: str | None = None
-    """An operator that aligns, whose result the training starts from; "none": from the model as it
-    is; None: "orthogonal_matching", or "weight_matching" for permutations."""
+    """Alignment operator whose result training starts from; "none": the model as it is; null:
+    "orthogonal_matching", or "weight_matching" for permutations."""
     steps: PositiveInt = 500
-    """Training steps, one random point between the models each."""
+    """Training steps, each at one random point between the models."""
     lr: PositiveFloat = 0.05
-    """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
+    """Peak learning rate of Adam: it rises over the first tenth of the steps, then falls linearly
+    toward zero."""
     batch_size: PositiveInt = 128
-    """Images in a training step."""
+    """Images per training step."""
     num_images: PositiveInt = 50_000
-    """At most so many of the training split, not augmented."""
+    """Largest number of training images to use, without augmentation."""
     spread: float = Field(default=0.1, ge=0, le=0.5)
-    """How far from the midpoint the points are drawn: t ~ U(1/2 - spread, 1/2 + spread)."""
+    """Largest distance of the random points from the midpoint: t ~ U(1/2 - spread, 1/2 +
+    spread)."""
     seed: NonNegativeInt = 0
-    """Of the order of the images and of the points."""
+    """Random seed of the order of the images and of the points."""
 
 
 @operator(
@@ -56,7 +59,7 @@ class LearnedMatching(Config):
     tiny={"num_images": 32, "batch_size": 16, "steps": 2},
 )
 def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> NamedTensors:
-    """The second model with its units mapped by what training finds to connect it to the first.
+    """Learned matching: train maps of the second model's units so that it connects to the first.
 
     Yields (name, tensor [*shape]) of the second model, which computes what it did: what was trained
     is projected on exact maps in float64. Where the midpoint's loss does not rise above the mean of

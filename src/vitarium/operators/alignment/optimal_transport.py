@@ -23,20 +23,20 @@ from vitarium.operators.base import Ingredients, NamedTensors, in_float64, opera
 
 class Transport(Config):
     by: Literal["weights", "activations"] = "weights"
-    """Two units cost the squared distance of all their weights, or that of what they hold,
-    standardized, over training images and tokens."""
+    """Cost of moving one unit onto another: the squared distance of all their weights, or of their
+    standardized activations over training images and tokens."""
     regularization: float = Field(default=0.0, ge=0)
-    """Weight of the plans' entropy, in units of the mean cost: 0 moves every unit to one place,
-    more mixes those that are alike."""
+    """Weight of the transport plan's entropy, in units of the mean cost: 0 maps each unit to one
+    other; larger values mix similar units."""
     rounds: PositiveInt = 2
-    """Passes over the layers by their weights. The first goes by what is settled before it; in the
-    next ones all that writes to the residual stream, or reads it, has its say."""
+    """Passes over the layers, with costs by weights. The first uses only layers that are already
+    aligned; later ones use everything that reads or writes the residual stream."""
     iterations: PositiveInt = 1000
-    """Of Sinkhorn's algorithm, at most."""
+    """Largest number of iterations of Sinkhorn's algorithm."""
     num_images: PositiveInt = 1024
-    """At most so many of the training split, for activations."""
+    """Largest number of training images on which activations are compared."""
     batch_size: PositiveInt = 32
-    """Images at a time; it changes nothing but memory and speed."""
+    """Images per forward pass; affects memory and speed only."""
 
 
 @operator(
@@ -48,7 +48,7 @@ class Transport(Config):
     tiny={"num_images": 32, "batch_size": 16},
 )
 def transport(config: Transport, ingredients: Ingredients) -> NamedTensors:
-    """The second model with its units moved onto the first's by optimal transport.
+    """Align the second model's units with the first's by optimal transport.
 
     Yields (name, tensor [*shape]) of the second model. Incoming plans are applied to columns,
     outgoing ones to rows. The residual stream has one plan: the costs of all layers at it are added

@@ -16,17 +16,18 @@ How = Literal["orthogonal", "permutation", "none"]
 
 class OrthogonalMatching(Search):
     stream: How = "orthogonal"
-    """The residual stream: rotated, permuted, or left as it is."""
+    """Map of the residual stream: a rotation (orthogonal), a permutation, or none."""
     channels: How = "orthogonal"
-    """Those inside of each head, between queries and keys, and between values and projection."""
+    """Map of the channels inside each attention head, of queries and keys, and of values and
+    projection: a rotation (orthogonal), a permutation, or none."""
     attention_heads: bool = True
-    """Permute whole heads of each attention."""
+    """Permute whole attention heads."""
     units: bool = True
-    """Permute the hidden units of the MLPs, and of a head that is one."""
+    """Permute the hidden units of the MLPs, and of an MLP head."""
     sweeps: PositiveInt = 50
-    """Most passes over all units from one start."""
+    """Largest number of passes over all units from one starting point."""
     tolerance: PositiveFloat = 1e-6
-    """What a move has to gain of the two models' cosine; less is not done."""
+    """Smallest gain in the two models' cosine for which a move is made."""
 
 
 @operator(
@@ -37,7 +38,7 @@ class OrthogonalMatching(Search):
     tiny={"restarts": 1},
 )
 def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) -> NamedTensors:
-    """The second model with stream and channels rotated, heads and units permuted, to be closest.
+    """Orthogonal matching: rotate and permute the second model's units toward the first's.
 
     Yields (name, tensor [*shape]) of the second model. Both models' norms and layer scales are
     folded into their neighbors; then rotations of the residual stream that keep the mean of its

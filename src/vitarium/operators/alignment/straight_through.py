@@ -18,20 +18,20 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 class StraightThrough(Config):
     steps: PositiveInt = 500
-    """Training steps, each with a new matching, from the one before."""
+    """Training steps, each with a new matching that starts from the one before."""
     lr: PositiveFloat = 1e-2
-    """Of SGD; it falls linearly towards zero."""
+    """Initial learning rate of SGD; it falls linearly toward zero."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD."""
+    """Momentum factor of SGD."""
     batch_size: PositiveInt = 128
-    """Images in a training step."""
+    """Images per training step."""
     num_images: PositiveInt = 50_000
-    """At most so many of the training split, not augmented."""
+    """Largest number of training images to use, without augmentation."""
     evaluations: PositiveInt = 10
-    """How often, over the steps, the current permutation is evaluated by the midpoint's loss on
-    training images; the best of all, the start among them, is the result."""
+    """How many times during training the current permutation is evaluated, by the midpoint's loss
+    on training images; the best one, the start included, is the result."""
     seed: NonNegativeInt = 0
-    """Of the order of the images and of the units."""
+    """Random seed of the order of the images and of the units."""
 
 
 @operator(
@@ -43,7 +43,7 @@ class StraightThrough(Config):
     tiny={"num_images": 32, "batch_size": 16, "steps": 2},
 )
 def straight_through(config: StraightThrough, ingredients: Ingredients) -> NamedTensors:
-    """The second model with its units permuted by what training finds to connect it to the first.
+    """Straight-through matching (Git Re-Basin): train a permutation that connects two models.
 
     Yields (name, tensor [*shape]) of the second model. Free weights, from the first model's, are
     trained to lower the loss halfway between the first model and the permutation of the second that

@@ -17,7 +17,7 @@ class WeightMatching(Search, PermutedUnits):
     tiny={"restarts": 1},
 )
 def weight_matching(config: WeightMatching, ingredients: Ingredients) -> NamedTensors:
-    """The second model with its units permuted so that its weights are closest to the first's.
+    """Weight matching (Git Re-Basin): permute the second model's units toward the first's weights.
 
     Yields (name, tensor [*shape]) of the second model. Coordinate ascent (Algorithm 1) on the inner
     product of all weights, to where no move gains anything; heads stay whole, and the function

@@ -12,11 +12,11 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, in_float
 
 class Bezier(CurveTraining):
     t: float = Field(default=0.5, ge=0, le=1)
-    """Where on the curve: 0 gives the first model, 1 the second."""
+    """Position on the curve: 0 gives the first model, 1 the second."""
     num_images: PositiveInt = 50_000
-    """At most so many of the training split, not augmented."""
+    """Largest number of training images on which the curve is trained, without augmentation."""
     batch_size: PositiveInt = 64
-    """Images in a training step."""
+    """Images per training step."""
 
 
 @operator(
@@ -29,7 +29,7 @@ class Bezier(CurveTraining):
     tiny={"num_images": 32, "batch_size": 16, "steps": 2},
 )
 def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
-    """A model on a Bezier curve between two models that is trained to be of low loss.
+    """A point on a low-loss Bezier curve trained between two models.
 
     Yields (name, tensor [*shape]). The curve begins as the straight line, and is trained as the
     measure `mode_connectivity` does it; between equal models there is no way to go. Raises

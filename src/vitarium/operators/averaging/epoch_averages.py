@@ -24,10 +24,10 @@ class EpochChoice(Config):
 
 
 class EpochAverage(EpochChoice):
-    """Mean of the last epochs of one model, or of all."""
+    """Mean of the last epochs of one model, or of all its epochs."""
 
     last: int | None = Field(default=5, ge=2)
-    """So many of the latest epochs; none: all. The state before training never counts."""
+    """Number of latest epochs to average; none: all. The state before training never counts."""
 
     def epochs(self, checkpoints: Sequence[int]) -> list[int]:
         if self.last is None:
@@ -36,28 +36,29 @@ class EpochAverage(EpochChoice):
 
 
 class Lawa(EpochChoice):
-    """Latest weight averaging: mean of the k latest epochs of one model.
+    """LAWA, latest weight averaging: mean of the k latest epochs of one model.
 
     With `ID@EPOCH` it is what it was at that epoch.
     """
 
     k: int = Field(default=6, ge=2)
-    """Latest epochs in it."""
+    """Number of latest epochs to average."""
 
     def epochs(self, checkpoints: Sequence[int]) -> list[int]:
         return latest_epochs(checkpoints, self.k)
 
 
 class Swa(EpochChoice):
-    """Stochastic weight averaging: mean of every c-th epoch of the last part of training.
+    """SWA, stochastic weight averaging: mean of every c-th epoch in the last part of training.
 
     Algorithm 1 of the paper.
     """
 
     start: float = Field(default=0.75, ge=0, le=1)
-    """Share of the epochs after which averaging starts; the epoch there is the first."""
+    """Share of the epochs after which averaging starts, in [0, 1]; the epoch there is the first to
+    count."""
     every: PositiveInt = 1
-    """Every how many of the epochs from there on counts: the length of a cycle."""
+    """Cycle length: every how many epochs, from the start on, one counts."""
 
     def epochs(self, checkpoints: Sequence[int]) -> list[int]:
         if not checkpoints:
@@ -68,13 +69,13 @@ class Swa(EpochChoice):
 
 
 class Ema(EpochChoice):
-    """Exponential moving average over the epochs of one model that have checkpoints."""
+    """Exponential moving average of the kept epochs of one model."""
 
     decay: float = Field(default=0.9, ge=0, lt=1)
-    """d in average = d average + (1 - d) epoch; 0 gives the last epoch."""
+    """Decay rate d per kept epoch: average = d average + (1 - d) epoch; 0 gives the last epoch."""
     debias: bool = True
-    """Divide by the sum of the weights, as if the average had no beginning; false: it begins as
-    the first epoch, which then weighs d^(n - 1) of n."""
+    """Divide by the sum of the weights, so that the first epoch is not favored; false: the average
+    starts as the first epoch, whose weight is then d^(n - 1) of n epochs."""
 
     def weights(self, count: int) -> list[float]:
         decayed = [(1 - self.decay) * self.decay**age for age in reversed(range(count))]

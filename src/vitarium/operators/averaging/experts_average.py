@@ -31,7 +31,7 @@ def plain(config: NoConfig, architecture: Section | None) -> Section:
     tiny_architecture={"name": "ewa_vit", "depth": 2},
 )
 def experts_average(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
-    """Mean of each MLP's experts, of one `ewa_vit`: the plain `vit` that has the same outputs.
+    """Average the experts of an `ewa_vit`, which gives a plain `vit` with the same outputs.
 
     Yields (name, tensor [*shape]); means are computed in float64, all other tensors stay. Raises
     IncompatibleWeights for a model without experts.

@@ -13,11 +13,12 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 class GreedySoup(Config):
     strict: bool = False
-    """Keep an ingredient only where the accuracy rises; false: also where it stays (the paper)."""
+    """Keep an ingredient only if the accuracy rises; false: also if it stays the same, as in the
+    paper."""
     num_images: PositiveInt | None = None
-    """At most so many held-out images; none: all of the split."""
+    """Largest number of held-out images to use; none: the whole split."""
     batch_size: PositiveInt = 256
-    """Images at a time; it changes nothing but memory and speed."""
+    """Images per forward pass; affects memory and speed only."""
 
 
 @operator(
@@ -28,7 +29,7 @@ class GreedySoup(Config):
     tiny={"num_images": 32, "batch_size": 16},
 )
 def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
-    """Mean of those models, added from the best on, that do not lower held-out accuracy.
+    """Greedy soup: add models from the best on, keeping those that do not lower held-out accuracy.
 
     Yields (name, tensor [*shape]) in float64. Every model is read twice, to be scored alone and
     then to be tried; of equal accuracy the one of lower loss comes first, then the earlier name. In

@@ -11,12 +11,13 @@ class Interpolation(Config):
     """Where on the line."""
 
     t: FiniteFloat = 0.5
-    """0 gives the first model, 1 the second; what is beyond lies on the line's continuation."""
+    """Position on the line: 0 gives the first model, 1 the second; numbers outside [0, 1]
+    extrapolate."""
 
 
 @operator("interpolation", title="Interpolation", ordered=True, models=(2, 2))
 def interpolation(config: Interpolation, ingredients: Ingredients) -> NamedTensors:
-    """A point on the straight line through two models: (1 - t) first + t second.
+    """Linear interpolation between two models: (1 - t) first + t second.
 
     Yields (name, tensor [*shape]) in float64.
     """

@@ -21,19 +21,20 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 class LearnedSoup(Config):
     per: Literal["model", "layer", "tensor"] = "model"
-    """A coefficient for each model, or for each layer or tensor of each."""
+    """Granularity of the learned coefficients: one per model, or one per layer or tensor of each
+    model."""
     temperature: bool = True
-    """Learn a factor of the logits, too (one over their temperature). It is no part of the soup."""
+    """Also learn a temperature by which logits are divided; it is not part of the soup."""
     lr: PositiveFloat = 0.05
     """Learning rate of AdamW, without weight decay."""
     epochs: PositiveInt = 5
-    """Passes over the images."""
+    """Passes over the held-out images."""
     batch_size: PositiveInt = 256
-    """Images in a step."""
+    """Images per training step."""
     num_images: PositiveInt | None = None
-    """At most so many held-out images; none: all of the split."""
+    """Largest number of held-out images to use; none: the whole split."""
     seed: NonNegativeInt = 0
-    """Of the order of the images."""
+    """Random seed of the order of the images."""
 
 
 @operator(
@@ -44,7 +45,7 @@ class LearnedSoup(Config):
     tiny={"num_images": 32, "batch_size": 16, "epochs": 1},
 )
 def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
-    """Weighted mean of the models, the weights learned on held-out images.
+    """Learned soup: weighted mean of the models, with coefficients learned on held-out images.
 
     Yields (name, tensor [*shape]) in float64. The weights are positive and sum to 1 (a softmax);
     they start equal. In memory are one running model and its gradient, and the tensors of one name.

@@ -10,10 +10,10 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
     "model_stock", title="Model Stock", needs_base=True, paper="Jang et al. 2024, arXiv 2403.19522"
 )
 def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
-    """From the base towards the models' mean, tensor by tensor as far as they agree, in float64.
+    """Model Stock: from the base toward the models' mean, per tensor as far as the models agree.
 
-    Yields (name, tensor [*shape]). With cos the mean cosine of the task vectors of all pairs of the
-    N models, a tensor is
+    Yields (name, tensor [*shape]), computed in float64. With cos the mean cosine of the task
+    vectors of all pairs of the N models, a tensor is
 
         t mean + (1 - t) base,    t = N cos / (1 + (N - 1) cos)
 

@@ -15,17 +15,17 @@ class MultiSlerp(Weighted):
     weights: dict[str, PositiveFloat] = {}
     """How much models count, by how their ids begin, `{"3f2a": 0.5}`; the others count 1."""
     mean: Literal["karcher", "chordal"] = "karcher"
-    """The point with the least sum of squared angles to the models, or the direction of the mean of
-    their unit vectors, which is what mergekit's multislerp gives."""
+    """Mean on the sphere: the point with the least sum of squared angles to the models (karcher),
+    or the direction of the mean of their unit vectors (chordal), as mergekit's multislerp."""
     over: Over = "tensor"
-    """Each tensor by itself, or the whole vector."""
+    """Whether each tensor is a vector of its own, or the whole model is one vector."""
 
 
 @operator(
     "multi_slerp", title="Multi-SLERP", paper="Buss and Fillmore 2001, ACM Trans. Graphics 20(2)"
 )
 def multi_slerp(config: MultiSlerp, ingredients: Ingredients) -> NamedTensors:
-    """Mean of the models on the sphere: of their directions, and of their norms.
+    """Spherical mean of several models: the mean of their directions times the mean of their norms.
 
     Yields (name, tensor [*shape]) in float64. For two models of one norm it is slerp's midpoint. A
     tensor that is 0 in some models has its direction from the others. Raises IncompatibleWeights

@@ -15,18 +15,19 @@ class Slerp(Config):
     """sin((1 - t) omega) / sin omega x first + sin(t omega) / sin omega x second."""
 
     t: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Where on the way: 0 is the first model, 1 the second."""
+    """Position on the arc: 0 gives the first model, 1 the second."""
     over: Over = "tensor"
-    """The angle omega is that of each tensor by itself, or of the whole vector."""
+    """Whether the angle is taken for each tensor by itself, or for the whole model as one
+    vector."""
     linear_above: Annotated[float, Field(gt=0, le=1)] = 1 - 1e-12
-    """Where the cosine, or its opposite, is above it, the way is a straight line."""
+    """Absolute cosine of the angle above which the arc is replaced by a straight line."""
 
 
 @operator(
     "slerp", title="SLERP", ordered=True, models=(2, 2), paper="Shoemake 1985, SIGGRAPH 19(3)"
 )
 def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
-    """Point on the great circle from one model to another.
+    """Spherical linear interpolation between two models, along the great circle.
 
     Yields (name, tensor [*shape]) in float64. Norms are not equalized. mergekit's slerp has
     `linear_above=0.9995`, which most children of one parent pass: then it is a plain interpolation.

@@ -7,5 +7,8 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 @operator("uniform_soup", title="Uniform soup", paper="Wortsman et al. 2022, arXiv 2203.05482")
 def uniform_soup(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
-    """Mean of the models' weights, in float64."""
+    """Uniform soup: the mean of the models' weights.
+
+    Yields (name, tensor [*shape]), computed in float64.
+    """
     return mean(ingredients)

@@ -9,7 +9,7 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 class WiseFt(Config):
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """Share of the fine-tuned model: 0 gives the parent's weights, 1 its own."""
+    """Share of the fine-tuned model: 0 gives the parent's weights, 1 the fine-tuned model's."""
 
 
 @operator(
@@ -20,7 +20,7 @@ class WiseFt(Config):
     paper="Wortsman et al. 2022, arXiv 2109.01903",
 )
 def wise_ft(config: WiseFt, ingredients: Ingredients) -> NamedTensors:
-    """Weights between a fine-tuned model's and its parent's: (1 - alpha) parent + alpha model.
+    """WiSE-FT: interpolate a fine-tuned model with its parent, (1 - alpha) parent + alpha model.
 
     Yields (name, tensor [*shape]) in float64. Equation 1 of the paper. A head that training began
     anew is mixed with the values it began with.

@@ -22,25 +22,27 @@ from vitarium.operators.compression._plain_models import plain_factors, swin_fac
 
 class Minivit(Config):
     share: StageSharing = 2
-    """Blocks to a set of weights: a number, "all" (of a stage), or a list: of the groups' sizes, or
-    for a Swin with one entry for each stage, such a number, "all", or such a list."""
+    """Blocks that share one set of weights: a number, "all" (of a stage), or a list of group sizes;
+    for a Swin, a list with one entry for each stage: a number, "all", or a list of group sizes."""
     init: Literal["first", "mean"] = "first"
-    """The shared weights: the first block's of each group, or the mean of the group's blocks."""
+    """Initial value of the shared weights: those of the first block of each group, or the mean of
+    the group's blocks."""
     separate_norms: bool = True
-    """Each block keeps its own LayerNorms."""
+    """Keep each block's own LayerNorms."""
     mix_before: bool = True
-    """A map over the heads of the attention's logits, in each block."""
+    """Give each block a linear map across heads for its attention logits, before the softmax."""
     mix_after: bool = True
-    """A map over the heads of the attention's probabilities, in each block."""
+    """Give each block a linear map across heads for its attention probabilities, after the
+    softmax."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
-    """Image relative position encoding in each block, from zero; null: none. A compressed Swin
-    has Swin's own instead, a table of each group."""
+    """Image relative position encoding in each block, initially zero; null: none. A compressed Swin
+    has Swin's own position bias instead, one table per group."""
     convolution: KernelSize | None = None
-    """Kernel size of a depth-wise convolution over the patches in each block, from zero; an odd
-    number, or 0: none; null: 7 for a Swin, else none."""
+    """Kernel size (odd) of a depth-wise convolution over the patches in each block, initially zero;
+    0: none; null: 7 for a Swin, else none."""
     local_norm: LocalNorm = "branch"
-    """Where the convolution's LayerNorm stands: in its branch, or in the stream of all tokens, as
-    released for Mini-Swin; the latter changes what the model computes from the start."""
+    """Where the convolution's LayerNorm acts: in its branch, or on the stream of all tokens, as
+    released for Mini-Swin; the latter changes the model's outputs from the start."""
 
 
 def compressed_architecture(config: Minivit, architecture: Section | None) -> Section:
@@ -62,7 +64,7 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
     tiny={"share": "all"},
 )
 def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
-    """Weight multiplexing of one model: its blocks share their large matrices in groups.
+    """MiniViT's weight multiplexing: groups of a model's blocks share their large matrices.
 
     Yields (name, tensor [*shape]). Of a plain ViT, or of timm's Swin. Head mixing starts from the
     identity, tables and convolutions from zero: where the blocks of each group are equal, the

@@ -17,23 +17,23 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 class FisherMerging(Config):
     num_images: PositiveInt = 256
-    """At most so many of each model's training images."""
+    """Largest number of each model's training images to use."""
     labels: Literal["expected", "sampled", "true"] = "expected"
-    """`expected`: all classes, each as probable as the model says, in one backward pass per image
-    and class or fewer; `sampled`: one of them, drawn for each image; `true`: the image's own
-    ("empirical Fisher")."""
+    """Classes for which gradients are taken: all, each with the probability that the model gives it
+    (expected; one backward pass per image and class, or fewer); one drawn from these probabilities
+    for each image (sampled); or the image's true class (true, the "empirical Fisher")."""
     tolerance: float = Field(1e-3, ge=0, lt=1)
-    """What may be missing of each image's Fisher information of the expected labels, as a share of
-    that of the model's outputs: it saves the backward passes for what is improbable."""
+    """Share of each image's Fisher information, that of the model's outputs, that may be left out
+    with expected labels; saves backward passes for improbable classes."""
     floor: float = Field(1e-6, gt=0)
-    """The least Fisher information of a weight: where the models do not care, the mean is taken."""
+    """Smallest Fisher information of a weight; where no model has more, the plain mean is taken."""
     equal_norms: bool = False
-    """Whether each model's Fisher information is divided by its norm, so that models whose outputs
-    are less certain do not count for more."""
+    """Divide each model's Fisher information by its norm, so that less certain models do not weigh
+    more."""
     batch_size: PositiveInt = 4
-    """Images at a time, each with a gradient of its own; it changes memory and speed alone."""
+    """Images at a time, each with a gradient of its own; affects memory and speed only."""
     seed: NonNegativeInt = 0
-    """Of the sampled labels."""
+    """Random seed of the sampled labels."""
 
 
 @operator(
@@ -44,7 +44,7 @@ class FisherMerging(Config):
     tiny={"num_images": 32, "batch_size": 16},
 )
 def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTensors:
-    """Mean in which a weight counts by its diagonal Fisher information in each model.
+    """Fisher merging: mean of the models, each weight weighted by its diagonal Fisher information.
 
     Yields (name, tensor [*shape]): theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is
     computed on training images of the model's own data, not augmented, under the model's own head;

@@ -17,13 +17,14 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 class RegMean(Config):
     num_images: PositiveInt = 256
-    """At most so many of each model's training images."""
+    """Largest number of each model's training images to use."""
     off_diagonal: float = Field(0.9, ge=0, le=1)
-    """What the products of different inputs are multiplied by; 0 weighs each input by itself."""
+    """Factor of the off-diagonal entries of the inputs' Gram matrix, in [0, 1]; 0 treats inputs as
+    uncorrelated."""
     ridge: float = Field(1e-6, gt=0)
-    """Added to the squares of the inputs, as a share of their mean."""
+    """Regularization added to the Gram matrix's diagonal, as a share of its mean."""
     batch_size: PositiveInt = 64
-    """Images at a time; it changes memory and speed alone."""
+    """Images per forward pass; affects memory and speed only."""
 
 
 @operator(
@@ -34,7 +35,7 @@ class RegMean(Config):
     tiny={"num_images": 32, "batch_size": 16},
 )
 def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
-    """Linear layers whose outputs are nearest, in squares, to those of the models' own layers.
+    """RegMean: merge linear layers by least squares, so that outputs stay near the models' own.
 
     W = (sum_i G_i)^-1 sum_i G_i W_i for weights [inputs, outputs], in float64, with
     G_i = X_i' X_i / n of what the layer is given in model i on training images of that model's own
@@ -53,7 +54,7 @@ def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     tiny={"num_images": 32, "batch_size": 16},
 )
 def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> NamedTensors:
-    """RegMean block by block: a block's inputs are what the merged blocks before it give.
+    """RegMean++: RegMean block by block, with inputs from the merged blocks before.
 
     Yields (name, tensor [*shape]). Inside of a block, what its layers are given comes from the
     model's own ones, on the merged blocks' outputs for images of that model's data. The tensors

@@ -184,7 +184,7 @@ class Scaled(Weighted):
     """Base of the settings: how much of the merged task vector is added to the base."""
 
     scaling_factor: float = 1.0
-    """What the merged task vector is multiplied with."""
+    """Factor of the merged task vector."""
 
     def merge(
         self, ingredients: Ingredients, vectors: Vectors, combination_type: CombinationType

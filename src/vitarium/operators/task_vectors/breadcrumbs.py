@@ -15,14 +15,15 @@ class Breadcrumbs(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.14
-    """Share of each tensor's entries that are kept (mergekit's density)."""
+    """Share of each tensor's entries that is kept (mergekit's density)."""
     outliers: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Share of each tensor's entries that are dropped as too large (mergekit's gamma); the smallest
+    """Share of each tensor's entries that is dropped as too large (mergekit's gamma); the smallest
     are dropped until `density` are left."""
     combination_type: CombinationType = "sum"
-    """How what is left is put together: the paper's sum, the mean, or with signs elected."""
+    """How the remaining entries are combined: their sum, as in the paper, their mean, or the mean
+    of those with the elected sign (ties)."""
     scaling_factor: float = 0.3
-    """What the merged task vector is multiplied with: the paper's alpha."""
+    """Factor of the merged task vector (the paper's alpha)."""
 
     @model_validator(mode="after")
     def _leaves_that_many(self) -> Self:
@@ -44,7 +45,7 @@ class Breadcrumbs(Scaled):
     },
 )
 def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
-    """Merge task vectors without the largest and the smallest entries of every tensor.
+    """Model Breadcrumbs: merge task vectors without their largest and smallest entries.
 
     Yields (name, tensor [*shape]) in float64. Of n entries, int(outliers n) are dropped as too
     large and int(density n) kept, at least one: a small tensor loses no outliers, and is not lost.

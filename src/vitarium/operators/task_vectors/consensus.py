@@ -16,17 +16,18 @@ class Consensus(Weighted):
     """Base + scaling_factor x consensus mask x multi-task vector."""
 
     at_least: PositiveInt = 2
-    """How many models have to make use of an entry: 1 drops those of no use to any ("catastrophic"
-    ones), 2 also those that one alone uses ("selfish")."""
+    """Number of models that must use an entry for it to be kept: 1 drops entries of no use to any
+    ("catastrophic"), 2 also those used by one model alone ("selfish")."""
     strictness: NonNegativeFloat | dict[str, NonNegativeFloat] = STRICTNESS
-    """The paper's lambda of the masks: the larger, the fewer entries a model is said to make use
-    of. One number, or numbers by how models' ids begin; the others have 0.4."""
+    """The paper's lambda of the masks: the larger, the fewer entries count as used by a model. One
+    number, or numbers by the first digits of models' ids, 0.4 for the others."""
     combination_type: Literal["sum", "ties"] = "sum"
-    """The multi-task vector: the sum, or the sum of trimmed entries that have the elected sign."""
+    """How the multi-task vector is made: the sum of the task vectors, or the sum of trimmed entries
+    that have the elected sign (ties)."""
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """For TIES: share of the whole vector's entries that are kept, the largest."""
+    """With ties: share of each task vector's entries that is kept, the largest."""
     scaling_factor: float = 0.3
-    """What the merged task vector is multiplied with."""
+    """Factor of the merged task vector."""
 
 
 @operator(
@@ -37,7 +38,7 @@ class Consensus(Weighted):
     identity_on_copies={"strictness": 0, "scaling_factor": 1 / 3},
 )
 def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
-    """Add up task vectors where at least some of the models make use of the sum.
+    """Consensus merging: sum task vectors, keeping only entries that enough of the models use.
 
     Yields (name, tensor [*shape]) in float64. A model makes use of an entry where |its task vector|
     >= strictness x |the multi-task vector - its task vector| (eq. 3-4: the TALL mask). The

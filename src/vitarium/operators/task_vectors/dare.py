@@ -18,16 +18,17 @@ class Dare(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Probability with which an entry of a task vector is dropped."""
+    """Probability of dropping an entry of a task vector, in [0, 1)."""
     combination_type: CombinationType = "mean"
-    """How what is left is put together: the mean, task arithmetic's sum, or TIES."""
+    """How the remaining entries are combined: their mean, their sum (task arithmetic), or by
+    TIES."""
     density: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """For TIES: share of the whole vector's entries that are then kept, the largest."""
+    """With ties: share of each task vector's entries that is kept after dropping, the largest."""
     rescale: Rescale = "exact"
-    """Multiply what is left by 1 / (1 - drop_rate), as the paper does; "l1": to the L1 norm that
-    the tensor had."""
+    """Factor of the remaining entries: 1 / (1 - drop_rate), as in the paper (exact), or what
+    restores the tensor's L1 norm (l1)."""
     seed: int = 0
-    """Of the choice of entries."""
+    """Random seed of the choice of dropped entries."""
 
     @model_validator(mode="after")
     def _trims_for_ties(self) -> Self:
@@ -44,7 +45,7 @@ class Dare(Scaled):
     identity_on_copies={"drop_rate": 0},
 )
 def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
-    """Merge task vectors of which most entries are dropped at random, and the others rescaled.
+    """DARE: drop most entries of each task vector at random, rescale the rest, and merge.
 
     Yields (name, tensor [*shape]) in float64. Its expectation is what the method gives without
     dropping (for the mean and the sum), so copies of one model give it in expectation.

@@ -19,21 +19,23 @@ class Della(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.7
-    """Probability with which an entry is dropped, on average."""
+    """Mean probability of dropping an entry of a task vector, in [0, 1)."""
     window: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """The paper's epsilon: by how much the smallest entry's probability is above the largest's
-    (mergekit's `epsilon` is half of it)."""
+    """Difference of the drop probabilities of the smallest and the largest entry (the paper's
+    epsilon; mergekit's `epsilon` is half of it)."""
     rank: Literal["row", "tensor"] = "row"
-    """Entries are ranked in their row, i.e. all weights of one output, or in their tensor."""
+    """Where entries are ranked by size: in their row, i.e. all weights of one output, or in their
+    tensor."""
     combination_type: CombinationType = "ties"
-    """How what is left is put together: the paper's elected mean, the mean of all, or the sum."""
+    """How the remaining entries are combined: the mean of those with the elected sign, as in the
+    paper (ties), the mean of all, or their sum."""
     scaling_factor: float = 1.0
-    """The paper's lambda."""
+    """Factor of the merged task vector (the paper's lambda)."""
     rescale: Rescale = "exact"
-    """Divide an entry by its probability of being kept, as the paper does; "l1", to the tensor's
-    L1 norm."""
+    """Factor of the remaining entries: one over the probability of being kept, as in the paper
+    (exact), or what restores the tensor's L1 norm (l1)."""
     seed: int = 0
-    """Of the choice of entries."""
+    """Random seed of the choice of dropped entries."""
 
     @model_validator(mode="after")
     def _are_probabilities(self) -> Self:
@@ -54,7 +56,7 @@ class Della(Scaled):
     identity_on_copies={"drop_rate": 0, "window": 0},
 )
 def della(config: Della, ingredients: Ingredients) -> NamedTensors:
-    """Merge task vectors of which small entries are dropped more often, and the others rescaled.
+    """DELLA: drop entries of task vectors at random, small ones more often, rescale, and merge.
 
     Yields (name, tensor [*shape]) in float64. Drop probabilities fall evenly with the rank of an
     entry's magnitude, from drop_rate + window / 2 to drop_rate - window / 2, as in the authors'

@@ -23,20 +23,21 @@ class Drm(Scaled):
     """Base + scaling_factor x what was merged in the shared basis."""
 
     weights: dict[str, PositiveFloat] = {}
-    """The paper's coefficients, by how the models' ids begin, `{"3f2a": 0.5}`; the others have 1.
-    They are factors: the mean is not divided by them."""
+    """The paper's coefficients, by the first digits of the models' ids, e.g. {"3f2a": 0.5}; models
+    that are not named have 1. They are factors: the mean is not divided by them."""
     form: Literal["horizontal", "vertical"] = "horizontal"
-    """Whether task vectors of a matrix are put side by side, to share a basis of its outputs
-    (DRM-H), or on top of each other, to share one of its inputs (DRM-V)."""
+    """How the models' task vectors of a matrix are stacked: side by side, to share a basis of
+    outputs (DRM-H, horizontal), or on top of each other, to share a basis of inputs (DRM-V,
+    vertical)."""
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of entries of all normalized blocks of a matrix together that are kept."""
+    """Share of entries that is kept, of all normalized blocks of a matrix together."""
     vector_density: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of tensors that are no matrices, taken as one vector: share of a model's entries that are
-    kept."""
+    """Share of each model's entries that is kept, of all tensors that are not matrices, taken as
+    one vector."""
     smallest: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Singular values up to that share of the largest are dropped."""
+    """Singular values up to this share of the largest are dropped."""
     elect: bool = True
-    """Average only entries that have the elected sign, as TIES does; False: the mean of all."""
+    """Average only entries that have the elected sign, as TIES does; false: average all entries."""
 
 
 @operator(
@@ -47,7 +48,7 @@ class Drm(Scaled):
     identity_on_copies={"density": 1, "smallest": 0},
 )
 def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
-    """Merge task vectors of matrices in their shared singular basis, renormalized and pruned.
+    """DRM: merge task vectors in a shared singular basis, renormalized and pruned.
 
     Yields (name, tensor [*shape]) in float64. Matrices are tensors with two axes called weight; a
     fused qkv is three. Others are merged as TIES does it. With `density=1`, `elect=False` and

@@ -10,9 +10,11 @@ class TaskArithmetic(Scaled):
     """Base + scaling_factor x sum of (weight x task vector)."""
 
     scaling_factor: float = 0.3
-    """The paper's scaling coefficient; 0.3 is its choice for eight tasks, 1 adds all of them."""
+    """Factor of the merged task vector (the paper's scaling coefficient); 0.3 is its choice for
+    eight tasks, 1 adds all of them."""
     combination_type: Literal["sum", "mean"] = "sum"
-    """The paper's sum, or the weighted mean: with scaling_factor 1, that of the models' weights."""
+    """How task vectors are combined: their sum, as in the paper, or their weighted mean; with
+    scaling_factor 1 the latter gives the mean of the models' weights."""
 
 
 @operator(
@@ -23,7 +25,7 @@ class TaskArithmetic(Scaled):
     identity_on_copies={"scaling_factor": 1, "combination_type": "mean"},
 )
 def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> NamedTensors:
-    """Base plus a multiple of the sum of what the models added to it.
+    """Task arithmetic: the base plus a multiple of the sum of the models' task vectors.
 
     Yields (name, tensor [*shape]) in float64. Copies of one model add its task vector as often: k
     of them give the model only where scaling_factor x k is 1, or with `combination_type="mean"` and

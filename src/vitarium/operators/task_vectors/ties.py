@@ -12,11 +12,12 @@ class Ties(Scaled):
     """Base + scaling_factor x disjoint mean of the trimmed task vectors."""
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of a task vector's entries that are kept, the largest."""
+    """Share of a task vector's entries that is kept, the largest."""
     scaling_factor: float = 1.0
-    """The paper's lambda: 1 where it is not tuned."""
+    """Factor of the merged task vector (the paper's lambda, 1 if it is not tuned)."""
     trim: Literal["vector", "tensor"] = "vector"
-    """Trim over the whole task vector, as the paper does, or each tensor by itself, as mergekit."""
+    """Whether entries are trimmed over the whole task vector, as in the paper, or in each tensor by
+    itself, as in mergekit."""
 
 
 @operator(
@@ -27,7 +28,7 @@ class Ties(Scaled):
     identity_on_copies={"density": 1},
 )
 def ties(config: Ties, ingredients: Ingredients) -> NamedTensors:
-    """Base plus the mean of the models' largest changes that have the elected sign.
+    """TIES: trim task vectors, elect a sign for each entry, and add the mean of those that agree.
 
     Yields (name, tensor [*shape]) in float64. With `density=1`, the mean of all entries with that
     sign; copies of one model then give it. `trim="tensor"` gives mergekit's numbers, but for

@@ -25,17 +25,17 @@ class Diversity(Resampled):
     """Settings of the diversity study."""
 
     hessian_models: NonNegativeInt = 0
-    """Measure the Hessian trace of so many models per stage, the first in order of id; what is
-    known already is shown in any case. It takes some seconds to many minutes per model."""
+    """Number of models per stage, the first in order of id, whose Hessian trace is measured; values
+    already in the zoo are shown in any case. Takes from seconds to many minutes per model."""
     measure_missing: bool = True
-    """Measure what is not known yet; otherwise the page says what is missing."""
+    """Measure what is not in the zoo yet; otherwise the page says what is missing."""
     embeddings: tuple[Method, ...] = ("pca", "tsne")
-    """How models are placed on a map: pca, tsne, and umap (an extra of that name)."""
+    """Embeddings that place the models on a map: pca, tsne, and umap (needs the extra `umap`)."""
 
 
 @study("diversity", title="Diversity", tiny={"n_resamples": 20, "embeddings": ["pca"]})
 def diversity(config: Diversity, population: Population) -> Tables:
-    """How different the models are - accuracy, predictions, features, weights - and why.
+    """How models differ in accuracy, predictions, features and weights, and which factors matter.
 
     Stage by stage: what each generating factor explains, how alike models are by their kinship,
     maps and heat maps of the population, and sentences with confidence intervals. What is not

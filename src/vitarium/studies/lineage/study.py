@@ -28,17 +28,17 @@ class Lineage(Config):
     """Settings of the study of lineage."""
 
     method: str = "descent"
-    """What recovers it, see `vitarium plugins lineages`."""
+    """Method that recovers the lineage; `vitarium plugins lineage` lists all."""
     settings: dict[str, Any] = {}
-    """Of the method."""
+    """Settings of the method."""
     trees: PositiveInt | Literal["auto"] = "auto"
     """Number of trees; auto: inferred by the method."""
     compare: tuple[str, ...] = ("mother", "nearest_root", "atlas")
-    """Methods whose forests are shown beside it, with their defaults."""
+    """Methods to compare with, with their default settings."""
     truth: bool | None = None
-    """Whether the forest is held against the true one; none: where that is known."""
+    """Compare the recovered forest with the true one; none: if the true one is known."""
     epochs: Literal["last", "all"] = "last"
-    """Of a zoo, models after their last epoch, or every kept epoch as a model of its own."""
+    """With a zoo: each model after its last epoch, or every kept epoch as a model of its own."""
 
 
 @dataclass(frozen=True, eq=False)

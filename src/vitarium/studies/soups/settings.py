@@ -23,18 +23,19 @@ class Soups(Resampled):
         "weight_matching",
         "orthogonal_matching",
     )
-    """Operators, with their defaults: those that combine models, one model with what it started
-    from, or epochs of one model; and those that align, before uniform and greedy soups."""
+    """Operators, with their default settings: those that combine models, a model with its parent,
+    or the epochs of one model; and those that align models, before uniform and greedy soups."""
     last: tuple[PositiveInt, ...] = (2, 3, 5)
-    """How many of a model's last epochs are averaged."""
+    """Numbers of a model's last epochs that are averaged."""
     most_ingredients: PositiveInt = 16
-    """Models of a group up to which soups of the best 1, 2, ... are made."""
+    """Largest group of models for which soups of the best 1, 2, ... are made."""
     pairs: PositiveInt = 60
-    """Of models between which barriers are measured: at most so many of each kinship, drawn in an
-    order that does not depend on anything else."""
+    """Largest number of pairs of models of each kinship between which barriers are measured, drawn
+    at random."""
     aligned_pairs: NonNegativeInt = 8
-    """So many of these also after each alignment."""
+    """Number of these pairs that are measured after each alignment, too."""
     points: PathPoints = 11
-    """Models on the way between two, both ends among them; odd, for the one halfway."""
+    """Number of models evaluated on the line between two, both ends included; an odd number, so
+    that the midpoint is one."""
     barrier_images: PositiveInt = 512
-    """At most so many images for each barrier."""
+    """Largest number of images for each barrier."""

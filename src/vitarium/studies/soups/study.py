@@ -29,7 +29,7 @@ texts = Texts("soups", "page")
     | {"n_resamples": 20, "barrier_images": 32},
 )
 def soups(config: Soups, population: Population) -> Tables:
-    """When models may be averaged: soups, merges, barriers by kinship, and alignment.
+    """When models can be averaged: soups, merges, loss barriers by kinship, and alignment.
 
     For the children of each parent, and across parents: what soups, epoch averages and other merges
     gain over the best single model, how far the loss rises between models, and where rearranging

@@ -143,11 +143,11 @@ class Resampled(Config):
     """Settings of a study with intervals."""
 
     n_resamples: PositiveInt = 1000
-    """Bootstrap resamples that intervals come from."""
+    """Number of bootstrap resamples for the confidence intervals."""
     confidence_level: float = Field(0.95, gt=0, lt=1)
-    """Of the confidence intervals."""
+    """Confidence level of the intervals, in (0, 1)."""
     seed: int = 0
-    """Of everything that is drawn: of the bootstrap, and of what the study draws beside it."""
+    """Random seed of the bootstrap and of all else that the study draws at random."""
 
     @property
     def bootstrap(self) -> Bootstrap:

@@ -12,12 +12,16 @@ from vitarium.training.base import optimizer
 
 
 class AdamW(Config):
-    """Adam with decoupled weight decay, on every weight alike, as torch has it."""
+    """AdamW: Adam with decoupled weight decay, applied to all weights (torch.optim.AdamW)."""
 
     lr: PositiveFloat = 1e-3
+    """Peak learning rate; the schedule multiplies it."""
     weight_decay: NonNegativeFloat = 1e-2
+    """Decoupled weight decay: each step shrinks weights by lr times this."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the moving averages of the gradient and of its square."""
     eps: PositiveFloat = 1e-8
+    """Number added to the denominator for numerical stability."""
 
 
 @optimizer("adamw", elementwise=True, paper="Loshchilov & Hutter 2019, arXiv 1711.05101")

@@ -13,12 +13,16 @@ from vitarium.training.base import optimizer
 
 
 class Sgd(Config):
-    """Stochastic gradient descent; no momentum unless it is asked for."""
+    """Stochastic gradient descent (torch.optim.SGD), without momentum by default."""
 
     lr: PositiveFloat = 1e-2
+    """Peak learning rate; the schedule multiplies it."""
     weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty: this times the weights is added to the gradient."""
     momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum factor, in [0, 1); 0: plain gradient descent."""
     nesterov: bool = False
+    """Use Nesterov momentum; needs a momentum above 0."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -27,6 +31,11 @@ class Sgd(Config):
         return self
 
 
-@optimizer("sgd", elementwise=True, tiny={"momentum": 0.9})
+@optimizer(
+    "sgd",
+    elementwise=True,
+    paper="Robbins & Monro 1951, A stochastic approximation method",
+    tiny={"momentum": 0.9},
+)
 def sgd(config: Sgd, parameters: Iterable[Tensor]) -> Optimizer:
     return torch.optim.SGD(parameters, **dict(config), fused=True)

@@ -11,6 +11,7 @@ class Warmup(Config):
     """A linear rise from 0 during the first `warmup_epochs` (may be a fraction of one)."""
 
     warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs of linear warm-up from 0 to the full learning rate, fractions allowed; 0: none."""
 
     def steps(self, steps_per_epoch: int) -> int:
         return round(self.warmup_epochs * steps_per_epoch)

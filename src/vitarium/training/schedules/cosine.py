@@ -10,6 +10,7 @@ class Cosine(Warmup):
     """Half a cosine from the full rate down to `final` of it, after the warm-up."""
 
     final: float = Field(0.0, ge=0, le=1)
+    """Learning rate at the end, as a share of the optimizer's, in [0, 1]."""
 
 
 @schedule(
@@ -18,7 +19,7 @@ class Cosine(Warmup):
     tiny={"warmup_epochs": 0.5, "final": 0.1},
 )
 def cosine(config: Cosine, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Cosine annealing to a share of the rate, after an optional linear warm-up."""
+    """Cosine annealing of the learning rate, after an optional linear warm-up."""
     warmup = config.steps(steps_per_epoch)
     if step < warmup:
         return warmed_up(step, warmup)

@@ -14,13 +14,16 @@ class OneCycle(Config):
     """
 
     pct_start: float = Field(0.3, gt=0, lt=1)
+    """Share of all steps in which the learning rate rises, in (0, 1)."""
     div_factor: PositiveFloat = 25.0
+    """Divisor of the optimizer's learning rate that gives the initial one."""
     final_div_factor: PositiveFloat = 1e4
+    """Divisor of the initial learning rate that gives the final one."""
 
 
 @schedule("one_cycle", paper="Smith & Topin 2018, arXiv 1708.07120")
 def one_cycle(config: OneCycle, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The one-cycle policy, as torch's OneCycleLR with the optimizer's rate as `max_lr`."""
+    """One-cycle policy: the learning rate rises to its peak, then falls (torch's OneCycleLR)."""
     start = 1 / config.div_factor
     peak = config.pct_start * steps - 1
     if step <= peak:

@@ -25,11 +25,12 @@ class Descent(Config):
     """What is looked for beside parents and children."""
 
     align: bool = True
-    """Bring copies whose units stand in another order into one order first."""
+    """First undo permutations: bring copies whose units are in another order into one order."""
     mixtures: bool = True
-    """Find models that are mixtures of others: soups, interpolations, averages of epochs."""
+    """Look for models that are mixtures of others: soups, interpolations, averages of epochs."""
     mixture_tolerance: float = Field(TOLERANCE, gt=0, lt=1)
-    """How far a mixture may lie from its ingredients' span, as a share of what other models do."""
+    """Largest distance of a mixture from its ingredients' span, as a share of other models'
+    distance from it."""
 
 
 class _Family(NamedTuple):
@@ -53,7 +54,7 @@ class _Result(NamedTuple):
 
 @lineage("descent")
 def descent(config: Descent, model_set: ModelSet, trees: int | None) -> Forest:
-    """Squared distances add up along a line of descent; with roots, mixtures and copies.
+    """Descent: trees in which squared weight distances add up, with roots, mixtures and copies.
 
     Families are models whose weights are not at right angles (`families_by_angle`). In each, the
     root is what all others can have come from (`root_family`); every model gets the parent at the
