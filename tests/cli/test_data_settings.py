@@ -97,3 +97,15 @@ def test_a_normalization_is_asked_for_and_given(vitarium, grown_zoo, imported_di
         assert f"warning: {id}: its outputs are taken" in errors
         assert "by number" in errors
     assert "neither 'data' nor a mean" in vitarium(*request, "--normalization", "half")[2]
+
+
+@pytest.mark.parametrize("name", ["image_folder:{}", "image_folder,folder={}", "{}"])
+def test_settings_beside_the_name_are_refused_with_the_way_to_write_them(
+    vitarium, grown_zoo, tmp_path, name
+):
+    status, _, errors = vitarium(
+        "measure", grown_zoo.path, "accuracy", "--data", name.format(tmp_path)
+    )
+    place = tmp_path if name == "{}" else "PATH"
+    assert status == 2
+    assert f"--data image_folder --data-set folder={place}" in " ".join(errors.split())

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -136,6 +137,12 @@ def section(
     from vitarium.core.config import InvalidConfig
     from vitarium.core.registry import choose
 
+    if not re.fullmatch(r"[\w-]+", name):  # a path, or settings beside the name
+        example = f"{flag} image_folder {flag}-set folder={name if Path(name).is_dir() else 'PATH'}"
+        raise InvalidInput(
+            f"{flag} {name}: it takes the name of a plug-in alone (vitarium plugins {kind}), and "
+            f"{flag}-set its settings, e.g. {example}"
+        )
     name = name.replace("-", "_")
     values = parsed(pairs, f"{flag}-set", "NAME=VALUE")
     try:
