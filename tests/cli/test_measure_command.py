@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 
@@ -10,10 +11,21 @@ import pytest
 def test_measures_are_summarised_over_models_and_pairs(vitarium, grown_zoo):
     status, out, _ = vitarium("measure", grown_zoo.path, "accuracy", "agreement", "--pairs", "all")
     assert status == 0
-    lines = out.splitlines()
-    rows = [line for line in lines if line.startswith("agreement ") and " errors " not in line]
-    assert len(rows) == 3  # of each stage, and of both
-    assert sum(int(row.split()[-6]) for row in rows) == 15
+    heading, _, *rows = out.partition(" by stage\n\n")[2].splitlines()
+    columns = {"measure", "unit", "finetune", "pretrain", "finetune, pretrain (8)"}
+    assert set(re.split(" {2,}", heading)) == columns
+    of_pairs = grown_zoo.query(
+        "SELECT avg(value) AS mean FROM records WHERE measure = 'agreement' AND part = '' "
+        "AND (SELECT stage FROM models WHERE id = model) "
+        "<> (SELECT stage FROM models WHERE id = other)"
+    )
+    (agreement,) = [row for row in rows if row.startswith("agreement ")]
+    assert f" {of_pairs['mean'][0]:.4g} ± " in agreement
+
+
+def test_the_number_of_models_stands_above_each_stage(vitarium, grown_zoo):
+    out = vitarium("measure", grown_zoo.path, "weight_norm")[1]
+    assert "finetune (4)  pretrain (2)" in out
 
 
 def test_without_a_name_the_quick_measures_of_single_models_are_taken(vitarium, grown_zoo):
@@ -83,14 +95,15 @@ def test_numbers_are_printed_by_model_and_by_stage(vitarium, grown_zoo):
     _, out, _ = vitarium("measure", grown_zoo.path, "accuracy")
     models = grown_zoo.models()
     assert models["accuracy"].notna().all()
-    of_models, of_stages = out.split(": by stage\n")
+    of_models, of_stages = out.split(": mean ± standard deviation by stage\n")
     for row in models.itertuples():
         line = next(line for line in of_models.splitlines() if line.startswith(row.id[:8]))
         assert line.split()[1:3] == [row.stage, f"{row.accuracy:.4g}"]
-    for stage, group in models.groupby("stage"):
-        line = next(line for line in of_stages.splitlines() if f" {stage} " in line)
-        assert f"{group['accuracy'].mean():.4g}" in line.split()
-    assert len([line for line in of_stages.splitlines() if line.startswith("accuracy")]) == 4
+    line = next(line for line in of_stages.splitlines() if line.startswith("accuracy "))
+    for _, group in models.groupby("stage"):
+        mean, std = group["accuracy"].mean(), group["accuracy"].std(ddof=0)
+        assert f" {mean:.4g} ± {std:.2g} " in line
+    assert len([line for line in of_stages.splitlines() if line.startswith("accuracy")]) == 2
 
 
 def test_numbers_are_csv(vitarium, grown_zoo):

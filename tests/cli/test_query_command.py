@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from vitarium.cli._tables import lines
+from vitarium.cli._tables import print_rows
 from vitarium.zoo import _query_limits as query_limits
 
 BY_STAGE = "SELECT stage, count(*) AS n, max(test_accuracy) AS best FROM models GROUP BY stage"
@@ -288,9 +288,10 @@ def test_a_damaged_index_is_a_note_of_one_line(vitarium, zoo, command):
     assert vitarium(command[0], zoo.path, *command[1:]) == expected
 
 
-def test_a_table_that_is_not_for_a_terminal_has_columns_of_fixed_width():
+def test_a_table_that_is_not_for_a_terminal_has_columns_of_fixed_width(capsys):
     rows = [{"name": "模型", "value": 1}, {"name": "two\nlines\x1b[0m", "value": None}]
-    assert list(lines(rows, "Title")) == [
+    print_rows(rows, title="Title")
+    assert capsys.readouterr().out.splitlines() == [
         "Title",
         "",
         "name              value",

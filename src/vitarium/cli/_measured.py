@@ -1,24 +1,26 @@
 """How measured numbers are printed: by model, and their spread in each stage."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
+from vitarium.cli._tables import HAS_ALL, print_rows, print_text, text
 from vitarium.zoo import Zoo
 
 _MAX_COLUMNS, _MAX_ROWS = 4, 40
 """Of a table of models, or pairs of them; of more, the spread alone is printed."""
+_MAX_PARTS = 4
+"""Of a measure, where there are more rows than `_MAX_ROWS`: more are classes, or alike."""
 
 Row = Mapping[str, Any]
 
 
-def tables(
-    zoo: Zoo, rows: Sequence[Row], tensors: Collection[str]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Titles and rows: of few models and measures each model's numbers; and each stage's spread.
+def print_measured(zoo: Zoo, rows: Sequence[Row], tensors: Collection[str]) -> None:
+    """Print of few models and measures each model's numbers; and each stage's mean and spread.
 
     `rows` are those of `vitarium.measure`; parts that are layers or one of the `tensors` are left
-    out.
+    out, and where the table becomes too long, measures' many parts.
     """
     stages = _stages(zoo)
     numbers = [{**row, "stage": _stage(row, stages)} for row in rows if _is_of_model(row, tensors)]
@@ -27,9 +29,20 @@ def tables(
     by_model = _by_model(numbers)
     names = {(row["measure"], row["part"]) for row in numbers}
     if len(by_model) <= _MAX_ROWS and len(names) <= _MAX_COLUMNS:
-        yield "", by_model
+        print_rows(by_model, title=str(zoo.path), complete=HAS_ALL)
     if len(by_model) > 1:
-        yield "by stage", _by_stage(numbers)
+        many = _many_parts(names) if len(names) > _MAX_ROWS else set()
+        listed = [row for row in numbers if not (row["part"] and row["measure"] in many)]
+        title = f"{zoo.path}: mean ± standard deviation by stage"
+        print_rows(_by_stage(listed), title=title, spare=["unit"], complete=HAS_ALL)
+        if many:
+            print_text(f"without the parts of {', '.join(sorted(many))}; {HAS_ALL}")
+
+
+def _many_parts(names: Collection[tuple[str, str]]) -> set[str]:
+    """Measures that have a number as a whole and many of parts."""
+    counts = Counter(measure for measure, part in names if part)
+    return {m for m, count in counts.items() if count > _MAX_PARTS and (m, "") in names}
 
 
 def _stages(zoo: Zoo) -> dict[str, str]:
@@ -70,22 +83,36 @@ def _name(id: str, epoch: int | None) -> str:
 
 
 def _by_stage(numbers: Sequence[Row]) -> list[dict[str, Any]]:
-    spreads: dict[tuple[str, str, str], list[float]] = {}
+    """A row per measure and part, a column per stage."""
+    values: dict[str, dict[str, list[float]]] = {}
     units: dict[str, str] = {}
     for row in numbers:
-        spreads.setdefault((row["measure"], row["part"], row["stage"]), []).append(row["value"])
-        units[row["measure"]] = row["unit"]
+        measure = "/".join(filter(None, (row["measure"], row["part"])))
+        values.setdefault(measure, {}).setdefault(row["stage"], []).append(row["value"])
+        units[measure] = row["unit"]
+    headings = {
+        stage: _heading(
+            stage, [by_stage[stage] for by_stage in values.values() if stage in by_stage]
+        )
+        for stage in dict.fromkeys(row["stage"] for row in numbers)
+    }
     return [
         {
             "measure": measure,
-            "part": part,
-            "stage": stage,
-            "count": len(values),
-            "mean": fmean(values),
-            "std": pstdev(values),
-            "min": min(values),
-            "max": max(values),
+            **{heading: _mean_and_std(by_stage.get(s, ())) for s, heading in headings.items()},
             "unit": units[measure],
         }
-        for (measure, part, stage), values in spreads.items()
+        for measure, by_stage in values.items()
     ]
+
+
+def _heading(stage: str, values: Collection[Sequence[float]]) -> str:
+    """With the number of models, or of pairs, if every measure has as many."""
+    counts = set(map(len, values))
+    return f"{stage} ({counts.pop()})" if len(counts) == 1 else stage
+
+
+def _mean_and_std(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "".join(map(text, values))
+    return f"{text(fmean(values))} ± {pstdev(values):.2g}"

@@ -1,14 +1,13 @@
 """How models are listed for people: in columns that tell them apart and fit the terminal."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitarium.cli._tables import GAP, print_rows, text, widths
+from vitarium.cli._tables import print_rows
 from vitarium.core.printable import shortened
-from vitarium.core.terminal import Terminal, print_line
+from vitarium.core.terminal import print_line
 
 SCORED = "accuracy on test images before and after training"
 _MAX_LENGTH = 40  # characters in a cell of a listing
@@ -37,20 +36,15 @@ def print_models(rows: Sequence[Row], *, title: str = "", every_column: bool = F
     columns = [name for name in cells[0] if any(row[name] not in (None, "") for row in cells)]
     constant = _constant(cells, columns) if len(cells) > 1 and not every_column else {}
     columns = [name for name in columns if name not in constant]
-    width = terminal_width()
-    left_out = _too_many(cells, columns, width) if width and not every_column else []
-    columns = [name for name in columns if name not in left_out]
-    print_rows([{name: row[name] for name in columns} for row in cells], title=title)
-    if values := [f"{name} {text(v)}" for name, v in constant.items() if (name, v) not in _USUAL]:
-        print_line(f"the same in all: {', '.join(values)}")
-    if left_out:
-        print_line(f"not shown: {', '.join(left_out)}; --columns all shows all")
-
-
-def terminal_width() -> int | None:
-    """Cells in a line of the terminal; None where the output goes elsewhere, however wide."""
-    console = Terminal()
-    return console.width if console.is_terminal or os.environ.get("COLUMNS", "") else None
+    spare = sorted(columns, key=lambda name: _worth(name, cells))
+    print_rows(
+        [{name: row[name] for name in columns} for row in cells],
+        title=title,
+        spare=[name for name in spare if name not in _ALWAYS],
+        constant={name: v for name, v in constant.items() if (name, v) not in _USUAL},
+        complete="--columns all shows all",
+        every_column=every_column,
+    )
 
 
 def for_people(row: Row) -> dict[str, Any]:
@@ -88,18 +82,6 @@ def _constant(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any]:
         if name not in _ALWAYS and all(cell == cells[0] for cell in cells):
             values[name] = cells[0]
     return values
-
-
-def _too_many(rows: Sequence[Row], columns: Sequence[str], width: int) -> list[str]:
-    """The columns to leave out so that the others fit, those that tell the least first."""
-    needed = widths([{name: row[name] for name in columns} for row in rows])
-    excess, left_out = sum(needed.values()) - GAP - width, []
-    for name in sorted(columns, key=lambda name: _worth(name, rows)):
-        if excess <= 0 or name in _ALWAYS:
-            break
-        left_out.append(name)
-        excess -= needed[name]
-    return [name for name in columns if name in left_out]
 
 
 def _worth(name: str, rows: Sequence[Row]) -> tuple[int, float]:

@@ -4,37 +4,47 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
-from rich import box
-from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
-
+from vitarium.cli._layout import Column, body_lines, fit, heading_lines, wrapped
 from vitarium.cli._streams import exactly, is_speakable
 from vitarium.core.csv_cells import guarded
 from vitarium.core.errors import InvalidInput
-from vitarium.core.printable import escaped_json, printable
-from vitarium.core.terminal import Terminal
+from vitarium.core.printable import escaped_json, printable, shortened
+from vitarium.core.terminal import Terminal, print_line
 
 Rows = Iterable[Mapping[str, Any]]
-Column = tuple[list[str], bool]
-"""Heading and cells, and whether they are numbers."""
-
-_FITTED = 1000  # rows that are fitted to the terminal's width; more of them take seconds
-_UNBROKEN = 24  # characters of the longest cell of a column that is not broken over lines
-GAP = 2  # between columns
+HAS_ALL = "--json and --csv have all"
+"""Of commands with these options, for `complete`."""
+_LONG = 40  # characters of a value that all rows have
+_NAMED = 8  # columns that are named where there is no room for them
 
 
-def print_rows(rows: Rows, *, title: str = "", as_json: bool = False, as_csv: bool = False) -> None:
+def print_rows(
+    rows: Rows,
+    *,
+    title: str = "",
+    spare: Sequence[str] = (),
+    constant: Mapping[str, Any] | None = None,
+    complete: str = "",
+    every_column: bool = False,
+    as_json: bool = False,
+    as_csv: bool = False,
+) -> None:
     """Print rows with the same keys as a table, or all of them as a JSON array or CSV.
 
-    On a terminal long texts are broken over lines; ids, numbers and short texts never are.
+    A table fits `terminal_width`, see `_layout`; below it, what was left out is named.
+
+    Args:
+        spare: columns that go first where there is no room for all.
+        constant: columns that the rows do not have, and the value of each, which is alike in all.
+        complete: how to see all columns, for that line.
+        every_column: none is left out, however wide the table becomes.
     """
     listed = [dict(row) for row in rows]
     if as_json and as_csv:
@@ -44,11 +54,48 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False, as_csv: bo
     elif as_csv:
         print_csv(listed)
     elif listed:
-        console, columns = Terminal(), _columns(listed)
-        if console.is_terminal and len(listed) <= _FITTED and _fits(columns, console.width):
-            console.print(_table(columns, title))
-        else:  # a file or a pipe is as wide as it needs to be
-            sys.stdout.write("".join(f"{line}\n" for line in lines(listed, title)))
+        width = terminal_width()
+        layout = fit(_columns(listed), None if every_column else width, spare)
+        _print_heading([*wrapped(printable(title), width), ""] if title else [])
+        _print_heading(heading_lines(layout.columns))
+        sys.stdout.write("".join(f"{line}\n" for line in body_lines(layout.columns)))
+        _print_rest({**(constant or {}), **layout.constant}, layout.left_out, complete)
+
+
+def _print_rest(constant: Mapping[str, Any], left_out: Sequence[str], complete: str) -> None:
+    """Say which columns a table does not have: those that are alike in all rows, and others."""
+    values = [f"{k} {shortened(cell, _LONG)}" for k, v in constant.items() if (cell := text(v))]
+    if values:
+        print_text(f"the same in all: {_first(values)}")
+    if left_out or len(values) > _NAMED:
+        rest = f"not shown: {_first(left_out)}" if left_out else ""
+        print_text("; ".join(filter(None, (rest, complete))))
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def print_text(text: str) -> None:
+    """Print a paragraph, broken between words where the terminal's width is known."""
+    for line in wrapped(printable(text), terminal_width()):
+        print_line(line)
+
+
+def terminal_width() -> int | None:
+    """Cells in a line of the terminal; None where the output goes elsewhere, however wide."""
+    console = Terminal()
+    return console.width if console.is_terminal or os.environ.get("COLUMNS", "") else None
+
+
+def _print_heading(texts: Iterable[str]) -> None:
+    console = Terminal(soft_wrap=True)
+    for line in texts:
+        if console.is_terminal:
+            console.print(line, style="bold")
+        else:
+            print_line(line)
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -75,69 +122,14 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def widths(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Of each column of a table, the cells that it takes without a break, with the gap after it."""
-    names = dict.fromkeys(key for row in rows for key in row)
-    measured = (max(map(cell_len, cells)) + GAP for cells, _ in _columns(rows))
-    return dict(zip(names, measured, strict=True))
-
-
-def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
-    """A table in columns of fixed width; 10,000 rows take a tenth of a second."""
-    if title:
-        yield printable(title)
-        yield ""
-    columns = _columns(rows)
-    table = zip(*(_filled(cells, right=right) for cells, right in columns), strict=True)
-    for heading in islice(table, 1):
-        yield "  ".join(heading).rstrip()
-        yield "  ".join("─" * cell_len(cell) for cell in heading)
-    for cells in table:
-        yield "  ".join(cells).rstrip()
-
-
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Each column's heading and cells, each on one line, and whether they are numbers."""
     columns = []
     for key in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(key) for row in rows]
-        cells = [printable(v if isinstance(v, str) else text(v)) for v in (key, *values)]
-        columns.append((cells, all(isinstance(value, int | float | None) for value in values)))
+        name, *cells = [printable(v if isinstance(v, str) else text(v)) for v in (key, *values)]
+        is_number = all(isinstance(value, int | float | None) for value in values)
+        columns.append(Column.of(name, cells, is_number))
     return columns
-
-
-def _filled(cells: list[str], *, right: bool) -> list[str]:
-    """The cells with spaces before or behind, all equally wide."""
-    is_ascii = "".join(cells).isascii()
-    widths = [*map(len if is_ascii else cell_len, cells)]  # Chinese takes two cells
-    max_width = max(widths)
-    spaces = [" " * (max_width - width) for width in widths]
-    filled = zip(cells, spaces, strict=True)
-    return [f"{space}{cell}" if right else f"{cell}{space}" for cell, space in filled]
-
-
-def _fits(columns: Sequence[Column], width: int) -> bool:
-    """Whether a table fits if texts longer than `_UNBROKEN` alone are broken over lines."""
-    needed = [min(max(map(cell_len, cells)), _UNBROKEN) + GAP for cells, _ in columns]
-    return sum(needed) <= width + GAP
-
-
-def _table(columns: Sequence[Column], title: str) -> Table:
-    grid = Table(
-        title=Text(printable(title), "bold") if title else None,
-        title_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, GAP, 0, 0),
-        pad_edge=False,
-    )
-    for (heading, *cells), right in columns:
-        is_short = max(map(cell_len, (heading, *cells))) <= _UNBROKEN
-        justify: Literal["right", "left"] = "right" if right else "left"
-        grid.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=is_short)
-    for row in zip(*(cells[1:] for cells, _ in columns), strict=True):
-        grid.add_row(*map(Text, row))
-    return grid
 
 
 def print_json(value: Any) -> None:

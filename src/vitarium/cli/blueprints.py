@@ -7,7 +7,7 @@ import typer
 
 from vitarium.cli import _completion as completion
 from vitarium.cli._options import Csv, DataDir, Json, argument, path_option
-from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli._tables import HAS_ALL, print_json, print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.numerals import counted
 from vitarium.core.printable import printable
@@ -31,7 +31,8 @@ def list_(json: Json = False, csv: Csv = False) -> None:
 
     Example:  vitarium blueprint list
     """
-    print_rows(remembered("blueprints", _shipped), as_json=json, as_csv=csv)
+    rows = remembered("blueprints", _shipped)
+    print_rows(rows, spare=["stages"], complete=HAS_ALL, as_json=json, as_csv=csv)
 
 
 def _shipped() -> list[dict[str, Any]]:

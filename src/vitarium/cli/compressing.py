@@ -10,7 +10,7 @@ from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import option
 from vitarium.cli._progress import resumable
-from vitarium.cli._tables import print_rows
+from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.cli.plugins import entries_of
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
@@ -163,7 +163,12 @@ def _print(compression: "Compression", *, as_json: bool, as_csv: bool) -> None:
     if as_json or as_csv:
         print_rows(rows, as_json=as_json, as_csv=as_csv)
     else:
-        print_rows([_columns(row) for row in rows], title="Students beside their originals")
+        print_rows(
+            [_columns(row) for row in rows],
+            title="Students beside their originals",
+            spare=["in the zoo", "size", "ms per image"],
+            complete=HAS_ALL,
+        )
     for row in rows:
         for when in ("before", "after"):
             if why := row[f"refused_{when}"]:
@@ -183,7 +188,7 @@ def _columns(row: dict[str, Any]) -> dict[str, str]:
 
     return {
         "original": f"{row['model'][:8]}@{row['epoch']}",
-        "student": row["student"],
+        "student": row["student"][:8],
         "parameters": change("parameters", "{:,}".format),
         "size": change("bytes", size),
         "in the zoo": change("bytes_in_zoo", size),

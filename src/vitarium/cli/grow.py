@@ -267,7 +267,7 @@ def _print_estimate(
         return
     counts = " + ".join(map(str, planned.stages.values()))
     total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
-    print_rows(map(_row, stages), title=f"{planned.name}: {total}")
+    print_rows(map(_row, stages), title=f"{planned.name}: {total}", spare=["steps", "starts from"])
     for stage in stages:
         factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
         print_rows(factors, title=f"Factors of {stage.stage}")
@@ -295,6 +295,6 @@ def _row(stage: "StageEstimate") -> dict[str, object]:
         "parameters": "?" if low is None else f"{low:,}" if low == high else f"{low:,} to {high:,}",
         "epochs": stage.epochs,
         "steps": "?" if stage.steps is None else f"{stage.steps:,}",
-        "checkpoints": "?" if stage.bytes is None else f"up to {size(stage.bytes)}",
+        "checkpoints": "?" if stage.bytes is None else f"≤ {size(stage.bytes)}",
         "time": "?" if stage.seconds is None else duration(stage.seconds),
     }

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import progress_bar, resumable
-from vitarium.cli._tables import print_rows
+from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import Terminal, print_note
@@ -61,7 +61,9 @@ def import_(
     if dry_run:
         models = counted(len(foreign.models), "model")
         title = f"{foreign.source}: {models} ({foreign.importer})"
-        print_rows(_rows(foreign), title=title, as_json=json, as_csv=csv)
+        spare = ["factors", "outputs", "with weights", "parent epoch"]
+        complete: dict[str, Any] = {"complete": HAS_ALL, "as_json": json, "as_csv": csv}
+        print_rows(_rows(foreign), title=title, spare=spare, **complete)
         _print_notes(foreign)
         with progress_bar(unit="models") as progress:
             check_weights(foreign.models, progress, read=True)

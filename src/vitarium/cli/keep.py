@@ -7,10 +7,10 @@ import typer
 
 from vitarium.cli._options import Csv, Json, ZooFolder, option
 from vitarium.cli._progress import AGAIN, progress_bar, resumable
-from vitarium.cli._tables import print_rows
+from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.core.errors import NotAZoo
 from vitarium.core.file_faults import reading
-from vitarium.core.numerals import size
+from vitarium.core.numerals import counted, size
 from vitarium.core.terminal import Terminal, print_line
 
 
@@ -45,7 +45,8 @@ def verify(
     if json or csv:
         print_rows(rows, as_json=json, as_csv=csv)
     elif rows:
-        print_rows(rows, title=f"{directory}: {len(rows)} fault{'s' * (len(rows) > 1)}")
+        title = f"{directory}: {counted(len(rows), 'fault')}"
+        print_rows(rows, title=title, complete=HAS_ALL)
     else:
         print_line(f"{directory} is whole")
     if faults:

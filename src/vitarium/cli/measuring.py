@@ -10,7 +10,7 @@ import typer
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
-from vitarium.cli._measured import tables
+from vitarium.cli._measured import print_measured
 from vitarium.cli._options import argument, option
 from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import print_rows
@@ -138,8 +138,7 @@ def measure(
     if json or csv:
         print_rows(answer["rows"], as_json=json, as_csv=csv)
     else:
-        for title, rows in tables(zoo, answer["rows"], set(answer["tensors"])):
-            print_rows(rows, title=": ".join(filter(None, (str(directory), title))))
+        print_measured(zoo, answer["rows"], set(answer["tensors"]))
     refusals = [row for row in answer["rows"] if row["refused"]]
     _print_refusals(refusals)
     if refusals and len(refusals) == len(answer["rows"]):

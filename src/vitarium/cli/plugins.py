@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli import _completion as completion
 from vitarium.cli._options import Csv, Json, argument, type_name
-from vitarium.cli._tables import print_rows
+from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.errors import InvalidInput, UnknownName
 
@@ -49,12 +49,13 @@ def plugins(
         catalog = remembered("plugins", _catalog)
         listed = [kind for kind, entries in catalog.items() if not isinstance(entries, str)]
         rows = [{"kind": kind, **_row(entry)} for kind in listed for entry in catalog[kind]]
-        print_rows(rows, as_json=json, as_csv=csv)
+        print_rows(rows, complete=HAS_ALL, as_json=json, as_csv=csv)
         return
     singular = "study" if kind == "studies" else kind.removesuffix("s")
     by_name = {entry["name"]: entry for entry in entries_of(singular)}
     if kind != singular and name is None:
-        print_rows([_row(entry) for entry in by_name.values()], as_json=json, as_csv=csv)
+        rows = [_row(entry) for entry in by_name.values()]
+        print_rows(rows, complete=HAS_ALL, as_json=json, as_csv=csv)
         return
     if name is not None and name not in by_name:
         name = name.replace("-", "_")
@@ -69,7 +70,7 @@ def plugins(
         title = f"{entry['name']}: {entry['what']}"
         title += f" ({entry['paper']})" if entry["paper"] else ""
         settings = entry["settings"] or ([] if json else [{"setting": "none"}])
-        print_rows(settings, title=title, as_json=json)
+        print_rows(settings, title=title, complete=HAS_ALL, as_json=json)
 
 
 def entries_of(kind: str) -> list[Entry]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from vitarium.cli._options import Csv, Json, ZooFolder, argument, option, path_option
 from vitarium.cli._streams import exactly
 from vitarium.cli._tables import (
+    HAS_ALL,
     csv_text,
     encodable_json,
     print_csv,
@@ -78,7 +79,8 @@ def query(
             sys.stdout.write(encodable_json(piece.decode()))
     else:
         names, rows = database.rows(sql)
-        print_rows(dict(zip(_distinct(names), row, strict=True)) for row in rows)
+        table = (dict(zip(_distinct(names), row, strict=True)) for row in rows)
+        print_rows(table, complete=HAS_ALL)
         if not rows:
             print("no rows")
 

@@ -11,12 +11,14 @@ from typer.core import TyperGroup
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
+from vitarium.cli._layout import cut
 from vitarium.cli._options import argument, path_argument, path_option
 from vitarium.cli._progress import progress_bar, resumable
-from vitarium.cli._tables import csv_text
+from vitarium.cli._tables import csv_text, print_text, terminal_width
 from vitarium.core import files
 from vitarium.core.file_faults import check_writable
 from vitarium.core.filenames import file_name
+from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal, print_line
 
 if TYPE_CHECKING:
@@ -142,8 +144,11 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
             **common,
             **_settings_of(plugin, values),
         )
-    for line in (*result.sentences, *result.tables.terminal):
-        print_line(line)
+    for sentence in result.sentences:
+        print_text(sentence)
+    width = terminal_width()
+    for line in result.tables.terminal:
+        print_line(cut(printable(line), width))
     written = f", {len(result.figures)} figures to {values['figures']}" if result.figures else ""
     if values["csv"] is not None:
         for title in result:

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 from vitarium.cli import _completion as completion
 from vitarium.cli._models import SCORED, for_people, print_models
 from vitarium.cli._options import Csv, Json, Where, ZooFolder, argument, option
-from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli._tables import HAS_ALL, print_json, print_rows, print_text
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 
+_SPARE_METRICS = ("images_per_second", "seconds", "epoch_lr", "train_loss", "train_accuracy")
 ON_A_TERMINAL = 100  # models that are listed on a terminal unless more are asked for
 
 
@@ -78,11 +79,11 @@ def ls(
     matching = f"{listed.matching:,} of " if where.strip() else ""
     title = f"{directory}: {matching}{counted(listed.total, 'model')}"
     if chosen:
-        print_rows(map(for_people, rows), title=title)
+        print_rows(map(for_people, rows), title=title, every_column=True)
     else:
         print_models(rows, title=f"{title}; {SCORED}", every_column=bool(names))
     if more := listed.matching - len(listed.rows):
-        print(f"… {more:,} more; --limit 0 for all, --where and --sort to choose")
+        print_text(f"… {more:,} more; --limit 0 for all, --where and --sort to choose")
 
 
 def _asked(row: dict[str, Any], columns: list[str]) -> dict[str, Any]:
@@ -149,7 +150,8 @@ def show(
     facts["outputs"] = about.num_outputs
     facts["trained with"] = ", ".join(f"{name} {value}" for name, value in about.software.items())
     print_rows(({"": name, "value": value} for name, value in facts.items()), title=f"Model {id}")
-    print_rows(epochs, title="Epochs")
+    print()
+    print_rows(epochs, title="Epochs", spare=_SPARE_METRICS, complete=HAS_ALL)
     print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)")
 
 
