@@ -1,5 +1,6 @@
 """`vitarium rm`, `archive`, `merge-zoos`, `tag`, `note`, `rename-stage`: what they print and do."""
 
+import io
 import json
 import shutil
 
@@ -26,13 +27,50 @@ def test_a_model_is_removed_and_what_depends_on_it_listed(kept_zoo, parent, vita
     assert f"a child of {parent}@2" in out
     assert "--keep-dependents" in out
     assert parent in kept_zoo
-    status, out, _ = vitarium("rm", kept_zoo.path, parent, "--yes")
+    assert vitarium("rm", kept_zoo.path, parent, "--yes")[0] == 2  # says nothing of children
+    status, out, _ = vitarium("rm", kept_zoo.path, parent, "--keep-dependents", "--yes")
     assert status == 0
     assert "1 model, " in out
     assert parent not in kept_zoo
     assert verify(kept_zoo.path, deep=True) == []
-    assert vitarium("rm", kept_zoo.path, f"{children[0]}@0", "--with-dependents")[0] == 0
+    before_training = f"{children[0]}@0"
+    assert vitarium("rm", kept_zoo.path, before_training, "--with-dependents", "--yes")[0] == 0
     assert [ref.epoch for ref in kept_zoo[children[0]].checkpoints] == [1]
+
+
+@pytest.fixture
+def leaf(kept_zoo, parent):
+    return kept_zoo.children(parent)[0]
+
+
+def test_rm_without_a_terminal_needs_a_yes(kept_zoo, leaf, vitarium):
+    status, out, err = vitarium("rm", kept_zoo.path, leaf[:6])
+    assert (status, err) == (
+        2,
+        "error: nothing was removed: without a terminal to ask on, give --yes\n",
+    )
+    assert leaf in out
+    assert leaf in kept_zoo
+    status, out, _ = vitarium("rm", kept_zoo.path, leaf[:6], "--yes")
+    assert status == 0
+    assert out.splitlines()[-1].startswith("removed: 1 model, ")
+    assert leaf not in kept_zoo
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n", 1), ("", 1), ("y", 0)])
+def test_rm_on_a_terminal_lists_what_goes_and_asks(
+    kept_zoo, leaf, vitarium, monkeypatch, answer, status
+):
+    terminal = io.StringIO(f"{answer}\n")
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", terminal)
+    ended, out, err = vitarium("rm", kept_zoo.path, leaf)
+    assert ended == status
+    assert "This cannot be undone. [y/N]" in err
+    _, stage, epochs, *nbytes = next(line for line in out.splitlines() if leaf in line).split()
+    assert (stage, epochs) == ("finetune", "1")
+    assert f"in all: 1 model, 1 measured number, {' '.join(nbytes)}" in out
+    assert (leaf in kept_zoo) == bool(status)
 
 
 def test_rm_needs_to_be_told_what(kept_zoo, vitarium):
@@ -84,7 +122,7 @@ def test_zoos_are_taken_apart_and_made_one(kept_zoo, parent, vitarium, tmp_path)
         == 0
     )
     rest = Zoo.open(shutil.copytree(kept_zoo.path, tmp_path / "rest"))
-    assert vitarium("rm", rest.path, parent, "--with-dependents")[0] == 0
+    assert vitarium("rm", rest.path, parent, "--with-dependents", "--yes")[0] == 0
     sources = (tmp_path / "part", rest.path, "--into", tmp_path / "one")
     status, out, _ = vitarium("merge-zoos", *sources, "--dry-run")
     assert (status, (tmp_path / "one").exists()) == (0, False)

@@ -84,7 +84,7 @@ EXAMPLES = {
         ),
     ],
     "rm": [
-        Example("rm {zoo} {child} --yes", "zoo"),
+        Example("rm {zoo} {child} --keep-dependents --yes", "zoo"),
         Example("rm {zoo} {child} --dry-run"),
     ],
     "archive": [Example("archive {zoo} {child} --out {out}/archive", "out")],

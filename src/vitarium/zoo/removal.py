@@ -43,8 +43,13 @@ class Removal:
     """Checkpoints of models that stay, packed anew since they built on what goes."""
     records: int
     """Measured numbers that go, of models and of pairs."""
-    nbytes: int
-    """Bytes of the files that go."""
+    bytes_of: dict[str, int]
+    """Bytes of the files that go, by model or checkpoint (`ID@EPOCH`)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files that go."""
+        return sum(self.bytes_of.values())
 
 
 def remove(
@@ -135,11 +140,16 @@ def _planned(
             raise InvalidInput(f"{fault}; remove the whole model, or let it be trained to its end")
     order = _children_first(by_model, set(ids))
     rebased = tuple(built_on(zoo, _gone(zoo, order, refs), order))
-    paths = [file for id in order for file in zoo.folder(id).path.rglob("*") if file.is_file()]
-    paths += [zoo.folder(model).checkpoints.path(epoch) for model, epoch in refs]
-    nbytes = sum(path.stat().st_size for path in paths)
     count = records.count(zoo.path, order)
-    return Removal(tuple(order), tuple(refs), dependents, rebased, count, nbytes)
+    return Removal(
+        tuple(order), tuple(refs), dependents, rebased, count, _bytes_of(zoo, order, refs)
+    )
+
+
+def _bytes_of(zoo: Zoo, ids: Collection[str], refs: Collection[CheckpointRef]) -> dict[str, int]:
+    paths = {id: [f for f in zoo.folder(id).path.rglob("*") if f.is_file()] for id in ids}
+    paths |= {str(ref): [zoo.folder(ref.model).checkpoints.path(ref.epoch)] for ref in refs}
+    return {name: sum(path.stat().st_size for path in files) for name, files in paths.items()}
 
 
 def _dependents(
