@@ -45,7 +45,7 @@ def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, childr
 
 def test_models_are_aligned_first_if_asked_for(vitarium, grown_zoo, children):
     request = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--json")
-    status, out, _ = vitarium(*request, "--align", "weight_matching")
+    status, out, err = vitarium(*request, "--align", "weight_matching")
     assert status == 0
     (row,) = json.loads(out)
     first, aligned = (name.partition("@")[0] for name in row["ingredients"])
@@ -53,6 +53,11 @@ def test_models_are_aligned_first_if_asked_for(vitarium, grown_zoo, children):
     spec = grown_zoo.spec(aligned)
     assert (spec.stage, spec.operator.name) == ("aligned", "weight_matching")
     assert [one.model for one in spec.ingredients] == sorted(children)
+    names = [f"{id[:8]}@1" for id in sorted(children)]
+    copy = f"{names[1]} was aligned to {names[0]}: the copy {aligned[:8]} stays in the zoo, as a "
+    assert f"{copy}model of stage 'aligned'\n" in err
+    _, _, err = vitarium(*request, "--align", "weight_matching")
+    assert f"the copy {aligned[:8]} was in the zoo already, as a model" in err
 
 
 def test_all_methods_are_listed_with_what_they_need(vitarium):

@@ -10,7 +10,7 @@ from vitarium.cli._options import option
 from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.errors import InvalidInput
-from vitarium.core.terminal import Terminal
+from vitarium.core.terminal import Terminal, print_note
 from vitarium.zoo import Zoo
 
 _SHOWN_INGREDIENTS = 4
@@ -48,7 +48,8 @@ def merge(
     align: Annotated[
         str | None,
         option(
-            "First permute every model to match the first, e.g. weight_matching.",
+            "First permute every model to match the first, e.g. weight_matching; the aligned "
+            "copies stay in the zoo.",
             metavar="METHOD",
             autocompletion=completion.plugins("operator"),
         ),
@@ -117,7 +118,7 @@ def merge(
     zoo = Zoo.open(directory)
     named = select(zoo, models or None, where, "merge")
     of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
-    rows = []
+    rows, before = [], set(zoo.ids())
     merged = f"Models that were merged are kept in {directory}"
     with resumable(merged), progress_bar(plugin.name) as progress:
         for group in [[model] for model in named] if of_one else [named]:
@@ -139,6 +140,8 @@ def merge(
                 **options.parsed(set_, of=run),
             )
             rows.append(_row(zoo, model.id))
+    if align is not None:
+        _print_aligned(zoo, rows, before)
     if json or csv:
         print_rows(rows, as_json=json, as_csv=csv)
         return
@@ -153,6 +156,18 @@ def merge(
     Terminal(stderr=True, soft_wrap=True).print(
         f'how good it is: vitarium measure {directory} accuracy --where "{which}"'
     )
+
+
+def _print_aligned(zoo: Zoo, rows: list[dict[str, Any]], before: set[str]) -> None:
+    """Say which aligned copies the zoo has now."""
+    refs = dict.fromkeys(ref for row in rows for ref in row["ingredients"][1:])
+    for copy in (zoo[ref.partition("@")[0]] for ref in refs):
+        first, original = (short_refs([str(ref)]) for ref in copy.ingredients)
+        state = "was in the zoo already" if copy.id in before else "stays in the zoo"
+        print_note(
+            f"{original} was aligned to {first}: the copy {copy.id[:8]} {state}, as a model of "
+            f"stage '{copy.stage}'"
+        )
 
 
 def methods() -> None:

@@ -56,7 +56,8 @@ def merge(
             all other weights; "average"; "ensemble" keeps all, and the model gives the mean of
             their outputs; `ID` keeps that model's.
         align: an operator that rearranges every model to match the first, by name or with its
-            settings; what it makes is kept as models of the stage "aligned".
+            settings. The aligned copies stay in the zoo as models of the stage "aligned"; they are
+            the result's `ingredients` from the second on.
         stage: of the result, in the zoo's tables.
         data: a data set for methods that need images; None: that of the first model, or of the one
             whose head is kept.
