@@ -32,12 +32,17 @@ def test_an_unknown_or_ambiguous_beginning_is_refused(zoo, monkeypatch):
     monkeypatch.setattr(type(zoo), "ids", lambda self: ["ab12", "ab34"])
     with pytest.raises(InvalidInput, match="'ab' is the beginning of ab12, ab34"):
         zoo["ab"]
+    assert "ab" not in zoo
+    assert "ab1" in zoo
 
 
 def test_a_zoo_is_its_models_in_order_of_id(zoo):
     assert [model.id for model in zoo] == zoo.ids()
     assert zoo.ids()[0] in zoo
+    assert zoo.ids()[0][:6] in zoo
     assert "zzz" not in zoo
+    assert "" not in zoo
+    assert 0 not in zoo
 
 
 def test_it_loads_what_the_zoo_loads(zoo, child):

@@ -164,3 +164,34 @@ def test_a_checkpoint_where_a_model_is_meant_is_explained(zoo):
 
 def test_an_open_zoo_is_opened_as_it_is(zoo):
     assert Zoo.open(zoo) is zoo
+
+
+def test_the_constructor_says_how_a_zoo_is_opened():
+    with pytest.raises(TypeError, match=r"write Zoo\.open\('demo-zoo'\)"):
+        Zoo("demo-zoo")
+
+
+@pytest.mark.parametrize("condition", [{"seed": 1}, None, ["seed = 1"]])
+def test_a_condition_is_a_text_everywhere(written_zoo, condition):
+    words = "where is an SQL condition, a text such as"
+    for use in (written_zoo.models, written_zoo.remove):
+        with pytest.raises(InvalidInput, match=words):
+            use(where=condition)
+    with pytest.raises(InvalidInput, match=words):
+        written_zoo.tag(None, "best", where=condition)
+
+
+def test_a_notebook_shows_stages_with_status_and_accuracies(written_zoo):
+    written_zoo.rename_stage("finetune", "<b>tuned</b>")
+    page = written_zoo._repr_html_()
+    assert f"Zoo {written_zoo.path}: 6 models" in page
+    stages = written_zoo.models().groupby("stage")["test_accuracy"].agg(["min", "max"])
+    rows = {stage: f"{low:.3f} to {high:.3f}" for stage, low, high in stages.itertuples()}
+    pretrain = f"<td>pretrain</td><td>2</td><td>finished</td><td>{rows['pretrain']}</td>"
+    tuned = "<td>&lt;b&gt;tuned&lt;/b&gt;</td><td>4</td><td>finished</td>"
+    tuned += f"<td>{rows['<b>tuned</b>']}</td>"
+    assert page.endswith(f"<tr>{pretrain}</tr><tr>{tuned}</tr></table>")
+
+
+def test_a_notebook_shows_an_empty_zoo(tmp_path):
+    assert Zoo.create(tmp_path / "new")._repr_html_() == f"<b>Zoo {tmp_path / 'new'}: 0 models</b>"

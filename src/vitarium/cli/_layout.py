@@ -116,7 +116,7 @@ def body_lines(columns: Sequence[Column]) -> Iterator[str]:
     cells = zip(*(_padded(column) for column in columns), strict=True)
     for row in cells:
         if all(isinstance(cell, str) for cell in row):
-            yield (" " * GAP).join(row).rstrip()  # type: ignore[arg-type]
+            yield (" " * GAP).join(row).rstrip()
             continue
         parts = [[cell] if isinstance(cell, str) else cell for cell in row]
         for number in range(max(map(len, parts))):

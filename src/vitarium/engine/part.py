@@ -7,6 +7,7 @@ from typing import Any
 from vitarium.blueprint import Plan
 from vitarium.blueprint.spec import described
 from vitarium.core.errors import InvalidInput, UnknownName
+from vitarium.zoo.listing import condition_text
 from vitarium.zoo.query import Database
 
 
@@ -24,6 +25,7 @@ def part_of(plan: Plan, stages: Collection[str] | None = None, only: str = "") -
     Raises UnknownName for a stage or a factor that there is not, and InvalidInput for a condition
     that cannot be used, and where no model is left.
     """
+    only = condition_text(only, "only")
     if stages is None and not only.strip():
         return plan
     for name in stages or ():

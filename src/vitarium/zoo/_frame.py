@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from vitarium.zoo import _index as index
 from vitarium.zoo import records
 from vitarium.zoo._measured import measured_columns
-from vitarium.zoo.listing import listing
+from vitarium.zoo.listing import condition_text, listing
 from vitarium.zoo.query import Database
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def models_frame(zoo: Path, *, where: str, varying: bool, measured: bool) -> "pd
     import pandas as pd
 
     rows = index.rows(zoo)
-    if where.strip():
+    if condition_text(where).strip():
         matching = {row["model"] for row in listing(zoo, where=where).rows}
         rows = [row for row in rows if row["id"] in matching]
     frame = pd.DataFrame(rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.printable import brief
 from vitarium.zoo._measured import ACCURACY, measured_columns
 from vitarium.zoo._sql_names import quote
 from vitarium.zoo.model import SCORES as SCORES
@@ -56,6 +57,7 @@ def listing(
     Raises InvalidInput, UnknownName with the nearest column there is, CorruptFile; QueryTimeout and
     QueryTooLarge for a condition that takes too much.
     """
+    where = condition_text(where)
     database = Database(zoo)
     source = _Source(database)
     by_lower = {name.lower(): name for name in source.columns}
@@ -134,6 +136,7 @@ def select(
     Raises InvalidInput where none does; and with a verb where neither models nor a condition is
     given, e.g. "say which models to merge".
     """
+    where = condition_text(where)
     if verb and not where.strip() and (models is None or not (models := names_of(models))):
         raise InvalidInput(f"say which models to {verb}: their ids, or a condition (where)")
     if not where.strip():
@@ -145,6 +148,16 @@ def select(
     if not matching:
         raise InvalidInput(f"no model fulfills the condition {where}")
     return matching
+
+
+def condition_text(condition: object, name: str = "where") -> str:
+    """An argument that is to be an SQL condition; InvalidInput for all but a text."""
+    if isinstance(condition, str):
+        return condition
+    raise InvalidInput(
+        f"{name} is an SQL condition, a text such as \"lr < 0.01 AND stage = 'finetune'\" or "
+        f'"seed IN (1, 2)", not {brief(condition)}'
+    )
 
 
 def _score(database: Database, table: str) -> str:

@@ -45,9 +45,13 @@ class Zoo(Keeping):
 
     Models are named by their id or by any unambiguous beginning of it; where weights are meant,
     `3f2a@5` is the model after epoch 5.
+
+    `open` and `create` check the folder; the constructor takes a path as it is.
     """
 
     def __init__(self, path: Path) -> None:
+        if not isinstance(path, Path):
+            raise TypeError(f"write Zoo.open({path!r}), which checks the folder")
         self.path = path
 
     @classmethod
@@ -94,6 +98,12 @@ class Zoo(Keeping):
     def __repr__(self) -> str:
         return f"Zoo({str(self.path)!r}, {counted(len(self), 'model')})"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: a row per stage."""
+        from vitarium.zoo._summary import zoo_html
+
+        return zoo_html(self.path)
+
     def __len__(self) -> int:
         return len(self.ids())
 
@@ -107,9 +117,15 @@ class Zoo(Keeping):
         """Every model, in order of id."""
         return (Model(self, id) for id in self.ids())
 
-    def __contains__(self, id: object) -> bool:
-        """Whether a model has this id, written in full; or whether this is one of its models."""
-        return (id.id if isinstance(id, Model) else id) in self.ids()
+    def __contains__(self, model: object) -> bool:
+        """Whether `zoo[model]` gives a model: not for a beginning of several ids."""
+        if not isinstance(model, ModelName):
+            return False
+        try:
+            self.find(model)
+        except InvalidInput:
+            return False
+        return True
 
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
@@ -179,7 +195,8 @@ class Zoo(Keeping):
         fractions), seconds of training, and what was measured after it, a column per measure.
 
         Args:
-            where: only models that fulfill an SQL condition, see `vitarium.zoo.listing.listing`.
+            where: only models that fulfill an SQL condition, e.g. "lr < 0.01 AND seed IN (1, 2)",
+                see `vitarium.zoo.listing.listing`.
             varying: only the id and the columns in which these models differ.
             measured: with measured numbers: on test images, where the measure needs images.
 
