@@ -144,7 +144,7 @@ def test_a_setting_in_the_wrong_section_is_said_with_its_path(tiny, section, set
 def test_weights_of_others_are_said_to_be_imported(tiny, where):
     changes = where or {"pretrained": True}
     (message,) = of_stage(tiny, **changes).values()
-    assert "vitarium import FILE_OR_FOLDER ZOO" in message
+    assert "`vitarium import`" in message
     assert "start: {models: [ID]}" in message
 
 

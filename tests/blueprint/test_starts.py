@@ -90,7 +90,7 @@ def test_a_stage_may_follow_the_twins_on_other_data(compact):
         ({"stage": "finetune", "operator": {"name": "minivit", "init": "best"}}, "best"),
         ({"stage": "finetune", "models": ["3f2a"]}, "one of"),
         ({}, "one of"),
-        ({"models": ["3f2a"]}, "--zoo"),
+        ({"models": ["3f2a"]}, "name it: zoo=DIR"),
     ],
 )
 def test_a_bad_start_is_refused_where_it_stands(compact, start, message):

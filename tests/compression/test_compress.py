@@ -175,12 +175,12 @@ def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
     folder.begin(spec, About(10, tuple("0123456789"), {}))
     folder.commit(0, {}, zoo.state_dict(teacher), None)
     folder.finish("finished")
-    with pytest.raises(InvalidInput, match="--data"):
+    with pytest.raises(InvalidInput, match="data=NAME"):
         compress(zoo, models=[spec.id], **QUICK)
     digits = {"name": "digits", "train_limit": 64}
-    with pytest.raises(InvalidInput, match="--epochs"):
+    with pytest.raises(InvalidInput, match="epochs=N"):
         compress(zoo, models=[spec.id], data=digits, **QUICK)
-    with pytest.raises(InvalidInput, match="--normalization"):
+    with pytest.raises(InvalidInput, match="normalization="):
         compress(zoo, models=[spec.id], data=digits, epochs=1, **QUICK)
     few = {"batch_size": 16}
     request = {"models": [spec.id], "data": digits, "epochs": 1, "recipe": few, **QUICK}

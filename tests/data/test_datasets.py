@@ -126,7 +126,7 @@ def test_a_missing_data_set_says_where_it_was_looked_for(
     monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataNotFound) as caught:
         load(section("dataset", name), tmp_path / "given")
-    for part in (f"'{name}'", "given", "named", "cache/data", "--data-dir"):
+    for part in (f"'{name}'", "given", "named", "cache/data", "data_dir=DIR"):
         assert part in str(caught.value)
 
 

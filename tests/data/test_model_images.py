@@ -98,7 +98,7 @@ def test_a_split_that_there_is_not_is_named(zoo):
 
 def test_without_known_data_one_is_asked_for(zoo, imported_digits):
     ids = imported_digits(zoo, {})
-    with pytest.raises(NotApplicable, match="name one with --data"):
+    with pytest.raises(NotApplicable, match="name one: data=NAME"):
         zoo.data(ids[0])
     with pytest.raises(NotApplicable, match="how its images were normalized"):
         zoo.data(ids[0], data="digits")

@@ -290,9 +290,9 @@ def test_a_model_goes_on_with_the_precision_with_which_it_was_begun(tiny, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"address": "auto"}, "--address auto needs --engine ray"),
-        ({"cpus_per_model": 2}, "--cpus-per-model 2 needs"),
-        ({"gpus_per_model": 0.5}, "--gpus-per-model 0.5 needs"),
+        ({"address": "auto"}, "address='auto' needs engine='ray'"),
+        ({"cpus_per_model": 2}, "cpus_per_model=2 needs"),
+        ({"gpus_per_model": 0.5}, "gpus_per_model=0.5 needs"),
         ({"engine": "slurm"}, "unknown engine 'slurm'; known: local, ray"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_model_of_which_nothing_is_known_is_measured_when_a_normalization_is_g
     for force in (False, True):
         table = measure(zoo, "accuracy", models=id, data="digits", force=force)
         assert table["refused"].str.contains("nothing is known of how its images").all()
-        assert table["refused"].str.contains("--normalization").all()
+        assert table["refused"].str.contains("normalization=").all()
     of_data = load(DIGITS)
     for given, mean, std in (("0.1/0.2", 0.1, 0.2), ("data", of_data.mean[0], of_data.std[0])):
         request = {"models": id, "data": "digits", "normalization": given}
@@ -188,7 +188,9 @@ def right(answers):
 def test_merging_by_images_of_unknown_normalization_is_refused(zoo, imported_digits, method):
     ids = imported_digits(zoo, {}, {"seed": 2})
     request = {"models": ids, "data": "digits", "force": True}
-    with pytest.raises(NotApplicable, match=r"how its images were normalized.*--normalization"):
+    with pytest.raises(
+        NotApplicable, match=r"how its images were normalized.*normalization='data'"
+    ):
         merge(zoo, method, **request)
     assert merge(zoo, method, normalization="data", **request).status == "finished"
 

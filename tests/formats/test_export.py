@@ -149,7 +149,7 @@ def test_an_interrupted_export_leaves_nothing(zoo, tmp_path, breaking):
 def test_models_for_which_there_is_no_place_are_listed_or_left_out(zoo, tmp_path, breaking):
     ids, events, steps = zoo.ids()[:2], [], Steps()
     models = [f"{ids[0]}@0", ids[1]]
-    with pytest.raises(InvalidInput, match=rf"1 of 2 models .* --skip.*\n  {ids[1]}: too late"):
+    with pytest.raises(InvalidInput, match=rf"1 of 2 models .*skip=True.*\n  {ids[1]}: too late"):
         export(zoo, "picky", out=tmp_path / "out", models=models)
     report = {"progress": steps, "listener": events.append}
     export(zoo, "picky", out=tmp_path / "out", models=models, skip=True, **report)

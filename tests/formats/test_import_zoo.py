@@ -310,7 +310,7 @@ def test_a_wrapper_that_was_not_told_is_named_with_the_setting(imported):
     built = registry.choose("architecture", "vit", **tiny)
     weights = {f"tower.{name}": tensor for name, tensor in built(3).state_dict().items()}
     epochs = [ForeignEpoch(0, {}, lambda: dict(weights))]
-    with pytest.raises(IncompatibleWeights, match=r"begin with 'tower\.'; --set prefix=tower"):
+    with pytest.raises(IncompatibleWeights, match=r"begin with 'tower\.'; prefix='tower'"):
         imported(ForeignModel("m", "s", epochs, 3, architecture=built))
 
 
@@ -334,7 +334,7 @@ def test_one_importer_has_to_know_the_format(tmp_path, monkeypatch):
         import_zoo(tmp_path / "gone", tmp_path / "zoo")
     for name in ("one", "two"):
         importer(name, detects=lambda source: True)(lambda config, source: iter(()))
-    with pytest.raises(InvalidInput, match="several formats: one, two; name one with --importer"):
+    with pytest.raises(InvalidInput, match="several formats: one, two; name one: importer=NAME"):
         import_zoo(tmp_path, tmp_path / "zoo")
     with pytest.raises(UnknownName):
         import_zoo(tmp_path, tmp_path / "zoo", importer="three")

@@ -70,7 +70,7 @@ def test_a_count_of_averaged_steps_is_left_out():
 
 def test_two_models_in_one_file_are_an_error_that_names_the_setting():
     names = [*under("student.backbone."), *under("teacher.backbone.")]
-    with pytest.raises(InvalidInput, match=r"student and teacher.*--set prefix=teacher"):
+    with pytest.raises(InvalidInput, match=r"student and teacher.*prefix='teacher'"):
         unwrapped(names, FILE)
     for prefix in ("student", "teacher", "teacher.backbone"):
         ours, notes = unwrapped(names, FILE, StateDictSettings(prefix=prefix))
@@ -79,7 +79,7 @@ def test_two_models_in_one_file_are_an_error_that_names_the_setting():
         assert notes[0].startswith(f"prefix={prefix} leaves out ")
     with pytest.raises(InvalidInput, match=r"no tensor begins with 'net\.' \(prefix\)"):
         unwrapped(names, FILE, StateDictSettings(prefix="net"))
-    with pytest.raises(InvalidInput, match=r"student and teacher.*--set wrapped_in=teacher"):
+    with pytest.raises(InvalidInput, match=r"student and teacher.*wrapped_in='teacher'"):
         read({"student": TRAINED, "teacher": EMA, "epoch": 3})
     assert read({"student": TRAINED, "teacher": EMA}, wrapped_in="student")[0] == 1
     assert read({"teacher": EMA, "epoch": 3}) == (2, [])
@@ -89,7 +89,7 @@ def test_an_average_among_the_names_is_taken_where_it_is_asked_for():
     names = [*under("model."), *under("ema_model.")]
     ours, notes = unwrapped(names, FILE)
     assert set(ours.values()) == set(under("model."))
-    assert "ema=true" in notes[0]
+    assert "ema=True" in notes[0]
     ours, _ = unwrapped(names, FILE, StateDictSettings(ema=True))
     assert set(ours.values()) == set(under("ema_model."))
 
@@ -125,7 +125,7 @@ def test_the_trained_weights_are_taken_unless_the_average_is_asked_for(trained, 
     assert value == 1
     assert trained in notes[0]
     assert average in notes[0]
-    assert "ema=true" in notes[0]
+    assert "ema=True" in notes[0]
     assert read(content, ema=True) == (2, [])
     assert read(content, wrapped_in=average) == (2, [])
     value, notes = read({average: EMA, "epoch": 1})
@@ -148,7 +148,7 @@ def test_a_key_that_is_not_there_is_an_error_that_names_those_that_are():
     content = {"epoch": 3, "generator": TRAINED, "critic": {"net": EMA}}
     with pytest.raises(InvalidInput, match=r"under 'ema' \(wrapped_in\).*generator, critic.net"):
         read(content, wrapped_in="ema")
-    with pytest.raises(InvalidInput, match=r"'epoch' is a int.*--set wrapped_in=generator"):
+    with pytest.raises(InvalidInput, match=r"'epoch' is a int.*wrapped_in='generator'"):
         read(content)
     assert read(content, wrapped_in="critic.net") == (2, [])
     with pytest.raises(InvalidInput, match=r"under 'model' \(wrapped_in\)"):

@@ -43,7 +43,7 @@ def other(tmp_path):
 def test_a_zoo_that_another_process_grows_is_refused_with_its_name_and_since_when(other, tmp_path):
     with pytest.raises(ZooInUse) as caught, held(tmp_path):
         pass
-    for part in (f"process {other.pid}", "since 20", str(tmp_path), "--wait"):
+    for part in (f"process {other.pid}", "since 20", str(tmp_path), "wait=True"):
         assert part in str(caught.value)
 
 

@@ -20,6 +20,7 @@ from vitarium.blueprint.spec import ModelSpec
 from vitarium.blueprint.stage import SCRATCH, Stage, Start
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
+from vitarium.core.parameters import call, parameter
 from vitarium.core.printable import brief
 from vitarium.core.weight_suffixes import weight_suffix
 
@@ -105,10 +106,9 @@ class Planner:
         if start.stage and start.stage not in self.names:
             message = f"unknown stage '{start.stage}'"
             if weight_suffix(start.stage):
-                message += (
-                    "; a file is imported first (`vitarium import FILE --zoo ZOO`), and then "
-                )
-                message += "named by its id: start: {models: [ID]}"
+                how = call("import_zoo", "FILE", zoo="ZOO")
+                message += f"; a file is imported first ({how}), and then named by its id: "
+                message += "start: {models: [ID]}"
             else:
                 message += did_you_mean(start.stage, [*self.names, SCRATCH])
             raise InvalidConfig([Problem((), message)])
@@ -123,7 +123,8 @@ class Planner:
             specs = self.grown[start.stage]
             return [Parent(s.id, s.recipe, tuple(s.recipe.kept_epochs)) for s in specs]
         if self.find is None:
-            raise InvalidInput("starts from models of a zoo: name it with --zoo DIR")
+            how = parameter("zoo", "DIR")
+            raise InvalidInput(f"starts from models of a zoo; name it: {how}")
         return self.find(start)
 
     def _model(

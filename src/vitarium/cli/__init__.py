@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 import vitarium
 from vitarium.cli import (
@@ -29,6 +29,7 @@ from vitarium.cli import (
     zoo,
 )
 from vitarium.cli._options import help_of, option
+from vitarium.cli._spelling import Command
 from vitarium.cli._streams import prepare_streams, silence, warnings_in_a_line
 from vitarium.core.errors import VitariumError
 from vitarium.core.file_faults import fault
@@ -127,14 +128,14 @@ _PANELS: dict[str, list[tuple[str, Any]]] = {
     ],
 }
 """The commands in the order in which `vitarium --help` shows them."""
-_CLASSES: dict[str, type[TyperCommand]] = {"compress": compressing.CompressCommand}
+_CLASSES: dict[str, type[Command]] = {"compress": compressing.CompressCommand}
 
 for _panel, _commands in _PANELS.items():
     for _name, _command in _commands:
         if isinstance(_command, typer.Typer):
             app.add_typer(_command, name=_name, rich_help_panel=_panel)
         else:
-            _class = _CLASSES.get(_name, TyperCommand)
+            _class = _CLASSES.get(_name, Command)
             _add = app.command(_name, cls=_class, help=help_of(_command), rich_help_panel=_panel)
             _add(_command)
 

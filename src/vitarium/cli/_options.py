@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from vitarium.cli import _completion as completion
+from vitarium.cli._spelling import Command
 from vitarium.core.errors import InvalidInput
 
 
@@ -158,7 +159,7 @@ def setting_option(name: str, field: Any, **about: Any) -> Any:
     default = field.get_default()
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
-    is_plain = default not in (None, "", {}) and not hasattr(default, "model_fields")
+    is_plain = default not in (None, "", {}) and not hasattr(type(default), "model_fields")
     suffix = f" Default: {default}." if is_plain else ""
     about["help"] = " ".join((field.description or "").split()) + suffix
     flag = f"--{name.replace('_', '-')}"
@@ -206,7 +207,7 @@ def command(name: str, function: Callable[..., None], options: dict[str, tuple[A
     )
     function.__annotations__ = {option: annotation for option, (annotation, _) in options.items()}
     app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    app.command(name, help=help_of(function))(function)
+    app.command(name, cls=Command, help=help_of(function))(function)
     return typer.main.get_command(app)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from vitarium.cli import _completion as completion
 from vitarium.cli._options import Csv, DataDir, Json, argument, path_option
+from vitarium.cli._spelling import Command
 from vitarium.cli._tables import HAS_ALL, print_json, print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.numerals import counted
@@ -25,7 +26,7 @@ Source = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(json: Json = False, csv: Csv = False) -> None:
     """List the blueprints that vitarium ships.
 
@@ -47,7 +48,7 @@ def _shipped() -> list[dict[str, Any]]:
     return rows
 
 
-@app.command()
+@app.command(cls=Command)
 def show(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
     """Print a blueprint: the file as it is, or with --json every model of its plan, resolved.
 
@@ -75,7 +76,7 @@ def show(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
         print(loaded.text, end="")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     blueprint: Source,
     zoo: Annotated[

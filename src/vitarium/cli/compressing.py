@@ -4,12 +4,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import option
 from vitarium.cli._progress import resumable
+from vitarium.cli._spelling import Command
 from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.cli.plugins import entries_of
 from vitarium.core.numerals import size
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SETTINGS = "vitarium.settings"
 
 
-class CompressCommand(TyperCommand):
+class CompressCommand(Command):
     """Has an option for each setting of the registered methods, which are looked up when it runs.
 
     A setting that is called like another option is set by `--set`.

@@ -20,6 +20,7 @@ from vitarium.blueprint.stage import Start
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, choose
 from vitarium.data.preprocessing import Assumed, read_normalization
 from vitarium.engine.grow import Growth, grow
@@ -47,9 +48,9 @@ _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
 """What a student takes from the original's recipe."""
 _RUNS = 30  # of each model, by which its time is measured
 _MISSING = {
-    "data": "what its student learns from",
-    "epochs": "how long its student learns",
-    "normalization": "how its images were normalized: `data` as the data set's are, or mean/std",
+    "data": ("what its student learns from", "NAME"),
+    "epochs": ("how long its student learns", "N"),
+    "normalization": ("how its images were normalized, as the data set's or by mean/std", "data"),
 }
 
 
@@ -169,9 +170,10 @@ def _student_spec(
     settings = with_parents_normalization(settings, origin)
     if isinstance(origin, Imported) and normalization is not None:
         settings.setdefault("normalization", normalization)
-    for factor, what in _MISSING.items() if isinstance(origin, Imported) else ():
+    for factor, (what, example) in _MISSING.items() if isinstance(origin, Imported) else ():
         if factor not in settings:
-            raise InvalidInput(f"model {ref} was trained elsewhere: say with --{factor} {what}")
+            how = parameter(factor, example)
+            raise InvalidInput(f"model {ref} was trained elsewhere: say {what}, {how}")
     try:
         recipe = Recipe.read(inherited(settings, origin, start))
     except IncompatibleWeights as error:  # one of a selection

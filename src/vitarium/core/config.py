@@ -16,9 +16,9 @@ _OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]", re.DOTALL)
 
 
 _ABSENT = {
-    "ema": "training keeps no moving average; `vitarium merge ZOO MODEL -m ema` averages the kept "
-    "epochs of a model afterwards",
-    "pretrained": "weights come from a zoo: `vitarium import FILE_OR_FOLDER ZOO`, and then "
+    "ema": "training keeps no moving average; merging by the method ema averages the kept epochs "
+    "of a model afterwards",
+    "pretrained": "weights come from a zoo: import them into one (`vitarium import`), and then "
     "`start: {models: [ID]}`",
 }
 """Names that people know from elsewhere, with what there is instead."""

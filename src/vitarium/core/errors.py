@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import printable, shortened
 
 _MAX_LENGTH = 100  # characters of a name in messages
@@ -49,7 +50,7 @@ class QueryTimeout(InvalidInput):
         self.seconds = seconds
         super().__init__(
             f"the query took more than {seconds:g} s and was stopped; ask for less, or allow more: "
-            "--timeout SECONDS of `vitarium query`, timeout=SECONDS of `Zoo.query` (0: no limit)"
+            f"{parameter('timeout', 'SECONDS')} (0: no limit)"
         )
 
 
@@ -74,7 +75,7 @@ class ZooInUse(VitariumError):
 
     def __init__(self, path: Path, holder: str) -> None:
         self.path, self.holder = path, holder
-        remedy = "wait until it is done, or let this command wait with --wait"
+        remedy = f"wait until it is done, or let this wait for it: {parameter('wait', True)}"
         super().__init__(f"{path} is being grown by {holder}; {remedy}")
 
 

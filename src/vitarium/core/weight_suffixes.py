@@ -1,10 +1,10 @@
 """What files of weights are called."""
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from vitarium.core.errors import InvalidInput, UnknownName
+from vitarium.core.parameters import call
 from vitarium.core.printable import printable
 
 SAFETENSORS = ".safetensors"
@@ -25,6 +25,6 @@ def not_in_zoo(name: str, zoo: Path, ids: Iterable[str]) -> InvalidInput:
     if not weight_suffix(name) and not name.endswith(INDEX):
         return UnknownName("model", name, ids)
     label = printable(name)
-    command = f"vitarium import {shlex.quote(label)} --zoo {shlex.quote(str(zoo))}"
+    command = call("import_zoo", label, zoo=str(zoo))
     what = f"'{label}' is a file, not a model of a zoo"
     return InvalidInput(f"{what}; import it first, and name it by its id: {command}")

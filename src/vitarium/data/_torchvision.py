@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vitarium.core.errors import DataNotFound
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import get
 from vitarium.data.base import DataConfig, DataFolders, Dataset, Split
 from vitarium.data.splits import with_splits
@@ -48,8 +49,8 @@ def load_torchvision(
             looked, fault = ", ".join(map(str, folders.all)), " ".join(str(error).split())
             raise DataNotFound(
                 f"data set '{name}' is not in {looked}, and getting it failed ({fault}). Copy "
-                "torchvision's files into one of these folders, or name theirs with --data-dir "
-                f"or VITARIUM_DATA.{' ' + also if also else ''}"
+                "torchvision's files into one of these folders, or name their folder: "
+                f"{parameter('data_dir', 'DIR')} or VITARIUM_DATA.{' ' + also if also else ''}"
             ) from None
     looks = {"mean": facts["mean"], "std": facts["std"]}
     return with_splits(name, parts[0].classes, config, *map(_split, parts), **looks)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitarium.blueprint import Recipe, Spec
 from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName, VitariumError
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section
 from vitarium.data import load as datasets
 from vitarium.data.class_outputs import ClassOutputs, class_outputs
@@ -21,17 +22,18 @@ from vitarium.data.preprocessing import (
     read_normalization,
 )
 
-_HINT = (
-    "say it with --normalization (normalization= in Python): `data` for that of the data set, or "
-    "mean/std, e.g. 0.5/0.5"
-)
+
+def _hint() -> str:
+    of_data, numbers = (parameter("normalization", value) for value in ("data", "0.5/0.5"))
+    return f"say it: {of_data} for that of the data set, or mean/std, e.g. {numbers}"
 
 
 def dataset_of(spec: Spec, data: Section | None) -> Section:
     """What a model is evaluated on: `data`, or its own. Raises NotApplicable where none is known"""
     own = spec.origin.data if isinstance(spec.origin, Recipe) else None
     if (chosen := data or own) is None:
-        raise NotApplicable(f"{spec.id}: its data set is not known; name one with --data")
+        how = parameter("data", "NAME")
+        raise NotApplicable(f"{spec.id}: its data set is not known; name one: {how}")
     return chosen
 
 
@@ -55,7 +57,7 @@ def prepared(
         return preprocessing.normalized_by(normalization)
     if assumed is None:
         what = "nothing is known of how its images were normalized"
-        raise NotApplicable(f"{spec.id}: {what}; {_HINT}")
+        raise NotApplicable(f"{spec.id}: {what}; {_hint()}")
     if (normalization := read_normalization(assumed)) is None:
         dataset = datasets.load(data, data_dir)
         return preprocessing.normalized_by((dataset.mean, dataset.std))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.blueprint.numerics import Numerics
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.engine.changed_bits import changed_bits
 from vitarium.engine.check import ModelCheck
 from vitarium.engine.events import Ended, Event, Listener, Notice
@@ -252,10 +253,10 @@ def _engine(
         return on_ray(address, numerics.workers, numerics.device, cpus, gpus)
     if name != "local":
         raise InvalidInput(f"unknown engine '{name}'; known: local, ray")
-    only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}
+    only_ray = {"address": address, "cpus_per_model": cpus, "gpus_per_model": gpus}
     for option, value in only_ray.items():
         if value is not None:
-            raise InvalidInput(f"--{option} {value} needs --engine ray")
+            raise InvalidInput(f"{parameter(option, value)} needs {parameter('engine', 'ray')}")
     return nullcontext(LocalEngine(numerics.device, numerics.workers, numerics.threads))
 
 

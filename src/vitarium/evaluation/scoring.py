@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.core.errors import NotApplicable
+from vitarium.core.parameters import parameter
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.losses import losses, parameters
 
@@ -76,5 +77,5 @@ def check_classifier(model: nn.Module, examples: EvalData) -> None:
             classes = f"{examples.num_classes} classes of the data set '{examples.dataset.name}'"
             raise NotApplicable(
                 f"the models' outputs, {list(shape[1:])} of an image, are not the {classes} by "
-                "which they are chosen or trained; name other data with --data"
+                f"which they are chosen or trained; name other data: {parameter('data', 'NAME')}"
             )

@@ -5,6 +5,7 @@ from pydantic import PositiveFloat
 from vitarium.blueprint import Spec
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.data.preprocessing import Preprocessing, preprocessing_of
 
 
@@ -30,7 +31,8 @@ def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
         return known.normalized_by((config.mean, config.std))
     if known.normalization is None:
         raise InvalidInput(
-            f"model {spec.id}: nothing is known of how its images were normalized; say it with "
-            "the settings mean and std, e.g. --set mean=[0.5,0.5,0.5] --set std=[0.5,0.5,0.5]"
+            f"model {spec.id}: nothing is known of how its images were normalized; give the "
+            f"settings mean and std, e.g. {parameter('mean', [0.5, 0.5, 0.5])} "
+            f"{parameter('std', [0.5, 0.5, 0.5])}"
         )
     return known

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import encodable
 from vitarium.evaluation.scope import HEADS
 from vitarium.formats._pickles import inert_name, runs_code
@@ -179,11 +180,11 @@ def _choose(
         return averages[0], [what]
     if len(trained) > 1 and (setting == "prefix" or not usual):
         which = " and ".join(trained)
-        how = f"say which `vitarium import` shall take, e.g. --set {setting}={trained[-1]}"
+        how = f"say which one to import, e.g. {parameter(setting, trained[-1])}"
         raise InvalidInput(f"{path} holds several models, {which}: {how}")
     if averages:
         how = f"the trained weights ({trained[0]}) are taken, not their average ({averages[0]})"
-        return trained[0], [f"{how}; --set ema=true takes that"]
+        return trained[0], [f"{how}; {parameter('ema', True)} takes that"]
     return trained[0], []
 
 
@@ -235,7 +236,7 @@ def _no_state_dict(content: Any, path: Path) -> Exception:
 def _no_tensor(key: Any, value: Any, content: Mapping[Any, Any], path: Path) -> str:
     keys = list(_candidates(content, any_key=True))
     under = f"tensors stand under {', '.join(keys[:_MAX_LISTED])}"
-    hint = f"; {under}: --set wrapped_in={keys[0]}" if keys else ""
+    hint = f"; {under}: {parameter('wrapped_in', keys[0])}" if keys else ""
     return f"{path}: {key!r} is a {type(value).__name__}, not a tensor{hint}"
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section
 from vitarium.formats.base import ForeignEpoch, ForeignModel
@@ -93,7 +94,8 @@ def misfit(shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size])
     for wrapped in unknown if missing else ():
         prefix = wrapped.removesuffix(f".{min(missing)}")
         if prefix != wrapped:
-            return f"its tensors begin with '{prefix}.'; --set prefix={prefix} takes these alone"
+            alone = parameter("prefix", prefix)
+            return f"its tensors begin with '{prefix}.'; {alone} takes these alone"
     for names, problem in ((sorted(missing), "missing"), (sorted(unknown), "unknown")):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Size, Tensor
 
 from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, contract, register
 from vitarium.zoo import Zoo
 
@@ -104,9 +105,16 @@ def importer(
     return register("importer", name, **facts, paper=paper, tiny=tiny)
 
 
+def taken_elsewhere() -> str:
+    """The hint that exporters which need less take a model."""
+    names = ("safetensors", "onnx")
+    return f"{' and '.join(parameter('exporter', name) for name in names)} take it"
+
+
 def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
     if zoo.spec(checkpoint.model).origin.architecture is None:
-        return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
+        any_model = f"{parameter('exporter', 'safetensors')} takes any model"
+        return f"it was imported as tensors without an architecture; {any_model}"
     return None
 
 

@@ -10,6 +10,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import DiskFull, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
+from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Plugin, Section, choose
 from vitarium.formats.base import Skipped
@@ -124,7 +125,7 @@ def _check_skipped(
     if len(lines) > _MAX_LISTED:
         lines[_MAX_LISTED:] = [f"  and {len(lines) - _MAX_LISTED} more"]
     what = f"{len(reasons)} of {count} models cannot be exported to {exporter}"
-    hint = "" if skip else "; leave them out with --skip, or choose a format that takes them"
+    hint = "" if skip else f"; leave them out, {parameter('skip', True)}, or choose another format"
     raise InvalidInput("\n".join([what + hint, *lines]))
 
 

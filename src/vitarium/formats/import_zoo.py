@@ -17,6 +17,7 @@ from vitarium.core.errors import (
     UntrustedFile,
 )
 from vitarium.core.file_faults import reading
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import encodable
 from vitarium.core.progress import SILENT, Progress
 from vitarium.formats._weight_checks import check_weights, expected_shapes, read_epoch
@@ -94,7 +95,8 @@ def import_zoo(
         if not orphans and parent not in ids:
             raise InvalidInput(
                 f"{child} descends from {parent}, which is neither in {foreign.source} nor in the "
-                "zoo; import it first, or let such models have no parent with --orphans"
+                f"zoo; import it first, or import such models without a parent: "
+                f"{parameter('orphans', True)}"
             )
     check_weights(foreign.models, progress)
     opened = zoo if isinstance(zoo, Zoo) else Zoo.create(zoo)
@@ -164,11 +166,13 @@ def _recognized(source: Path) -> str:
         return names[0]
     if names:
         several = f"several formats: {', '.join(names)}"
-        raise InvalidInput(f"{source} may be of {several}; name one with --importer")
+        how = parameter("importer", "NAME")
+        raise InvalidInput(f"{source} may be of {several}; name one: {how}")
     if not source.exists():
         raise InvalidInput(f"{source} does not exist")
     known = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in plugins)
-    why = "is in no known format; if it is in one of these, name it with --importer:"
+    how = parameter("importer", "NAME")
+    why = f"is in no known format; if it is in one of these, name it ({how}):"
     raise InvalidInput(f"{source} {why}{known}")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, contract, register
 from vitarium.evaluation.data import EvalData
@@ -275,8 +276,8 @@ def checked(model: Weights, name: str) -> Tensor:
     # no sum is finite where an entry is not, and it takes a thirtieth of the time
     if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
         raise IncompatibleWeights(
-            f"{model.name}: {name} has entries that are not finite; leave that model out "
-            "(--skip-diverged)"
+            f"{model.name}: {name} has entries that are not finite; leave that model out, e.g. by "
+            f"{parameter('skip_diverged', True)}"
         )
     return tensor
 

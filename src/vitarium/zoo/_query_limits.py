@@ -15,6 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vitarium.core.errors import InvalidInput, QueryTimeout, QueryTooLarge
+from vitarium.core.parameters import parameter
 
 if TYPE_CHECKING:
     import duckdb
@@ -99,8 +100,8 @@ def capped(
         if total > max_bytes:
             raise QueryTooLarge(
                 f"the answer takes more than {max_bytes / 1e6:,.0f} MB of memory; ask for less "
-                "of it (LIMIT, fewer columns, an aggregate), or have `vitarium query` write it "
-                "piece by piece: --format csv, or --output FILE"
+                "of it (LIMIT, fewer columns, an aggregate), or have `vitarium query` write it to "
+                f"a file piece by piece: {parameter('output', 'FILE.csv')}"
             )
         yield batch
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput, WriteFault
 from vitarium.core.file_faults import writing
+from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo import records, transfer
 from vitarium.zoo._sources import parents_first, sources, with_ancestors
@@ -221,7 +222,8 @@ def _preferred(
     if prefer is None:
         count = f"{len(conflicts)} model{'s' * (len(conflicts) > 1)} with other bits: "
         raise InvalidInput(
-            f"{count}{first}: {text}; say which zoo's to keep: prefer (--prefer), or remove one"
+            f"{count}{first}: {text}; say which zoo's to keep, {parameter('prefer', 'DIR')}, or "
+            "remove the model from one zoo"
         )
     path = prefer.path if isinstance(prefer, Zoo) else Path(prefer)
     chosen = {}

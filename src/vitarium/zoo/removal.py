@@ -16,6 +16,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, LeadsOutside
 from vitarium.core.file_faults import writing
+from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo import _index, _ledger, _sources, records
 from vitarium.zoo._rebase import built_on, rebase
@@ -173,8 +174,8 @@ def _refusal(dependents: dict[str, str]) -> str:
     come = "model comes" if len(listed) == 1 else "models come"
     return (
         f"{len(listed)} {come} of what is to be removed: {', '.join(listed[:_LISTED])}{more}; "
-        "with_dependents (--with-dependents) removes them, too, and keep_dependents "
-        "(--keep-dependents) lets them stay, with all their weights"
+        f"{parameter('with_dependents', True)} removes them, too, and "
+        f"{parameter('keep_dependents', True)} keeps them, with all their weights"
     )
 
 

@@ -11,6 +11,7 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import counted, is_number
+from vitarium.core.parameters import call
 from vitarium.core.weight_suffixes import not_in_zoo
 from vitarium.zoo._keeping import Keeping
 from vitarium.zoo._model_files import model_stamps
@@ -64,7 +65,7 @@ class Zoo(Keeping):
         try:
             content = files.read(mark)
         except (FileNotFoundError, UnusablePath):
-            hint = "grow one with `vitarium grow BLUEPRINT --zoo DIR`"
+            hint = f"grow one: {call('grow', 'BLUEPRINT', zoo='DIR')}"
             raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}") from None
         if content not in MARKS:
             raise NotAZoo(

@@ -250,7 +250,7 @@ def test_models_of_timm_become_their_counterparts_or_are_refused(lone, tmp_path,
     }
     zoo = lone(architecture={"name": "timm", "model": name, **sizes, **overrides})
     if " " in expected:
-        with pytest.raises(InvalidInput, match=f"{expected}.*; --exporter safetensors and"):
+        with pytest.raises(InvalidInput, match=f"{expected}.*; exporter='safetensors' and"):
             export(zoo, "hugging_face", out=tmp_path / "out")
         return
     (folder,) = export(zoo, "hugging_face", out=tmp_path / "out")

@@ -108,7 +108,7 @@ def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
     [
         (
             {"architecture": VIT, "head": {"name": "mlp", "hidden_dim": 4}},
-            "its head is 'mlp', and timm's is one layer; --exporter safetensors and --exporter onnx take it",
+            "its head is 'mlp', and timm's is one layer; exporter='safetensors' and exporter='onnx' take it",
         ),
         ({"architecture": {**VIT, "norm_eps": 1e-5}}, "norm_eps is 1e-05"),
         ({"architecture": {**VIT, "name": "dinov2"}}, "sees the mean patch too"),
@@ -125,7 +125,7 @@ def test_a_model_that_came_as_tensors_is_refused(zoo, tmp_path):
     text = table.read_text().splitlines()
     table.write_text("file\n" + "\n".join(line.split(",")[0] for line in text[1:]) + "\n")
     import_zoo(tmp_path / "files", tmp_path / "again")
-    with pytest.raises(InvalidInput, match="came as tensors"):
+    with pytest.raises(InvalidInput, match="imported as tensors"):
         export(Zoo.open(tmp_path / "again"), "timm", out=tmp_path / "out")
 
 
@@ -133,7 +133,7 @@ def test_an_unknown_normalisation_has_to_be_said(zoo, tmp_path):
     export(zoo, "safetensors", out=tmp_path / "files")
     import_zoo(tmp_path / "files", tmp_path / "again")
     again = Zoo.open(tmp_path / "again")
-    with pytest.raises(InvalidInput, match=r"nothing is known .* --set mean="):
+    with pytest.raises(InvalidInput, match=r"nothing is known .* mean="):
         export(again, "timm", out=tmp_path / "out")
     with pytest.raises(InvalidInput, match="images of 1 channels, but the normalization has 2"):
         export(again, "timm", out=tmp_path / "out", mean=[0.1, 0.2], std=[1.0, 1.0])

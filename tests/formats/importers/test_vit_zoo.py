@@ -432,7 +432,7 @@ def test_tensors_without_an_architecture_have_no_place_there(theirs, tmp_path):
     weights = {"module_list.0.weight": torch.randn(3, 2)}
     theirs.write_trial(trial, config, theirs.lines([0]), {0: weights}, "params.json")
     import_zoo(tmp_path / "cnns", tmp_path / "zoo")
-    with pytest.raises(InvalidInput, match="--exporter safetensors takes any model"):
+    with pytest.raises(InvalidInput, match="exporter='safetensors' takes any model"):
         export(Zoo.open(tmp_path / "zoo"), "vit_zoo", out=tmp_path / "out")
 
 

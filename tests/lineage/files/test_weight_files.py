@@ -122,7 +122,7 @@ def test_pointers_of_git_lfs_are_named_whatever_they_are_called(tmp_path):
 def test_a_file_of_two_models_is_left_out_with_the_way_to_choose_one(tmp_path):
     both = {f"{who}.{name}": t for who in ("student", "teacher") for name, t in weights().items()}
     write(tmp_path / "a.safetensors", both)
-    assert "--set prefix=teacher" in load_folder(tmp_path)[1]["a"]
+    assert "prefix='teacher'" in load_folder(tmp_path)[1]["a"]
 
 
 def test_what_training_programs_keep_beside_the_weights_is_skipped(tmp_path):

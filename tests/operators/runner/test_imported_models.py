@@ -99,7 +99,7 @@ def test_a_base_with_another_head_is_refused_with_what_to_do(base, tmp_path, wha
             folder = zoo.folder(id)
             about = folder.about()
             folder.begin(folder.spec(), type(about)(about.num_outputs, tuple(classes), {}))
-    match = rf"{ids['a']}@0 and its base {ids['base']}@0 have .*{what}.*--base ID.*--heads average"
+    match = rf"{ids['a']}@0 and its base {ids['base']}@0 have .*{what}.*base=ID.*heads='average'"
     with pytest.raises(IncompatibleWeights, match=match):
         merge(zoo, "wise_ft", models=[ids["a"]])
     merged = merge(zoo, "wise_ft", models=[ids["a"]], heads=ids["a"]).state_dict()
@@ -148,5 +148,5 @@ def test_whether_an_epoch_is_untrained_changes_no_id(base, tmp_path):
 def test_a_parent_that_is_gone_is_named(family):
     zoo, ids = family
     shutil.rmtree(zoo.path / "models" / ids["base"])
-    with pytest.raises(InvalidInput, match=f"{ids['base']}@0, the parent of .*--base ID"):
+    with pytest.raises(InvalidInput, match=f"{ids['base']}@0, the parent of .*base=ID"):
         merge(zoo, "wise_ft", models=[ids["a"]])

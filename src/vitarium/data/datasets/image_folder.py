@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import encodable
 from vitarium.data._image_files import RULES, decoded, image_files, visible_folders
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
@@ -32,8 +33,8 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
         looked = ", ".join(str(folder / config.folder) for folder in folders.all)
         raise DataNotFound(
             f"image folder '{config.folder}' is not there; looked for {looked}. It has to hold "
-            "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent with --data-dir or "
-            "VITARIUM_DATA"
+            "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent: "
+            f"{parameter('data_dir', 'DIR')} or VITARIUM_DATA"
         )
     there = [part for part in ("train", "val", "test") if (root / part).is_dir()]
     parts = {part: _read(root / part) for part in there}

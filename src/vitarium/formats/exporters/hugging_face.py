@@ -15,6 +15,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.formats._hub_folder import CONFIG, folder_weights
 from vitarium.formats._names import from_timm, to_timm
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
@@ -28,10 +29,9 @@ from vitarium.formats.base import (
     checkpoint_name,
     exporter,
     refuses_unbuilt,
+    taken_elsewhere,
 )
 from vitarium.zoo import Zoo
-
-_RUNS = "--exporter safetensors and --exporter onnx take it"
 
 
 class TransformersFolder(Preprocessed):
@@ -45,7 +45,7 @@ def refuses(config: TransformersFolder, zoo: Zoo, checkpoint: CheckpointRef) -> 
     if reason := refuses_unbuilt(config, zoo, checkpoint):
         return reason
     fault = next(_faults(_skeleton(zoo, checkpoint)), None)
-    return fault and f"{fault}; {_RUNS}"
+    return fault and f"{fault}; {taken_elsewhere()}"
 
 
 @exporter("hugging_face", refuses=refuses)
@@ -127,7 +127,7 @@ def _processor(spec: Spec, config: Preprocessed) -> dict[str, Any]:
 
 def _difference(zoo: Zoo, checkpoint: CheckpointRef, folder: Path) -> str | None:
     """Whether what was written is another function when it is imported."""
-    hint = f"{_RUNS}; or keep the folder all the same with --set check=false"
+    hint = f"{taken_elsewhere()}; or keep the folder: {parameter('check', False)}"
     try:
         again, size = _imported(folder)
     except (InvalidInput, RuntimeError) as error:  # torch's own where tensors do not fit

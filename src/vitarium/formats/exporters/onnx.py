@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.errors import VitariumError
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import shortened
 from vitarium.formats.base import (
     Checkpoints,
@@ -89,7 +90,7 @@ def _export(config: OnnxFile, zoo: Zoo, checkpoint: CheckpointRef, file: Path) -
     if error <= TOLERANCE:
         return None
     what = f"the outputs of ONNX Runtime are up to {error:.1e} from the zoo's"
-    return f"{what}; keep the file all the same with --set check=false"
+    return f"{what}; keep the file all the same: {parameter('check', False)}"
 
 
 def unfused(model: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from vitarium.blueprint import Spec
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
 from vitarium.formats.base import (
     Checkpoints,
@@ -23,10 +24,10 @@ from vitarium.formats.base import (
     checkpoint_name,
     exporter,
     refuses_unbuilt,
+    taken_elsewhere,
 )
 from vitarium.zoo import Zoo
 
-RUNS = "--exporter safetensors and --exporter onnx take it"
 _FOREIGN = ("crop_pct", "crop_mode", "interpolation", "input_size")
 _OF_THE_ARCHITECTURE = ("pool_size", "fixed_input_size", "first_conv")
 
@@ -44,14 +45,16 @@ def refuses(config: TimmFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | No
     if origin.architecture is None:
         return refuses_unbuilt(config, zoo, checkpoint)
     if origin.head and origin.head.name not in ("linear", "none"):
-        return f"its head is '{origin.head.name}', and timm's is one layer; {RUNS}"
+        return f"its head is '{origin.head.name}', and timm's is one layer; {taken_elsewhere()}"
     as_timm = origin.architecture.plugin.facts["timm"]
     if not as_timm:
-        return f"its architecture '{origin.architecture.name}' is none of timm's; {RUNS}"
+        return (
+            f"its architecture '{origin.architecture.name}' is none of timm's; {taken_elsewhere()}"
+        )
     try:
         as_timm(origin.architecture.config)
     except InvalidInput as error:
-        return f"{error}; {RUNS}"
+        return f"{error}; {taken_elsewhere()}"
     return None
 
 
@@ -88,7 +91,9 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
     inputs = preprocessing(spec, config)
     size, resize = min(inputs.input_size[1:]), inputs.resize
     if resize is None:
-        raise InvalidInput(f"model {id}: its images are not resized, and timm always does; {RUNS}")
+        raise InvalidInput(
+            f"model {id}: its images are not resized, and timm always does; {taken_elsewhere()}"
+        )
     squashed = not isinstance(resize, int)
     resized = resize if isinstance(resize, int) else min(resize)
     share = size / resized  # from which timm computes `resized` again: floor(size / share)
@@ -132,5 +137,5 @@ def _fault(zoo: Zoo, checkpoint: CheckpointRef, folder: Path, size: Sequence[int
         same = torch.equal(timm_model(images), zoo.load(*checkpoint)(images))
     if same:
         return None
-    hint = f"{RUNS}; or keep the folder all the same with --set check=false"
+    hint = f"{taken_elsewhere()}; or keep the folder: {parameter('check', False)}"
     return f"what timm loads has other outputs than the zoo's model; {hint}"

@@ -11,6 +11,7 @@ import torch
 from vitarium.architectures.vit.dinov2 import ratio
 from vitarium.architectures.vit.vit import Vit
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, choose
 
 _SIZES: Mapping[tuple[int, int], tuple[str, int]] = {
@@ -67,6 +68,10 @@ _UNTOLD = {
 Shapes = Mapping[str, torch.Size]
 
 
+class AmbiguousShapes(InvalidInput):
+    """Shapes leave a choice that a setting of the importer makes; the message names it."""
+
+
 class InferredVit(NamedTuple):
     """An architecture's name and settings, and what of them no shape tells."""
 
@@ -89,13 +94,15 @@ def infer_vit(shapes: Shapes, overrides: Mapping[str, Any]) -> InferredVit:
         raise InvalidInput(f"it is no plain ViT under timm's names ({missing})") from None
     if "cls_token" not in shapes and "global_pool" not in overrides:
         which = "a ViT without a class token may have blocks and activations of several kinds"
-        raise InvalidInput(f"{which}: --set architecture.global_pool=avg says that it is plain")
+        plain = parameter("architecture.global_pool", "avg")
+        raise AmbiguousShapes(f"{which}: {plain} says that it is plain")
     width, depth = settings["embed_dim"], settings["depth"]
     size, usual_heads = _SIZES.get((width, depth), (None, None))
     settings |= {"num_heads": _heads(shapes, width) or usual_heads, **overrides}
     if settings["num_heads"] is None:
         which = f"a ViT of width {width} and depth {depth} has no usual number of heads"
-        raise InvalidInput(f"{which}, and weights do not tell it: --set architecture.num_heads=N")
+        how = parameter("architecture.num_heads", "N")
+        raise AmbiguousShapes(f"{which}, and weights do not tell it: {how}")
     assumptions = [what for what, said_by in _ASSUMED.items() if not overrides.keys() & said_by]
     if "num_heads" not in overrides and "qk_norm" not in settings:
         assumptions.insert(0, f"{settings['num_heads']} heads")
@@ -158,11 +165,11 @@ def _embedding(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
     if len(fitting) < 2:
         return (fitting or readings)[0]  # that others do not fit is seen when it is built
     among, alone = (settings["img_size"] for settings in fitting)
-    raise InvalidInput(
+    raise AmbiguousShapes(
         f"its {shapes['pos_embed'][1]} positions are of images of {among} px if registers have "
-        f"positions, too, and of {alone} px if patches alone have: say which with --set "
-        f"architecture.img_size={among} (or {alone}), or with --set "
-        "architecture.no_embed_class=false (or true)"
+        f"positions, too, and of {alone} px if patches alone have: say which, "
+        f"{parameter('architecture.img_size', among)} (or {alone}), or "
+        f"{parameter('architecture.no_embed_class', False)} (or true)"
     )
 
 

@@ -8,6 +8,7 @@ import timm
 import torch
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.weight_suffixes import INDEX, weight_suffix
 from vitarium.formats._state_dict import NoStateDict
 from vitarium.formats._weight_checks import built_shapes, misfit
@@ -21,16 +22,24 @@ from vitarium.formats.importers._structure import (
     weight_readers,
     with_name,
 )
-from vitarium.formats.importers._vit_shapes import image_settings, infer_head, infer_vit
+from vitarium.formats.importers._vit_shapes import (
+    AmbiguousShapes,
+    image_settings,
+    infer_head,
+    infer_vit,
+)
 from vitarium.formats.weights import StateDict, read_state_dict_shapes, root_of
 
 TENSORS_ALONE = "none"
-_HOW = (
-    "name it with --set architecture=NAME (a model of timm, or one of `vitarium plugins "
-    "architectures`), import the tensors alone with --set architecture=none, or write a table "
-    "(docs/import.md)"
-)
 Shapes = Mapping[str, torch.Size]
+
+
+def _how_to_name_it() -> str:
+    return (
+        f"name it, {parameter('architecture', 'NAME')} (a model of timm, or one of `vitarium "
+        "plugins architectures`), import the tensors alone, "
+        f"{parameter('architecture', TENSORS_ALONE)}, or write a table (docs/import.md)"
+    )
 
 
 class WeightFiles(ModelSettings):
@@ -105,7 +114,7 @@ def _structure(
             raise InvalidInput(reason)
     except InvalidInput as error:
         why = f"its architecture cannot be inferred: {error}"
-        how = "" if "--set" in str(error) else f"; {_HOW}"
+        how = "" if isinstance(error, AmbiguousShapes) else f"; {_how_to_name_it()}"
         raise InvalidInput(f"{path}: {why}{how}") from None
     settings = {key: value for key, value in inferred.items() if key not in ("name", "model")}
     listed = "".join(f" {key}={value}" for key, value in settings.items())

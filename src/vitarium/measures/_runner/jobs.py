@@ -10,6 +10,7 @@ from vitarium.core import registry
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig, Problem
 from vitarium.core.errors import InvalidInput, NotApplicable, VitariumError, did_you_mean
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, choose
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Pair
@@ -165,7 +166,7 @@ def _images_of(
         described = " and ".join(f"{ref} ({_describe(seen[0])})" for ref, seen in seen_by)
         raise NotApplicable(
             f"{described} see different images, and are compared on the same ones; name one data "
-            "set with --data"
+            f"set: {parameter('data', 'NAME')}"
         )
     images = list(dict.fromkeys("".join(map(loader.images, by_split)) for by_split in examples))
     trained_on = len(splits) == 1 and any(
@@ -174,7 +175,8 @@ def _images_of(
     if trained_on and facts["held_out"] and not conditions.force:
         raise NotApplicable(
             f"{_names(of)}: trained on these images ({_describe(first[0])}), so that "
-            f"{section.name} would say nothing of new ones; --force measures and marks it"
+            f"{section.name} would say nothing of new ones; {parameter('force', True)} measures "
+            "and marks it"
         )
     name = first[0].dataset.name
     return On(name, "+".join(splits), sum(map(len, first)), "+".join(images), trained_on)

@@ -7,16 +7,20 @@ from torch import Tensor
 
 from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
+from vitarium.core.parameters import parameter
 from vitarium.evaluation.compatible import mismatch
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.heads import WeightSubset
 from vitarium.zoo import Zoo
 
-_ADVICE = (
-    "name a base that has the models' head (--base ID), or say what becomes of the heads: "
-    "--heads average, --heads ensemble or --heads ID"
-)
+
+def _advice() -> str:
+    choices = ", ".join(parameter("heads", choice) for choice in ("average", "ensemble"))
+    return (
+        f"name a base that has the models' head, {parameter('base', 'ID')}, or say what becomes of "
+        f"the heads: {choices} or {parameter('heads', 'ID')}"
+    )
 
 
 def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> CheckpointRef:
@@ -27,19 +31,19 @@ def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> C
         if parent is None:
             raise InvalidInput(
                 f"{operator} needs what the models started from, and {ref.model} has no "
-                "parent; name a base (--base ID)"
+                f"parent; name a base: {parameter('base', 'ID')}"
             )
         if not zoo.folder(parent.model).exists:
             raise InvalidInput(
                 f"{operator} needs what the models started from, and {parent}, the parent of "
-                f"{ref.model}, is not in the zoo; name a base (--base ID)"
+                f"{ref.model}, is not in the zoo; name a base: {parameter('base', 'ID')}"
             )
         parents[parent] = ref.model
     if len(parents) > 1:
         listed = " and ".join(f"{parent} of {model}" for parent, model in parents.items())
         raise InvalidInput(
             f"{operator} needs what the models started from, and they have different parents: "
-            f"{listed}; name a base (--base ID)"
+            f"{listed}; name a base: {parameter('base', 'ID')}"
         )
     return next(iter(parents))
 
@@ -59,7 +63,7 @@ def common_head(
             if not torch.equal(start[name], starts[0][name]):
                 raise IncompatibleWeights(
                     f"{first.name} and {ref}: their heads started from different values, so {name} "
-                    f"has no common base; {_ADVICE}"
+                    f"has no common base; {_advice()}"
                 )
     return {name: starts[0][name] for name in names}
 
@@ -80,7 +84,7 @@ def _start_of_head(
         except NotApplicable as error:
             if not (isinstance(spec, ModelSpec) and spec.keep_head):
                 what = "so what its head started from is not known"
-                raise IncompatibleWeights(f"{error}, {what}; {_ADVICE}") from None
+                raise IncompatibleWeights(f"{error}, {what}; {_advice()}") from None
     classes = [loader.zoo.folder(r.model).about().classes for r in (ref, base_ref)]
     if all(classes) and classes[0] != classes[1]:
         why = "have different classes"
@@ -91,5 +95,5 @@ def _start_of_head(
     else:
         return base
     raise IncompatibleWeights(
-        f"{ref} and its base {base_ref} {why}, so its head has no base; {_ADVICE}"
+        f"{ref} and its base {base_ref} {why}, so its head has no base; {_advice()}"
     )

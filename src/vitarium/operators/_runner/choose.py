@@ -6,6 +6,7 @@ import torch
 
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section
 from vitarium.zoo import Zoo
 
@@ -36,7 +37,8 @@ def chosen(
         refs = [ref for ref in refs if ref.model not in diverged and _is_finite(zoo, ref)]
     elif diverged:
         raise InvalidInput(
-            f"model {min(diverged)} diverged; leave it out (--skip-diverged leaves out all such)"
+            f"model {min(diverged)} diverged; leave it out ({parameter('skip_diverged', True)} "
+            "leaves out all that diverged)"
         )
     minimum, maximum = facts["models"]
     if len(refs) < minimum or (maximum is not None and len(refs) > maximum):

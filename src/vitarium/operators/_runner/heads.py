@@ -8,6 +8,7 @@ from torch import Tensor
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, choose
 from vitarium.evaluation.batch_statistics import joined
 from vitarium.evaluation.inputs import Weights
@@ -16,8 +17,15 @@ from vitarium.operators._runner.buffers import widest
 from vitarium.operators.base import check_alike
 
 CHOICES = ("merge", "average", "ensemble")
-_KEEP = "say what becomes of the heads: --heads ID keeps that model's"
-_ADVICE = f"{_KEEP}, --heads ensemble keeps all and gives the mean of their outputs"
+
+
+def _keep_one() -> str:
+    return f"say what becomes of the heads: {parameter('heads', 'ID')} keeps that model's"
+
+
+def _keep_one_or_all() -> str:
+    ensemble = parameter("heads", "ensemble")
+    return f"{_keep_one()}, {ensemble} keeps all and gives the mean of their outputs"
 
 
 class Heads:
@@ -46,7 +54,8 @@ class Heads:
         for id in classes if choice in CHOICES else ():
             # they have nothing in common, though they may be of equal shape
             if classes[id] != classes[first_id]:
-                raise IncompatibleWeights(f"{first_id} and {id} have different classes; {_KEEP}")
+                advice = _keep_one()
+                raise IncompatibleWeights(f"{first_id} and {id} have different classes; {advice}")
         if choice == "ensemble":
             heads = []
             for ref in refs:
@@ -61,7 +70,7 @@ class Heads:
                 try:
                     check_alike(first, other_head)
                 except IncompatibleWeights as error:
-                    raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
+                    raise IncompatibleWeights(f"{error}; {_keep_one_or_all()}") from None
 
     @property
     def shared(self) -> bool:

@@ -17,6 +17,7 @@ from vitarium.blueprint.spec import differing_factors
 from vitarium.core import files
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
+from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section
 from vitarium.core.scratch import scratch, temporary_folder
@@ -255,10 +256,9 @@ class MergePlan:
             raise InvalidInput(f"data set '{examples.dataset.name}' has no {split} images")
         for ref in self.chosen if split != "train" and not self.force else ():
             if self.sources.learned(ref.model, examples):
-                raise InvalidInput(
-                    f"model {ref.model} was trained on images of the {split} split by which "
-                    f"{self.operator.name} selects; name other data with --data, or --force it"
-                )
+                what = f"model {ref.model} was trained on images of the {split} split by which"
+                how = f"{parameter('data', 'NAME')}, or allow it: {parameter('force', True)}"
+                raise InvalidInput(f"{what} {self.operator.name} selects; name other data, {how}")
         return examples
 
     @cached_property

@@ -9,6 +9,7 @@ from torch import Tensor
 from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.parameters import parameter
 from vitarium.core.seeds import derive
 from vitarium.operators.alignment._matching import TOLERANCE, Kind, Kinds, Matching, Tensors
 from vitarium.operators.base import Ingredients, checked
@@ -104,7 +105,7 @@ def model_weights(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str
     if missing:
         raise IncompatibleWeights(
             f"{ingredients[0].name}: models are aligned with their heads, and {min(missing)} is "
-            "left out; leave --heads at merge"
+            f"left out; merge heads like other weights: {parameter('heads', 'merge')}"
         )
     first, second = ({name: checked(m, name) for name in ingredients.shapes} for m in ingredients)
     return first, second

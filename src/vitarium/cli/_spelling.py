@@ -1,0 +1,57 @@
+"""How messages name parameters on the command line: `--base ID`, `--set check=false`."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+from vitarium.core.parameters import PythonSpelling, is_placeholder, spelled_by
+
+_COMMANDS = {"import_zoo": "import"}
+"""Commands that are not called as their function is."""
+
+
+class Command(TyperCommand):
+    """A command; while it runs, messages name its options."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with spelled_by(OptionSpelling(self.params)):
+            return super().invoke(ctx)
+
+
+class OptionSpelling:
+    """By the options of a command; what it has no option for, as in Python."""
+
+    def __init__(self, parameters: Iterable[Any]) -> None:
+        self._options = {p.name: p for p in parameters if p.param_type_name == "option"}
+        self._has_settings = any("--set" in option.opts for option in self._options.values())
+
+    def parameter(self, name: str, value: Any) -> str:
+        if name in self._options:
+            return _option(self._options[name], value)
+        if self._has_settings:
+            return f"--set {shlex.quote(f'{name}={_json(value)}')}"
+        return PythonSpelling().parameter(name, value)
+
+    def call(self, function: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> str:
+        words = ["vitarium", _COMMANDS.get(function, function), *map(_shell, arguments)]
+        for name, value in named.items():
+            words += [f"--{name.replace('_', '-')}", _shell(value)]
+        return " ".join(words)
+
+
+def _option(option: Any, value: Any) -> str:
+    flag = max(option.opts, key=len)
+    if not option.is_flag:
+        return f"{flag} {_shell(value)}"
+    return flag if value else max(option.secondary_opts, key=len)
+
+
+def _shell(value: Any) -> str:
+    return str(value) if is_placeholder(value) else shlex.quote(str(value))
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
