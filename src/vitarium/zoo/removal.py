@@ -120,7 +120,8 @@ def _planned(
     keep_dependents: bool,
 ) -> Removal:
     if with_dependents and keep_dependents:
-        raise InvalidInput("with_dependents and keep_dependents: choose one of them")
+        both = [parameter(name, True) for name in ("with_dependents", "keep_dependents")]
+        raise InvalidInput(f"{' and '.join(both)}: choose one of them")
     ids, refs = list[str](), list[CheckpointRef]()
     for name in select(zoo, models, where, "remove"):
         if "@" in name:
