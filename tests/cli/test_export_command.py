@@ -39,7 +39,7 @@ def test_what_has_no_place_is_listed_or_left_out(vitarium, zoo, tmp_path):
     command = ["export", zoo.path, "--exporter", "timm", "--out", tmp_path / "out"]
     status, _, err = vitarium(*command)
     assert status == 2
-    assert "2 of 6 models cannot be exported to timm; leave them out with --skip" in err
+    assert "2 of 6 models cannot be exported to timm; leave them out, --skip" in err
     assert not (tmp_path / "out").exists()
     status, _, err = vitarium(*command, "--skip")
     assert status == 0

@@ -241,7 +241,7 @@ def test_an_answer_of_any_length_is_written_piece_by_piece(vitarium, zoo, tmp_pa
 
     status, out, err = vitarium("query", zoo.path, answer(123_000))
     assert (status, out) == (2, "")
-    assert "--format csv, or --output FILE" in err
+    assert "--output FILE.csv" in err
     assert len(err.splitlines()) == 1
     for ending, read, rows in (
         ("csv", pd.read_csv, 21_000),

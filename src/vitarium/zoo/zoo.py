@@ -65,13 +65,11 @@ class Zoo(Keeping):
         try:
             content = files.read(mark)
         except (FileNotFoundError, UnusablePath):
-            hint = f"grow one: {call('grow', 'BLUEPRINT', zoo='DIR')}"
-            raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}") from None
+            what = f"{folder} is not a zoo (it has no zoo.json)"
+            raise NotAZoo(f"{what}; grow one: {call('grow', 'BLUEPRINT', zoo='DIR')}") from None
         if content not in MARKS:
-            raise NotAZoo(
-                f"{mark} says {files.read_json(mark)}; this version of vitarium reads zoos of the "
-                f"versions {' and '.join(map(str, VERSIONS))}"
-            )
+            what = f"{mark} says {files.read_json(mark)}; this version of vitarium reads zoos of"
+            raise NotAZoo(f"{what} the versions {' and '.join(map(str, VERSIONS))}")
         return cls(folder)
 
     @classmethod
