@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from vitarium.cli.measuring import _is_final
+from vitarium.core import cache
 
 _RUN = """
 import json, sys
@@ -44,21 +46,81 @@ def test_commands_that_read_a_zoo_do_not_import_torch(kept_zoo, has_index):
     assert_without_torch(commands)
 
 
-def test_what_is_installed_is_listed_without_torch_once_it_is_known(monkeypatch, tmp_path):
+def test_what_is_installed_is_listed_without_torch_once_it_is_known(
+    monkeypatch, tmp_path, vitarium
+):
     monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
-    listed = ""
-    for command in (["plugins"], ["blueprint", "list"]):
-        first = [sys.executable, "-m", "vitarium", *command]
-        listed += subprocess.run(first, capture_output=True, text=True, check=True).stdout
-    commands = [
+    listing = [
         ["plugins"],
         ["blueprint", "list"],
+        ["study", "--help"],
+        ["compress", "--help"],
+        ["blueprint", "check", "demo"],
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "sys", SimpleNamespace(modules={}))  # as if torch were not yet there
+        listed = "".join(vitarium(*command)[1] for command in listing)
+    more = [
         ["plugins", "studies", "--json"],
         ["plugins", "measure", "cka"],
         ["merge", "DIR", "--method", "list"],
+        ["study", "soups", "--help"],
+        ["compress", "DIR", "--method", "list"],
+        ["blueprint", "check", "demo", "--json"],
     ]
-    again = assert_without_torch(commands)
-    assert listed.split() == again.split()[: len(listed.split())]
+    again = assert_without_torch([*listing, *more])
+    assert "--share" in listed
+    assert "valid: 27 models" in listed
+    # a program is called otherwise where pytest runs it
+    lines = [
+        [line.strip() for line in text.splitlines() if "Usage:" not in line]
+        for text in (listed, again)
+    ]
+    assert lines[1][: len(lines[0])] == lines[0]
+
+
+def test_a_check_is_remembered_for_that_text_that_zoo_and_no_files_beside(
+    tiny, grown_zoo, monkeypatch, tmp_path, write_blueprint
+):
+    from vitarium.cli import _blueprint
+
+    checks = []
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "sys", SimpleNamespace(modules={}))
+    monkeypatch.setattr(_blueprint, "_check", lambda *_: checks.append(1) or {"final": is_final})
+
+    def number_of_checks(blueprint, zoo=None):
+        checks.clear()
+        for _ in range(2):
+            _blueprint.checked_blueprint(str(write_blueprint(blueprint)), zoo, None)
+        return len(checks)
+
+    is_final = True
+    assert number_of_checks(tiny) == 1
+    assert number_of_checks(tiny) == 0
+    assert number_of_checks({**tiny, "title": "another text"}) == 1
+    assert number_of_checks(tiny, grown_zoo.path) == 1
+    shutil.rmtree(grown_zoo.path / "models" / grown_zoo.ids()[0])
+    assert number_of_checks(tiny, grown_zoo.path) == 1
+    is_final = False
+    assert number_of_checks({**tiny, "title": "with files"}) == 2
+
+
+def test_a_check_that_reads_files_is_known_as_such(tiny, grown_zoo):
+    from vitarium import Blueprint, plan
+    from vitarium.cli._blueprint import _reads_files
+    from vitarium.engine.parents import parents_in
+
+    def reads_files(stages):
+        return _reads_files(plan(Blueprint.read(tiny | {"stages": stages}), parents_in(grown_zoo)))
+
+    stage = tiny["stages"]["pretrain"]
+    assert not reads_files({"pretrain": stage})
+    assert reads_files(
+        {"pretrain": {**stage, "data": {"name": "image_folder", "folder": "photos"}}}
+    )
+    start = {"models": [grown_zoo.ids()[0]]}
+    assert reads_files({"more": {**stage, "start": start}})
 
 
 def test_numbers_that_are_known_are_given_without_torch(grown_zoo, monkeypatch, tmp_path):

@@ -100,16 +100,23 @@ class Blueprint(Config):
         `find` and `check` are as of `read`. Raises InvalidConfig that lists every problem with its
         line and path, and UnknownName.
         """
-        file = YamlFile.read(_find(source))
-        values = file.values
-        if not isinstance(values, dict):
-            raise InvalidConfig([Problem((), f"{file.name}: not a mapping with 'stages'")])
-        if "extends" in values:
-            values = _extend(values, file, ())
+        values, file = read_values(source)
         with _in_file(file):
             blueprint = Blueprint.read(values, find, check)
         blueprint._file = file
         return blueprint
+
+
+def read_values(source: str | Path) -> tuple[dict[str, Any], YamlFile]:
+    """What a blueprint says, with what it extends, before it is validated; and its file.
+
+    Raises InvalidInput for no YAML, InvalidConfig for what it cannot extend, and UnknownName.
+    """
+    file = YamlFile.read(_find(source))
+    values = file.values
+    if not isinstance(values, dict):
+        raise InvalidConfig([Problem((), f"{file.name}: not a mapping with 'stages'")])
+    return (_extend(values, file, ()) if "extends" in values else values), file
 
 
 def _not_here(start: Start) -> NoReturn:

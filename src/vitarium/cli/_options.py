@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -154,20 +154,28 @@ def section(
     return {"name": name, **values}
 
 
-def setting_option(name: str, field: Any, **about: Any) -> Any:
-    """The type of an option for a field of a plug-in's settings: a switch, or a text."""
+def described(field: Any) -> dict[str, Any]:
+    """JSON of a field of a plug-in's settings: what `setting_option` needs to make an option."""
     default = field.get_default()
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
     is_plain = default not in (None, "", {}) and not hasattr(type(default), "model_fields")
     suffix = f" Default: {default}." if is_plain else ""
-    about["help"] = " ".join((field.description or "").split()) + suffix
-    flag = f"--{name.replace('_', '-')}"
-    if bool in (field.annotation, *get_args(field.annotation)):
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **about)]
     metavar = type_name(field.annotation)
-    metavar = metavar if len(metavar) <= 30 else "VALUE"
-    return Annotated[str | None, typer.Option(flag, metavar=metavar, **about)]
+    return {
+        "help": " ".join((field.description or "").split()) + suffix,
+        "is_switch": bool in (field.annotation, *get_args(field.annotation)),
+        "metavar": metavar if len(metavar) <= 30 else "VALUE",
+    }
+
+
+def setting_option(name: str, description: Mapping[str, Any], **about: Any) -> Any:
+    """The type of an option for a setting as `described`: a switch, or a text."""
+    about["help"] = description["help"]
+    flag = f"--{name.replace('_', '-')}"
+    if description["is_switch"]:
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **about)]
+    return Annotated[str | None, typer.Option(flag, metavar=description["metavar"], **about)]
 
 
 def setting_value(text: str, annotation: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vitarium.cli import _completion as completion
+from vitarium.cli._blueprint import checked_blueprint, print_normalizations
 from vitarium.cli._options import Csv, DataDir, Json, argument, path_option
 from vitarium.cli._spelling import Command
 from vitarium.cli._tables import HAS_ALL, print_json, print_rows
@@ -93,25 +94,19 @@ def check(
 
     Example:  vitarium blueprint check mine.yaml
     """
-    from vitarium.blueprint import plan
-    from vitarium.cli._blueprint import print_normalizations, read_blueprint
-    from vitarium.engine.parents import parents_in
-
-    loaded, folder, model_check = read_blueprint(blueprint, zoo, data_dir)
-    find = parents_in(folder) if zoo or folder.exists() else None
-    planned = plan(loaded, find, model_check)
-    adapted = {stage: changes for stage, changes in model_check.adaptations.items() if changes}
+    checked = checked_blueprint(blueprint, zoo, data_dir)
     if csv:
-        rows = [{"stage": stage, "models": count} for stage, count in planned.stages.items()]
+        rows = [{"stage": stage, "models": count} for stage, count in checked["stages"].items()]
         print_rows(rows, as_json=json, as_csv=csv)
         return
     if json:
-        about = {"adapted": adapted, "normalization": planned.normalizations}
-        print_json({"models": len(planned), "stages": planned.stages, **about})
+        print_json(
+            {name: checked[name] for name in ("models", "stages", "adapted", "normalization")}
+        )
         return
     console = Terminal()
-    stages = ", ".join(f"{count} {stage}" for stage, count in planned.stages.items())
-    console.print(f"valid: {counted(len(planned), 'model')} ({stages})")
-    for stage, changes in adapted.items():
+    stages = ", ".join(f"{count} {stage}" for stage, count in checked["stages"].items())
+    console.print(f"valid: {counted(checked['models'], 'model')} ({stages})")
+    for stage, changes in checked["adapted"].items():
         console.print(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")
-    print_normalizations(console, planned)
+    print_normalizations(console, checked["normalization"])

@@ -1,5 +1,6 @@
 """`vitarium compress`: compact students of models."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from vitarium.cli._progress import resumable
 from vitarium.cli._spelling import Command
 from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.cli.plugins import entries_of
+from vitarium.core.cache import remembered
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
 
@@ -36,25 +38,36 @@ class CompressCommand(Command):
 
     @cached_property
     def _settings(self) -> list[Any]:
-        named: dict[str, Any] = {}
-        for plugin in methods().values():
-            for name, field in plugin.config.model_fields.items():
-                named.setdefault(name, (_setting(name, field, plugin.facts["title"]), None))
+        named = {
+            name: (_setting(name, setting), None)
+            for name, setting in remembered("compressions", _descriptions).items()
+        }
         params = options.command("settings", lambda: None, named).params
         return [param for param in params if param.name in named]
 
 
-def _setting(name: str, field: Any, panel: str) -> Any:
+def _descriptions() -> dict[str, dict[str, Any]]:
+    """By name, what the option of each setting is made of, as JSON; of the first method with it."""
+    named: dict[str, dict[str, Any]] = {}
+    for method, plugin in methods().items():
+        for name, field in plugin.config.model_fields.items():
+            about = {"method": method, "panel": plugin.facts["title"]}
+            named.setdefault(name, {**about, **options.described(field)})
+    return named
+
+
+def _setting(name: str, setting: Mapping[str, Any]) -> Any:
     """The type of an option whose value is noted in the context, under the setting's name."""
 
     def note(ctx: typer.Context, value: Any) -> None:
         if isinstance(value, str):
+            field = methods()[setting["method"]].config.model_fields[name]
             value = options.setting_value(value, field.annotation)
         if value is not None:
             ctx.meta.setdefault(_SETTINGS, {})[name] = value
 
-    about = {"rich_help_panel": panel, "expose_value": False, "callback": note}
-    return options.setting_option(name, field, **about)
+    about = {"rich_help_panel": setting["panel"], "expose_value": False, "callback": note}
+    return options.setting_option(name, setting, **about)
 
 
 def compress(

@@ -275,7 +275,7 @@ def _print_estimate(
     for name, changes in adaptations.items():
         if changes:
             console.print(f"{name}: its parents' weights are adapted: {', '.join(changes)}.")
-    print_normalizations(console, planned)
+    print_normalizations(console, planned.normalizations)
     if calibrate:
         console.print(
             "Time: forward, backward and optimizer on random images, with "

@@ -16,6 +16,7 @@ from vitarium.cli._options import argument, path_argument, path_option
 from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import csv_text, print_text, terminal_width
 from vitarium.core import files
+from vitarium.core.cache import remembered
 from vitarium.core.file_faults import check_writable
 from vitarium.core.filenames import file_name
 from vitarium.core.printable import printable
@@ -58,9 +59,8 @@ class StudyCommands(TyperGroup):
 
     @property
     def commands(self) -> dict[str, Any]:
-        from vitarium.core.registry import plugins
-
-        return {name: _command(plugin) for name, plugin in plugins("study").items()}
+        descriptions = remembered("studies", _descriptions)
+        return {name: _command(name, study) for name, study in descriptions.items()}
 
     @commands.setter
     def commands(self, commands: Mapping[str, Any]) -> None:
@@ -75,31 +75,54 @@ def _studies() -> None:
     """Studies of a population, as pages with figures."""
 
 
-def _command(plugin: "Plugin") -> Any:
+def _descriptions() -> dict[str, dict[str, Any]]:
+    """By name, what the command of each registered study is made of, as JSON."""
+    from vitarium.core.registry import plugins
+
+    return {
+        name: {
+            "help": inspect.getdoc(plugin.function),
+            "runs_models": plugin.facts["of"] == "zoo",
+            "exports": {
+                export: (inspect.getdoc(write) or "").partition("\n")[0]
+                for export, write in plugin.facts["exports"].items()
+            },
+            "settings": {
+                setting: options.described(field)
+                for setting, field in plugin.config.model_fields.items()
+            },
+        }
+        for name, plugin in plugins("study").items()
+    }
+
+
+def _command(name: str, study: Mapping[str, Any]) -> Any:
     """A command whose options are the fields of the study's settings."""
-    runs_models = plugin.facts["of"] == "zoo"
+    runs_models = study["runs_models"]
     parameters: dict[str, tuple[Any, Any]] = {
         "directory": (options.ZooFolder if runs_models else ZooOrWeights, inspect.Parameter.empty),
         "models": (StudyModels, None),
-        "out": (Page, Path(f"{plugin.name}.html")),
+        "out": (Page, Path(f"{name}.html")),
         "figures": (Figures, None),
         "csv": (Csv, None),
         "where": (options.Where, ""),
         **(_RUNNING if runs_models else {}),
         "set_": (options.Settings, None),
     }
-    for name, write in plugin.facts["exports"].items():
-        summary = (inspect.getdoc(write) or "").partition("\n")[0]
-        export = path_option(f"--{name}", summary, metavar="FILE")
-        parameters[name] = (Annotated[Path | None, export], None)
-    for name, field in plugin.config.model_fields.items():
-        parameters[name] = (options.setting_option(name, field, rich_help_panel=SETTINGS), None)
+    for export, summary in study["exports"].items():
+        option = path_option(f"--{export}", summary, metavar="FILE")
+        parameters[export] = (Annotated[Path | None, option], None)
+    for setting, description in study["settings"].items():
+        option = options.setting_option(setting, description, rich_help_panel=SETTINGS)
+        parameters[setting] = (option, None)
 
     def run(**values: Any) -> None:
-        _run(plugin, values)
+        from vitarium.core.registry import get
 
-    run.__doc__ = inspect.getdoc(plugin.function)
-    return options.command(plugin.name, run, parameters)
+        _run(get("study", name), values)
+
+    run.__doc__ = study["help"]
+    return options.command(name, run, parameters)
 
 
 def _settings_of(plugin: "Plugin", values: Mapping[str, Any]) -> dict[str, Any]:
