@@ -38,15 +38,44 @@ def test_the_papers_zoo_has_250_models(vitarium):
         assert any(factor in line and values in line for line in out.splitlines()), factor
 
 
-def test_a_dry_run_writes_nothing_and_speaks_json(vitarium, tiny, tmp_path, write_blueprint):
-    path = write_blueprint(tiny)
+def test_a_dry_run_measures_nothing_unless_it_is_asked_to(
+    vitarium, tiny, tmp_path, write_blueprint, monkeypatch
+):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
+    command = ("grow", write_blueprint(tiny), "--zoo", tmp_path / "zoo", "--dry-run", "--json")
     before = set(tmp_path.iterdir())
-    status, out, _ = vitarium("grow", path, "--zoo", tmp_path / "zoo", "--dry-run", "--json")
-    found = json.loads(out)
+    status, out, err = vitarium(*command)
+    estimate = json.loads(out)
     assert status == 0
-    assert found["models"] == 6
-    assert all(stage["seconds"] > 0 for stage in found["stages"])
+    assert (estimate["models"], estimate["unmeasured_kinds"]) == (6, 2)
+    assert [stage["seconds"] for stage in estimate["stages"]] == [None, None]
+    assert "measuring" not in err
     assert set(tmp_path.iterdir()) == before
+
+    status, out, err = vitarium(*command, "--calibrate")
+    calibrated = json.loads(out)
+    assert calibrated["unmeasured_kinds"] == 0
+    assert all(stage["seconds"] > 0 for stage in calibrated["stages"])
+    assert "(supervised, linear head, adamw), kind 1 of 2; once" in err
+    assert "(supervised, linear head, sgd), kind 2 of 2; once" in err
+    assert set(tmp_path.iterdir()) == {*before, tmp_path / "cache"}
+
+    status, out, err = vitarium(*command)
+    assert json.loads(out) == calibrated
+    assert "measuring" not in err
+
+
+def test_a_dry_run_says_how_to_get_the_time(vitarium, tiny, tmp_path, write_blueprint, monkeypatch):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
+    path = write_blueprint(tiny)
+    status, out, _ = vitarium("grow", path, "--dry-run")
+    assert status == 0
+    last = out.splitlines()[-1]
+    assert "2 kinds of models were not measured on this machine yet; " in last
+    assert "--dry-run --calibrate measures them" in last
+    status, _, err = vitarium("grow", path, "--calibrate")
+    assert status == 2
+    assert "--calibrate is for --dry-run" in err
 
 
 def test_models_are_listed_with_the_factors_in_which_they_differ(vitarium, zoo):

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from vitarium import Zoo
+from vitarium import Blueprint, Zoo, plan
 from vitarium.blueprint.spec import ImportedSpec
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
@@ -122,6 +122,19 @@ def test_a_measured_accuracy_is_the_score_of_a_model_without_one(zoo):
     assert (rows[id]["after"], rows[id]["before"], rows[id]["score"]) == (0.625, None, "accuracy")
     assert rows[other]["after"] == trained
     assert list(rows_of(zoo, where="after = 0.625")) == [id]
+
+
+def test_a_model_before_its_first_epoch_has_no_score_after_training(zoo, tiny):
+    tiny["stages"]["pretrain"]["grid"] = {"seed": [9]}
+    spec = plan(Blueprint.read(tiny)).models[0]
+    folder = zoo.folder(spec.id)
+    folder.begin(spec, About(10, (), {}))
+    folder.commit(0, {"test_accuracy": 0.125}, None, None)
+    row = rows_of(zoo)[spec.id]
+    assert (row["before"], row["after"], row["status"]) == (0.125, None, "training")
+    folder.commit(1, {"test_accuracy": 0.5}, None, None)
+    row = rows_of(zoo)[spec.id]
+    assert (row["before"], row["after"], row["status"]) == (0.125, 0.5, "training")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,19 +10,17 @@ import typer
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
-from vitarium.cli._blueprint import print_normalizations, read_blueprint
+from vitarium.cli._blueprint import read_blueprint
+from vitarium.cli._estimate import estimate_of, print_estimate
 from vitarium.cli._models import SCORED, print_models
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import resumable
-from vitarium.cli._tables import print_json, print_rows
-from vitarium.core.numerals import counted, duration, size
-from vitarium.core.terminal import Terminal, print_note
+from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import counted
+from vitarium.core.terminal import print_note
 
 if TYPE_CHECKING:
-    from vitarium.blueprint import Blueprint, Plan
-    from vitarium.blueprint.numerics import Numerics
-    from vitarium.engine.tuning.estimate import StageEstimate
-
+    from vitarium.blueprint import Blueprint
 
 _OTHERWISE = " Default: as the blueprint's numerics say, or "
 _DEVICE = f"auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.{_OTHERWISE}auto."
@@ -152,15 +149,21 @@ def grow(
     ] = None,
     dry_run: options.DryRun = False,
     calibrate: Annotated[
-        bool, option("With --dry-run: train for a moment to estimate the time.")
-    ] = True,
+        bool,
+        option(
+            "--calibrate/--no-calibrate",
+            "With --dry-run: measure the training speeds that are not known yet, for the time. "
+            "Takes minutes for a new kind of model, once.",
+        ),
+    ] = False,
     json: options.DryRunJson = False,
     csv: options.DryRunCsv = False,
 ) -> None:
     """Train every model of a blueprint that the zoo does not have yet.
 
     If it is interrupted, run the same command to resume after each model's last finished epoch.
-    With --dry-run, it says what all this would cost.
+    With --dry-run, it says what all this would cost: models, parameters, steps, bytes; and the
+    time, where training speeds were measured on this machine before (by growing, or --calibrate).
 
     Examples:
 
@@ -172,7 +175,8 @@ def grow(
 
       vitarium grow mine.yaml --engine ray --address auto --gpus-per-model 0.5
     """
-
+    if calibrate and not dry_run:
+        raise InvalidInput("--calibrate is for --dry-run; growing measures what it needs by itself")
     loaded, folder, check = read_blueprint(blueprint, zoo, data_dir)
     part: dict[str, Any] = {"stages": stages.split(",") if stages else None, "only": only}
     numerics: dict[str, Any] = {
@@ -191,8 +195,8 @@ def grow(
 
         planned = part_of(plan(loaded, parents_in(folder), check), **part)
         chosen = planned.numerics.updated(**numerics)
-        estimated = partial(_print_estimate, planned, chosen, check.adaptations)
-        estimated(calibrate=calibrate, as_json=json, as_csv=csv)
+        estimated = estimate_of(planned, chosen, check.adaptations, calibrate=calibrate)
+        print_estimate(estimated, as_json=json, as_csv=csv)
         return
     _grow(
         loaded,
@@ -228,73 +232,3 @@ def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
         for id, cause in {**growth.failed, **growth.skipped}.items():
             print_note(f"{id}: {cause}", style="red")
         raise typer.Exit(1)
-
-
-def _print_estimate(
-    planned: "Plan",
-    numerics: "Numerics",
-    adaptations: dict[str, list[str]],
-    *,
-    calibrate: bool,
-    as_json: bool,
-    as_csv: bool,
-) -> None:
-    """Print what growing a plan costs; calibrated, the speeds are measured."""
-    from vitarium.engine.progress.display import announce
-    from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
-    from vitarium.engine.tuning.calibration import Calibration
-    from vitarium.engine.tuning.estimate import estimate
-    from vitarium.engine.tuning.machine import Machine
-
-    machine = Machine.find(numerics.device, numerics.workers, numerics.threads)
-    tuner = None
-    if calibrate:
-        # to try a compilation takes a minute, so not unless it is asked for
-        request = TrainRequest(numerics.precision, numerics.compiled is True, numerics.stacked)
-        measure = Calibration(machine.devices[0], machine.threads, announce)
-        tuner = AutoTuner(planned, machine, request, measure, announce)
-    stages = estimate(planned, machine, tuner)
-    notes = {"adapted": adaptations, "normalization": planned.normalizations}
-    rows = [
-        asdict(stage) | {name: texts.get(stage.stage, []) for name, texts in notes.items()}
-        for stage in stages
-    ]
-    if as_csv:
-        print_rows(rows, as_json=as_json, as_csv=as_csv)
-        return
-    if as_json:
-        print_json({"models": len(planned), "stages": rows})
-        return
-    counts = " + ".join(map(str, planned.stages.values()))
-    total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
-    print_rows(map(_row, stages), title=f"{planned.name}: {total}", spare=["steps", "starts from"])
-    for stage in stages:
-        factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
-        print_rows(factors, title=f"Factors of {stage.stage}")
-    console = Terminal()
-    for name, changes in adaptations.items():
-        if changes:
-            console.print(f"{name}: its parents' weights are adapted: {', '.join(changes)}.")
-    print_normalizations(console, planned.normalizations)
-    if calibrate:
-        console.print(
-            "Time: forward, backward and optimizer on random images, with "
-            f"{machine.workers} workers on {', '.join(machine.devices)}; "
-            "reading, augmenting and scoring come on top."
-        )
-    if any(stage.steps is None for stage in stages):
-        console.print("?: needs data that is not on this machine.")
-
-
-def _row(stage: "StageEstimate") -> dict[str, object]:
-    low, high = stage.parameters or (None, None)
-    return {
-        "stage": stage.stage,
-        "starts from": stage.start,
-        "models": stage.models,
-        "parameters": "?" if low is None else f"{low:,}" if low == high else f"{low:,} to {high:,}",
-        "epochs": stage.epochs,
-        "steps": "?" if stage.steps is None else f"{stage.steps:,}",
-        "checkpoints": "?" if stage.bytes is None else f"≤ {size(stage.bytes)}",
-        "time": "?" if stage.seconds is None else duration(stage.seconds),
-    }

@@ -224,8 +224,7 @@ def grow(
                 notify(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")
         with trainer.calibration(notify) as calibration:
             tuner = AutoTuner(planned, machine, request, calibration, notify)
-            for spec in queue.waiting():  # all are chosen now, while nothing else runs
-                tuner.mode(spec)
+            tuner.choose(queue.waiting())  # all of them now, while nothing else runs
             remaining.expected = tuner.epoch_seconds
         if len(queue):
             with trainer.pool(queue, growth.zoo, options, tuner) as pool:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from vitarium.architectures.heads import head_prefix
 from vitarium.core.registry import Section
 from vitarium.data.batch import Batch
+from vitarium.training._compile import compiled
 from vitarium.training._stacked_modules import FlatLayout, SharedOutputs, head_of, stacked_template
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import MODEL, OPTIMIZER, weights_of
@@ -55,7 +56,7 @@ class StackedTrainer:
         clip = torch.tensor([member.recipe.clip_grad_norm or torch.inf for member in members])
         self._clip = self._padded(clip).to(self.flat.device) if clip.isfinite().any() else None
         self._objective = ObjectiveModule(self.template, members[0].recipe.objective)
-        self._losses = torch.compile(self._vmapped) if options.compiled else self._vmapped
+        self._losses = compiled(self._vmapped) if options.compiled else self._vmapped
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Train on the batches of all models [k, ...]; returns the logged numbers [k]."""

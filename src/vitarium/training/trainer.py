@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.base import ActsAfterSteps
 from vitarium.core import seeds
 from vitarium.data.batch import Batch
+from vitarium.training._compile import compiled
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import restore_progress, take_progress
 from vitarium.training.train_state import TrainState
@@ -22,7 +22,7 @@ class Trainer:
         self.options = options
         self.model: Any = self.member.model
         if options.compiled:
-            self.model = torch.compile(self.model, dynamic=False)
+            self.model = compiled(self.model, dynamic=False)
         self.trained = [p for p in self.member.model.parameters() if p.requires_grad]
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
         self.optimizer = self.member.recipe.optimizer(self.trained)

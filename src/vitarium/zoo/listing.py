@@ -122,7 +122,12 @@ class _Source:
         headed |= {n: of_models[n] for n in _BEFORE_FACTORS if n in of_models}
         headed |= {**factors, "epochs": "CASE WHEN operator IS NULL THEN last_epoch END"}
         trained = _score(database, "models")
-        headed |= {"before": "before.score", "after": f"coalesce({trained}, {measured or 'NULL'})"}
+        status, first, last = (of_models[n] for n in ("status", "initial_epoch", "last_epoch"))
+        # before the first epoch has ended, there is the score before training alone
+        untrained = f"coalesce({status} <> 'finished' AND {last} = {first}, false)"
+        score = f"coalesce({trained}, {measured or 'NULL'})"
+        after = f"CASE WHEN NOT {untrained} THEN {score} END"
+        headed |= {"before": "before.score", "after": after}
         headed["score"] = _kind(database, measured)
         return headed | {name: of_models[name] for name in ("status", "tags", "note")}
 

@@ -78,6 +78,18 @@ def test_an_accuracy_by_nearest_neighbors_is_called_so(planned, monkeypatch):
     assert line.endswith("finished: validation k-NN accuracy 0.500")
 
 
+@pytest.mark.parametrize(("epoch", "prefix"), [(0, "before training: "), (1, "")])
+def test_scores_before_training_are_called_so(planned, monkeypatch, epoch, prefix):
+    console = Terminal(file=io.StringIO(), width=160, color_system=None, force_terminal=True)
+    monkeypatch.setattr(module, "Terminal", lambda stderr: console)
+    id = planned.models[0].id
+    with module.display(planned, ()) as listener:
+        listener(Started(id))
+        listener(EpochEnded(id, epoch, {"val_accuracy": 0.125}))
+        bars = listener.progress.tasks
+    assert [bar.fields["note"] for bar in bars][1] == f"{prefix}validation accuracy 0.125"
+
+
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(planned, monkeypatch):
     written, beats = io.StringIO(), threading.Event()
     console = Terminal(file=written, width=160, color_system=None)

@@ -12,7 +12,7 @@ from vitarium.core.errors import DamagedCache, InvalidInput
 from vitarium.core.registry import choose
 from vitarium.engine.tuning._bench import Bench
 from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest, models_per_gpu
-from vitarium.engine.tuning.calibration import Calibration, Speed, TrainMode
+from vitarium.engine.tuning.calibration import Calibration, NotMeasured, Speed, TrainMode
 from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine
 
@@ -203,6 +203,15 @@ def test_what_cannot_be_measured_is_trained_plainly_and_said(tiny):
     assert messages == ["pretrain: cannot be measured, so it is trained plainly: full"]
 
 
+def test_of_an_error_the_cause_is_said_and_not_the_advice_to_developers(tiny):
+    def broken(mode):
+        raise RuntimeError("no C++ compiler was found\n\nSet TORCHDYNAMO_VERBOSE=1 for more")
+
+    messages = []
+    chosen(tiny, broken, messages=messages)
+    assert messages[0].endswith("trained plainly: no C++ compiler was found")
+
+
 def test_what_is_asked_for_is_done_where_the_data_are_elsewhere(tiny):
     tiny["stages"]["pretrain"]["data"] = {"name": "image_folder", "folder": "nowhere"}
     mode, made_up = chosen(tiny, lambda mode: 1.0, request=TrainRequest("bf16", stacked=2))
@@ -275,6 +284,31 @@ def test_steps_of_two_modes_are_measured_in_turn_once_and_kept(tiny, cache, monk
     calibration.gain(recipe, 10, TrainMode(), TrainMode("bf16"), series=1)
     assert order
     assert len(json.loads(cache.with_name("gains.json").read_text())["gains"]) == 2
+
+
+def test_what_is_not_known_is_not_measured_where_that_is_not_wanted(tiny, cache):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    calibration = Calibration("cpu", 1)
+    modes = TrainMode(), TrainMode("bf16")
+    with calibration.known_only(), pytest.raises(NotMeasured):
+        calibration.speed(recipe, 10)
+    known = calibration.speed(recipe, 10)
+    with calibration.known_only():
+        assert calibration.speed(recipe, 10) == known
+        with pytest.raises(NotMeasured):
+            calibration.gain(recipe, 10, *modes)
+    assert not cache.with_name("gains.json").exists()
+
+
+def test_kinds_are_counted_while_they_are_measured(tiny, cache):
+    tiny["stages"]["pretrain"]["epochs"] = 1
+    planned, messages = plan(Blueprint.read(tiny)), []
+    machine, request = Machine(("cpu",), 1, 1), TrainRequest("auto", False, "auto")
+    for expected in (["kind 1 of 2; once", "kind 2 of 2; once"], []):
+        messages.clear()
+        calibration = Calibration("cpu", 1, messages.append)
+        AutoTuner(planned, machine, request, calibration).choose(planned.models)
+        assert [text.rpartition(", ")[2] for text in messages] == expected
 
 
 def test_other_threads_are_another_measurement(tiny, cache):

@@ -67,10 +67,17 @@ def test_it_is_the_greedy_algorithm(real, strict):
     for name, expected in mean([weights[k] for k in kept]).items():
         assert torch.equal(made[name].float(), expected)
     assert given.log.metrics["val_accuracy"] == pytest.approx(best, abs=1e-12)
-    told = [line for line in given.log.lines if not line.startswith("not with")]
-    assert len(told) == len(kept)
-    assert all(name in line for name, line in zip(kept, told, strict=True))
-    assert told[-1].endswith(f"{best:.4f}")
+    result, start, *tries = given.log.lines
+    assert result == f"mean of {len(kept)} of {len(weights)} models: validation accuracy {best:.4f}"
+    assert start.startswith(f"starts from the best single model, {kept[0]} (")
+    additions = [line for line in tries if line.startswith("adds ")]
+    rejections = [line for line in tries if line.startswith("leaves out ")]
+    assert len(additions) + len(rejections) == len(tries) == len(weights) - 1
+    for name, line in zip(kept[1:], additions, strict=True):
+        assert line.startswith(
+            (f"adds {name}: accuracy rises to ", f"adds {name}: accuracy stays at ")
+        )
+    assert all("accuracy would " in line for line in rejections)
 
 
 def test_the_order_of_the_ingredients_does_not_matter(real):
@@ -126,8 +133,11 @@ def test_it_looks_at_the_validation_images_alone(grown_zoo, monkeypatch):
 def test_copies_of_one_model_give_that_model(real, strict):
     name = list(real[0])[2]
     method = registry.choose("operator", "greedy_soup", strict=strict)
-    made = dict(method(ingredients(real, [name] * 3)))
+    copies = ingredients(real, [name] * 3)
+    made = dict(method(copies))
     assert all(torch.equal(made[n].float(), t) for n, t in real[0][name].items())
+    change = f"leaves out {name}: accuracy would stay" if strict else f"adds {name}: accuracy stays"
+    assert all(line.startswith(f"{change} at ") for line in copies.log.lines[2:])
 
 
 def test_a_model_that_is_not_finite_is_named(real):

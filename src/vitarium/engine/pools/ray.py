@@ -112,6 +112,7 @@ class RemoteCalibration(Calibration):
     def _ask(self, what: str, *about: Any) -> Any:
         key = _key(what, *about)
         if key not in self._answers:
+            self._check_measures()
             if self._actor is None:
                 self._actor = self._class.remote(self.threads, str(Path.cwd()))
             try:

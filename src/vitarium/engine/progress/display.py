@@ -103,7 +103,8 @@ class _Display:
             case EpochEnded():
                 scores = {label: event.metrics.get(name) for name, label in _SCORES.items()}
                 texts = [f"{label} {x:.3f}" for label, x in scores.items() if x is not None]
-                self.scores[event.model] = ", ".join(texts)
+                when = "" if event.epoch or not texts else "before training: "
+                self.scores[event.model] = when + ", ".join(texts)
             case Ended():
                 self.ended += 1
 

@@ -13,7 +13,7 @@ import torch
 
 from vitarium.blueprint import ModelSpec, Plan
 from vitarium.core.errors import InvalidInput
-from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
+from vitarium.engine.tuning.calibration import PLAIN, Calibration, NotMeasured, Speed, TrainMode
 from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train
@@ -60,6 +60,29 @@ class AutoTuner:
         self._chosen: dict[Hashable, TrainMode] = {}
         self._notified: set[str] = set()
 
+    def choose(self, specs: Sequence[ModelSpec]) -> None:
+        """Choose the modes of these models now, for `mode`."""
+        first = {_kind(spec): spec for spec in reversed(specs)}  # with which each kind is measured
+        self.calibration.num_kinds = self.unmeasured_kinds([*first.values()], self.mode)
+        for spec in specs:
+            self.mode(spec)
+
+    def unmeasured_kinds(
+        self, specs: Sequence[ModelSpec], need: Callable[[ModelSpec], object]
+    ) -> int:
+        """How many kinds of these models have to be measured for `need`, `mode` or `per_image`."""
+        kinds = set()
+        with self.calibration.known_only():
+            for spec in specs:
+                images, outputs = num_train(spec.recipe), num_outputs(spec.recipe)
+                if images is None or outputs is None:  # nothing is estimated without them
+                    continue
+                try:
+                    need(spec)
+                except NotMeasured:
+                    kinds.add(self.calibration.kind(spec.recipe, outputs))
+        return len(kinds)
+
     def epoch_seconds(self, spec: ModelSpec) -> float | None:
         """About how long an epoch of this model takes; None where that was not measured."""
         images, outputs = num_train(spec.recipe), num_outputs(spec.recipe)
@@ -78,7 +101,8 @@ class AutoTuner:
             # training will show whether it is fatal
             except (RuntimeError, MemoryError, InvalidInput) as error:
                 self._chosen[kind] = self._unmeasured(spec)
-                self._notify(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
+                cause = str(error).partition("\n\n")[0]  # advice to developers follows
+                self._notify(f"{spec.stage}: cannot be measured, so it is trained plainly: {cause}")
         return self._chosen[kind]
 
     def per_image(self, spec: ModelSpec) -> float:

@@ -7,8 +7,8 @@ can be deleted.
 import json
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self, TypeVar
@@ -19,7 +19,7 @@ from filelock import FileLock
 from vitarium.blueprint import Recipe
 from vitarium.core import files
 from vitarium.core.cache import cache_folder
-from vitarium.core.errors import CorruptFile, DamagedCache
+from vitarium.core.errors import CorruptFile, DamagedCache, VitariumError
 from vitarium.engine.tuning._bench import Bench, threads
 from vitarium.engine.tuning.gain import Gain
 from vitarium.objectives.distillation.base import Distillation
@@ -66,14 +66,26 @@ class Speed(NamedTuple):
         return self.seconds / self.images
 
 
+class NotMeasured(VitariumError):
+    """A speed that is not known yet, where nothing is to be measured."""
+
+    def __init__(self) -> None:
+        super().__init__("this speed was not measured on this machine yet")
+
+
 class Calibration:
-    """Speeds on one device with so many threads; `notify` gets what is going to be measured."""
+    """Speeds on one device with so many threads; `notify` gets what is going to be measured.
+
+    num_kinds: how many kinds of models are to be measured, where that is known; to count them.
+    """
 
     def __init__(
         self, device: str, threads: int, notify: Callable[[str], None] = lambda text: None
     ):
         self.device, self.threads, self.notify = device, threads, notify
-        self._announced: set[Any] = set()
+        self.num_kinds = 0
+        self._announced: set[str] = set()
+        self._measures = True
 
     def __enter__(self) -> Self:
         return self
@@ -81,20 +93,26 @@ class Calibration:
     def __exit__(self, *fault: object) -> None:
         """End what was begun to measure with; here nothing is."""
 
+    @contextmanager
+    def known_only(self) -> Iterator[None]:
+        """Inside, nothing is measured: what is not known raises NotMeasured."""
+        self._measures = False
+        try:
+            yield
+        finally:
+            self._measures = True
+
     def speed(self, recipe: Recipe, num_outputs: int, mode: TrainMode = PLAIN) -> Speed:
         """Of training a model of this kind in that mode; cached, or measured now.
 
-        Of one that has a teacher: as if that were another model of its own kind.
+        Of one that has a teacher: as if that were another model of its own kind. Raises NotMeasured
+        inside `known_only`.
         """
         recipe = _with_own_kind(recipe)
         key = self._key(recipe, num_outputs, mode)
         if key not in self._cached:
-            kind = (recipe.architecture, recipe.objective)
-            if kind not in self._announced:
-                self._announced.add(kind)
-                name = getattr(recipe.architecture.config, "model", recipe.architecture.name)
-                objective = recipe.objective.name
-                self.notify(f"measuring how fast {name} trains here, {objective} (once)")
+            self._check_measures()
+            self._announce(recipe, num_outputs)
             self._cached[key] = self._measured(recipe, num_outputs, mode)
             _keep("speeds", key, self._cached[key])
         return self._cached[key]
@@ -116,6 +134,7 @@ class Calibration:
         keys = [self._key(recipe, num_outputs, each) for each in (mode, faster)]
         key = json.dumps([*keys, series])
         if key not in self._gains:
+            self._check_measures()
             images = self.speed(recipe, num_outputs, mode).images
             ratios = self._ratios(recipe, num_outputs, mode, faster, images)
             self._gains[key] = Gain.of(ratios)
@@ -144,14 +163,28 @@ class Calibration:
     def _software(self) -> dict[str, str]:
         return software(TrainOptions(device=self.device))
 
+    def kind(self, recipe: Recipe, num_outputs: int) -> str:
+        """What models have in common that train equally fast, as text."""
+        return json.dumps(_kind(_with_own_kind(recipe), num_outputs), sort_keys=True)
+
+    def _check_measures(self) -> None:
+        if not self._measures:
+            raise NotMeasured
+
+    def _announce(self, recipe: Recipe, num_outputs: int) -> None:
+        """Say that a kind of model is measured, when that begins."""
+        if (kind := self.kind(recipe, num_outputs)) in self._announced:
+            return
+        self._announced.add(kind)
+        name = getattr(recipe.architecture.config, "model", recipe.architecture.name)
+        parts = (recipe.objective.name, f"{recipe.head.name} head", recipe.optimizer.name)
+        number = len(self._announced)
+        count = f", kind {number} of {max(number, self.num_kinds)}" if self.num_kinds else ""
+        self.notify(f"measuring how fast {name} trains here ({', '.join(parts)}){count}; once")
+
     def _key(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> str:
-        sections = ("architecture", "head", "objective")
         kind = {
-            "recipe": {name: getattr(recipe, name).factors() for name in sections},
-            "optimizer": recipe.optimizer.name,
-            "trainable": recipe.trainable,
-            "batch_size": recipe.batch_size,
-            "outputs": num_outputs,
+            **_kind(recipe, num_outputs),
             "way": [mode.precision, mode.compiled, mode.stacked],
             "threads": self.threads,
             **{name: self._software[name] for name in ("vitarium", "torch", "timm", "device")},
@@ -206,6 +239,17 @@ class Calibration:
     def _bench(self, recipe: Recipe, num_outputs: int, mode: TrainMode, images: int) -> Bench:
         options = mode.options(TrainOptions(self.device, deterministic=False))
         return Bench(recipe, num_outputs, options, stacked=mode.stacked, images=images)
+
+
+def _kind(recipe: Recipe, num_outputs: int) -> dict[str, Any]:
+    sections = ("architecture", "head", "objective")
+    return {
+        "recipe": {name: getattr(recipe, name).factors() for name in sections},
+        "optimizer": recipe.optimizer.name,
+        "trainable": recipe.trainable,
+        "batch_size": recipe.batch_size,
+        "outputs": num_outputs,
+    }
 
 
 def _with_own_kind(recipe: Recipe) -> Recipe:

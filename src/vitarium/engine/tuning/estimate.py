@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vitarium.blueprint import Plan
+from vitarium.blueprint import ModelSpec, Plan
 from vitarium.engine.tuning.auto_tuner import AutoTuner
+from vitarium.engine.tuning.calibration import NotMeasured
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train, parameters
 
@@ -29,14 +30,15 @@ class StageEstimate:
     bytes: int | None
     """Of all kept checkpoints, unpacked; packed they take about two thirds."""
     seconds: float | None
-    """Training and scoring, shared out over the workers; None without calibration."""
+    """Training, shared out over the workers; None where a speed was not measured."""
 
 
 def estimate(plan: Plan, machine: Machine, tuner: AutoTuner | None = None) -> list[StageEstimate]:
     """One estimate per stage; no model is kept.
 
     With a tuner each kind of model is trained on random images for a moment, in the modes that
-    come into question. Data sets are read only where neither their plug-in nor the blueprint says
+    come into question; inside its calibration's `known_only`, there is a time for those alone whose
+    speeds are known. Data sets are read only where neither their plug-in nor the blueprint says
     how many images and classes they have.
     """
     return [_stage(plan, stage, machine, tuner) for stage in plan.stages]
@@ -58,7 +60,7 @@ def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) ->
             weights.append(counts[-1] * BYTES[recipe.checkpoint_precision] * checkpoints)
         else:
             weights.append(None)
-        measured = tuner.per_image(model) if tuner and outputs and images else None
+        measured = _per_image(model, tuner) if tuner and outputs and images else None
         seconds.append(measured * images * recipe.epochs if measured and images else None)
     parent = models[0].parent
     start = "scratch" if parent is None else plan[parent].stage if parent in plan else parent
@@ -74,6 +76,13 @@ def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) ->
         bytes=_sum(weights),
         seconds=None if total is None else total / parallel,
     )
+
+
+def _per_image(model: ModelSpec, tuner: AutoTuner) -> float | None:
+    try:
+        return tuner.per_image(model)
+    except NotMeasured:
+        return None
 
 
 def _sum(values: list[Any]) -> Any:

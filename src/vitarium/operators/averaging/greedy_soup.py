@@ -5,6 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
+from vitarium.core.numerals import counted
 from vitarium.evaluation.batch_statistics import is_statistic, recount
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scoring import Scorer, load
@@ -56,8 +57,7 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
             added[name] = tensor
             yield name, sums[name].add(tensor).div_(len(members) + 1)
 
-    name = ingredients.names[best]
-    log.lines.append(f"{name} alone: {examples.split} accuracy {score.accuracy:.4f}")
+    lines = [f"starts from the best single model, {ingredients.names[best]} ({score.accuracy:.4f})"]
     for done, number in enumerate(order[1:], len(ingredients)):
         ingredients.report(done, tries)
         name = ingredients.names[number]
@@ -68,11 +68,16 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
         if better or (tried.accuracy == score.accuracy and not config.strict):
             for part, tensor in added.items():
                 sums[part] += tensor
+            change = "rises to" if better else "stays at"
+            lines.append(f"adds {name}: accuracy {change} {tried.accuracy:.4f}")
             score = tried
             members.append(number)
-            log.lines.append(f"with {name}: {score.accuracy:.4f}")
         else:
-            log.lines.append(f"not with {name}: {tried.accuracy:.4f}")
+            change = "stay at" if tried.accuracy == score.accuracy else "fall to"
+            lines.append(f"leaves out {name}: accuracy would {change} {tried.accuracy:.4f}")
+    averaged = f"mean of {len(members)} of {counted(len(ingredients), 'model')}"
+    split = {"val": "validation"}.get(examples.split, examples.split)
+    log.lines += [f"{averaged}: {split} accuracy {score.accuracy:.4f}", *lines]
     log.metrics.update(score.metrics(examples.split))
     ingredients.share([float(number in members) for number in range(len(ingredients))])
     for name, total in sums.items():

@@ -1,0 +1,119 @@
+"""What growing a plan would cost: `vitarium grow --dry-run`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from vitarium.cli._blueprint import print_normalizations
+from vitarium.cli._tables import print_json, print_rows, print_text
+from vitarium.core.numerals import counted, duration, size
+from vitarium.core.terminal import Terminal
+
+if TYPE_CHECKING:
+    from vitarium.blueprint import Plan
+    from vitarium.blueprint.numerics import Numerics
+    from vitarium.engine.tuning.estimate import StageEstimate
+    from vitarium.engine.tuning.machine import Machine
+
+
+@dataclass(frozen=True)
+class PlanEstimate:
+    """The costs of a plan's stages on a machine."""
+
+    plan: "Plan"
+    machine: "Machine"
+    stages: "list[StageEstimate]"
+    adaptations: Mapping[str, list[str]]
+    """By stage, how the parents' weights are adapted."""
+    unmeasured_kinds: int
+    """Kinds of models whose training speed, and so their time, is not known."""
+
+
+def estimate_of(
+    planned: "Plan",
+    numerics: "Numerics",
+    adaptations: Mapping[str, list[str]],
+    *,
+    calibrate: bool,
+) -> PlanEstimate:
+    """Estimate a plan, by training speeds that are known; calibrate: the others are measured."""
+    from vitarium.engine.progress.display import announce
+    from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
+    from vitarium.engine.tuning.calibration import Calibration
+    from vitarium.engine.tuning.estimate import estimate
+    from vitarium.engine.tuning.machine import Machine
+
+    machine = Machine.find(numerics.device, numerics.workers, numerics.threads)
+    # to try a compilation takes a minute, so not unless it is asked for
+    request = TrainRequest(numerics.precision, numerics.compiled is True, numerics.stacked)
+    calibration = Calibration(machine.devices[0], machine.threads, announce)
+    tuner = AutoTuner(planned, machine, request, calibration, announce)
+    unmeasured = tuner.unmeasured_kinds(planned.models, tuner.per_image)
+    if calibrate:
+        calibration.num_kinds = unmeasured
+        stages = estimate(planned, machine, tuner)
+        return PlanEstimate(planned, machine, stages, adaptations, 0)
+    with calibration.known_only():
+        stages = estimate(planned, machine, tuner)
+    return PlanEstimate(planned, machine, stages, adaptations, unmeasured)
+
+
+def print_estimate(estimated: PlanEstimate, *, as_json: bool, as_csv: bool) -> None:
+    """Print a table of stages, their factors, and notes; or the stages as JSON or CSV."""
+    planned, stages = estimated.plan, estimated.stages
+    if as_json or as_csv:
+        notes = {"adapted": estimated.adaptations, "normalization": planned.normalizations}
+        rows = [
+            asdict(stage) | {name: texts.get(stage.stage, []) for name, texts in notes.items()}
+            for stage in stages
+        ]
+        if as_csv:
+            print_rows(rows, as_json=as_json, as_csv=as_csv)
+            return
+        unmeasured = estimated.unmeasured_kinds
+        print_json({"models": len(planned), "unmeasured_kinds": unmeasured, "stages": rows})
+        return
+    counts = " + ".join(map(str, planned.stages.values()))
+    total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
+    print_rows(map(_row, stages), title=f"{planned.name}: {total}", spare=["steps", "starts from"])
+    for stage in stages:
+        factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
+        print_rows(factors, title=f"Factors of {stage.stage}")
+    _print_notes(estimated)
+
+
+def _print_notes(estimated: PlanEstimate) -> None:
+    """Say what is adapted, how images are normalized, and where the time comes from."""
+    console = Terminal()
+    for name, changes in estimated.adaptations.items():
+        if changes:
+            console.print(f"{name}: its parents' weights are adapted: {', '.join(changes)}.")
+    print_normalizations(console, estimated.plan.normalizations)
+    if any(stage.seconds is not None for stage in estimated.stages):
+        machine = estimated.machine
+        console.print(
+            "Time: forward, backward and optimizer on random images, with "
+            f"{machine.workers} workers on {', '.join(machine.devices)}; "
+            "reading, augmenting and scoring come on top."
+        )
+    if kinds := estimated.unmeasured_kinds:
+        print_text(
+            f"Time: training speeds of {counted(kinds, 'kind')} of models were not measured on "
+            "this machine yet; --dry-run --calibrate measures them and gives the time."
+        )
+    if any(stage.steps is None for stage in estimated.stages):
+        console.print("Steps ?: needs data that is not on this machine.")
+
+
+def _row(stage: "StageEstimate") -> dict[str, object]:
+    low, high = stage.parameters or (None, None)
+    return {
+        "stage": stage.stage,
+        "starts from": stage.start,
+        "models": stage.models,
+        "parameters": "?" if low is None else f"{low:,}" if low == high else f"{low:,} to {high:,}",
+        "epochs": stage.epochs,
+        "steps": "?" if stage.steps is None else f"{stage.steps:,}",
+        "checkpoints": "?" if stage.bytes is None else f"≤ {size(stage.bytes)}",
+        "time": "?" if stage.seconds is None else duration(stage.seconds),
+    }
