@@ -1,6 +1,7 @@
 """What only reads a zoo does without torch, which takes seconds to import."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -159,11 +160,14 @@ def test_a_model_that_comes_while_others_are_measured_is_no_part_of_what_is_reme
 
 def run(command):
     program = [sys.executable, "-m", "vitarium", *command]
-    return subprocess.run(program, capture_output=True, text=True, check=True)
+    return subprocess.run(program, capture_output=True, text=True, check=True, env=dict(os.environ))
 
 
 def assert_without_torch(commands):
     program = [sys.executable, "-c", _RUN, json.dumps(commands)]
-    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    # without an `env`, it would have the width that readline, which pytest loads, has set
+    ended = subprocess.run(
+        program, capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
