@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 import pytest
 
-from vitarium import Zoo
+from vitarium import Blueprint, Zoo, plan
 from vitarium.cli._options import parsed, type_name
 from vitarium.core import registry
 from vitarium.core.errors import InvalidInput
 from vitarium.training.base import schedule
+from vitarium.zoo import About
 
 
 @pytest.fixture
@@ -76,6 +77,17 @@ def test_a_dry_run_says_how_to_get_the_time(vitarium, tiny, tmp_path, write_blue
     status, _, err = vitarium("grow", path, "--calibrate")
     assert status == 2
     assert "--calibrate is for --dry-run" in err
+
+
+def test_a_model_is_shown_with_what_became_of_it(vitarium, written_zoo, tiny):
+    tiny["stages"]["pretrain"]["grid"] = {"seed": [9]}
+    spec = plan(Blueprint.read(tiny)).models[0]
+    folder = written_zoo.folder(spec.id)
+    folder.begin(spec, About(10, (), {}))
+    folder.commit(0, {}, None, None)
+    folder.finish("diverged", "the loss is not finite")
+    _, out, _ = vitarium("show", written_zoo.path, spec.id)
+    assert "diverged: the loss is not finite" in out
 
 
 def test_models_are_listed_with_the_factors_in_which_they_differ(vitarium, zoo):

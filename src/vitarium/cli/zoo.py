@@ -135,7 +135,7 @@ def show(
         return
     facts: dict[str, Any] = {
         "stage": handle.stage,
-        "status": " ".join(filter(None, (folder.result() or {"status": "training"}).values())),
+        "status": ": ".join(filter(None, (folder.result() or {"status": "training"}).values())),
         "parent": _parent(spec),
         "children": ", ".join(children) or "none",
     }
