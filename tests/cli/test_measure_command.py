@@ -126,14 +126,19 @@ def test_models_are_named_beside_measures(vitarium, grown_zoo):
     assert "unknown model 'ffff'" in errors
 
 
-def test_ctrl_c_tells_what_is_kept_and_how_to_go_on(vitarium, grown_zoo, monkeypatch):
+@pytest.mark.parametrize(
+    ("done", "words"),
+    [(0, "Nothing was measured yet"), (2, "2 of 7 measurements are kept in {zoo}")],
+)
+def test_ctrl_c_says_how_many_numbers_are_kept(vitarium, grown_zoo, monkeypatch, done, words):
     from vitarium.measures._runner import measure as runner
+
+    def interrupted(*arguments, progress, **settings):
+        progress.step("measuring", done, 7)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "measure", interrupted)
     status, _, errors = vitarium("measure", grown_zoo.path, "accuracy")
     assert status == 130
-    assert f"kept in {grown_zoo.path}; run the same command to resume" in errors
-
-
-def interrupted(*arguments, **settings):
-    raise KeyboardInterrupt
+    state = words.format(zoo=grown_zoo.path)
+    assert errors == f"\nStopped. {state}; run the same command to resume.\n"

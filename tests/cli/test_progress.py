@@ -1,11 +1,13 @@
 """Progress of long commands without a terminal, and what Ctrl-C leaves."""
 
+import importlib
 import threading
 
 import click
 import pytest
 import typer
 
+from vitarium import Zoo
 from vitarium.cli import _progress
 from vitarium.cli._progress import AGAIN, ProgressLines, progress_bar, resumable
 from vitarium.core import heartbeat
@@ -57,3 +59,68 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(capsys, then, words):
     message = capsys.readouterr().err
     assert "All is kept; run the same" in message
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("function", "command", "words"),
+    [
+        (
+            "operators._runner.merge.merge",
+            "merge zoo {child} --method lawa",
+            "Models that were merged are kept in zoo; run the same command to resume",
+        ),
+        (
+            "formats.export.export",
+            "export zoo --exporter timm --out out",
+            "Nothing was written to out; run the same command again",
+        ),
+        (
+            "formats.import_zoo.find_models",
+            "import zoo --zoo other",
+            "Nothing was imported yet; run the same command again",
+        ),
+        (
+            "studies._runner.study.study",
+            "study soups zoo",
+            "Numbers that were measured are kept in zoo; run the same command to resume",
+        ),
+        (
+            "studies._runner.study.study",
+            "study lineage zoo",
+            "No page was written; run the same command to resume",
+        ),
+        (
+            "compression.compress.compress",
+            "compress zoo {child}",
+            "Finished epochs of students are kept in zoo; run the same command to resume",
+        ),
+        (
+            "formats.hub.push.push",
+            "push zoo me/zoo",
+            "Files that were uploaded stay on the hub; run the same command to resume",
+        ),
+        (
+            "zoo.combine.archive",
+            "archive zoo --out out",
+            "zoo is as it was; run the same command to resume",
+        ),
+        (
+            "zoo.combine.merge_zoos",
+            "merge-zoos zoo --into both",
+            "Models that were copied are kept in both; run the same command to resume",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_each_command_has_done(
+    vitarium, written_zoo, monkeypatch, function, command, words
+):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    written_zoo.path.rename(written_zoo.path.parent / "zoo")
+    monkeypatch.chdir(written_zoo.path.parent)
+    child = next(model.id for model in Zoo.open("zoo") if model.stage == "finetune")
+    module, _, name = function.rpartition(".")
+    monkeypatch.setattr(importlib.import_module(f"vitarium.{module}"), name, interrupted)
+    status, _, errors = vitarium(*command.format(child=child).split())
+    assert (status, errors) == (130, f"\nStopped. {words}.\n")

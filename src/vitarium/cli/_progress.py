@@ -1,6 +1,6 @@
 """How far a long task is, on a terminal and elsewhere, and what remains of one that is stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import rich.progress
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeRemainingCo
 
 from vitarium.core.heartbeat import Heartbeat
 from vitarium.core.numerals import duration
-from vitarium.core.progress import Progress
+from vitarium.core.progress import SILENT, Progress
 from vitarium.core.terminal import NameColumn, Terminal, print_note
 
 _MAX_LENGTH = 48
@@ -71,11 +71,27 @@ class ProgressLines:
         return f"{self._task[-_MAX_LENGTH:]}: done in {duration(seconds)}"
 
 
+class Tally:
+    """Passes progress on, and says how much of a task was done."""
+
+    def __init__(self, progress: Progress = SILENT) -> None:
+        self.progress = progress
+        self.done = self.total = 0
+
+    def step(self, task: str, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        self.progress.step(task, done, total)
+
+
 @contextmanager
-def resumable(state: str, then: str = RESUME) -> Iterator[None]:
-    """Inside, Ctrl-C ends the command with what is kept and what to do, and status 130."""
+def resumable(state: str | Callable[[], str], then: str = RESUME) -> Iterator[None]:
+    """Inside, Ctrl-C ends the command with what is kept and what to do, and status 130.
+
+    Imports of large libraries stand inside, too: on a busy machine they take long.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        print_note(f"\nStopped. {state}; {then}.", style="yellow")
+        reached = state if isinstance(state, str) else state()
+        print_note(f"\nStopped. {reached}; {then}.", style="yellow")
         raise typer.Exit(130) from None

@@ -12,7 +12,7 @@ from vitarium.cli._options import (
     path_argument,
     path_option,
 )
-from vitarium.cli._progress import progress_bar
+from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import print_line
@@ -44,9 +44,9 @@ def archive(
 
       vitarium archive demo-zoo 3f2a 77b0 --no-ancestors --out two.tar
     """
-    from vitarium.zoo.combine import archive as write
+    with resumable(f"{directory} is as it was"), progress_bar("models") as progress:
+        from vitarium.zoo.combine import archive as write
 
-    with progress_bar("models") as progress:
         write(
             directory,
             models or None,
@@ -79,9 +79,10 @@ def merge_zoos(
 
       vitarium merge-zoos zoo-b --into zoo-a --dry-run
     """
-    from vitarium.zoo.combine import merge_zoos as combine
+    state = f"Models that were copied are kept in {into}"
+    with resumable(state), progress_bar("models") as progress:
+        from vitarium.zoo.combine import merge_zoos as combine
 
-    with progress_bar("models") as progress:
         merged = combine(directories, into, prefer=prefer, dry_run=dry_run, progress=progress)
     if merged.conflicts:
         rows = [{"model": id, "conflict": text} for id, text in merged.conflicts.items()]

@@ -138,10 +138,10 @@ def compress(
         compressing = [entry for entry in entries_of("operator") if entry["compresses"]]
         print_rows({"method": entry["name"], "what": entry["what"]} for entry in compressing)
         return
-    from vitarium.compression.compress import compress as run
-
     recipe = {"objective": objective, **options.parsed(train, "--train", "optimizer.lr=5e-4")}
     with resumable(f"Finished epochs of students are kept in {directory}"):
+        from vitarium.compression.compress import compress as run
+
         compression = run(
             directory,
             method,

@@ -1,7 +1,7 @@
 """`vitarium export` and `vitarium push`: a zoo for other programs, and for the hub."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
@@ -11,6 +11,9 @@ from vitarium.cli._tables import print_rows
 from vitarium.core.numerals import counted, size
 from vitarium.core.terminal import print_note
 from vitarium.zoo import Zoo
+
+if TYPE_CHECKING:
+    from vitarium.formats.base import Skipped
 
 
 def export(
@@ -44,12 +47,11 @@ def export(
 
       vitarium export demo-zoo --exporter hub --out for-the-hub --set license=cc-by-4.0
     """
-    from vitarium.formats.base import Skipped
-    from vitarium.formats.export import export as run
-
     skipped: list[Skipped] = []
     stopped = resumable(f"Nothing was written to {out}", AGAIN)
     with stopped, progress_bar("exporting", transient=True) as progress:
+        from vitarium.formats.export import export as run
+
         written = run(
             Zoo.open(directory),
             exporter,
@@ -94,9 +96,9 @@ def push(
 
       vitarium push for-the-hub me/demo-zoo --private
     """
-    from vitarium.formats.hub.push import push as run
-
     with resumable("Files that were uploaded stay on the hub"):
+        from vitarium.formats.hub.push import push as run
+
         files = run(directory, repository, private=private, license=license, dry_run=dry_run)
     if dry_run:
         rows = ({"file": file.name, "bytes": file.bytes} for file in files)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import argument, option, path_option
-from vitarium.cli._progress import progress_bar, resumable
+from vitarium.cli._progress import AGAIN, progress_bar, resumable
 from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import counted
@@ -54,10 +54,11 @@ def import_(
 
       vitarium import checkpoints --zoo my-zoo --importer checkpoint_table --set table=models.csv
     """
-    from vitarium.formats._weight_checks import check_weights
-    from vitarium.formats.import_zoo import find_models, import_zoo
+    with resumable("Nothing was imported yet", AGAIN):
+        from vitarium.formats._weight_checks import check_weights
+        from vitarium.formats.import_zoo import find_models, import_zoo
 
-    foreign = find_models(source, importer=importer, **options.parsed(settings))
+        foreign = find_models(source, importer=importer, **options.parsed(settings))
     if dry_run:
         models = counted(len(foreign.models), "model")
         title = f"{foreign.source}: {models} ({foreign.importer})"

@@ -12,7 +12,7 @@ from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._measured import print_measured
 from vitarium.cli._options import argument, option
-from vitarium.cli._progress import progress_bar, resumable
+from vitarium.cli._progress import Tally, progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.errors import InvalidInput
@@ -104,30 +104,37 @@ def measure(
     which["device"] = device  # of which there may be none here
 
     def computed() -> dict[str, Any]:
-        from vitarium.measures._runner.jobs import quick
-        from vitarium.measures._runner.measure import measure as run
+        tally = Tally()
 
-        settings = options.parsed(set_, of=run)
-        state = f"Numbers that were measured are kept in {directory}"
-        with resumable(state), progress_bar("measuring") as progress:
-            table = run(
-                zoo,
-                measures or quick(),
-                models=models or None,
-                where=where,
-                epochs=_epochs(epochs),
-                pairs=pairs,
-                split=split,
-                num_images=num_images,
-                data=which["data"],
-                normalization=normalization,
-                device=device,
-                data_dir=data_dir,
-                overwrite=overwrite,
-                force=force,
-                progress=progress,
-                **settings,
-            )
+        def state() -> str:
+            if not tally.done:
+                return "Nothing was measured yet"
+            return f"{tally.done:,} of {tally.total:,} measurements are kept in {directory}"
+
+        with resumable(state):
+            from vitarium.measures._runner.jobs import quick
+            from vitarium.measures._runner.measure import measure as run
+
+            settings = options.parsed(set_, of=run)
+            with progress_bar("measuring") as tally.progress:
+                table = run(
+                    zoo,
+                    measures or quick(),
+                    models=models or None,
+                    where=where,
+                    epochs=_epochs(epochs),
+                    pairs=pairs,
+                    split=split,
+                    num_images=num_images,
+                    data=which["data"],
+                    normalization=normalization,
+                    device=device,
+                    data_dir=data_dir,
+                    overwrite=overwrite,
+                    force=force,
+                    progress=tally,
+                    **settings,
+                )
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         tensors = {name for model in table["model"].unique()[:1] for name in zoo.checkpoint(model)}
         final = table.attrs["final"] and len(rows) <= _REMEMBERED

@@ -110,36 +110,36 @@ def merge(
     if method is None:
         names = ", ".join(entry["name"] for entry in plugins.entries_of("operator"))
         raise InvalidInput(f"say how to merge (--method): {names}")
-    from vitarium.core.registry import get
-    from vitarium.operators._runner.merge import merge as run
-    from vitarium.zoo.listing import select
+    zoo, rows = Zoo.open(directory), list[dict[str, Any]]()
+    with resumable(f"Models that were merged are kept in {directory}"):
+        from vitarium.core.registry import get
+        from vitarium.operators._runner.merge import merge as run
+        from vitarium.zoo.listing import select
 
-    plugin = get("operator", method)
-    zoo = Zoo.open(directory)
-    named = select(zoo, models or None, where, "merge")
-    of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
-    rows, before = [], set(zoo.ids())
-    merged = f"Models that were merged are kept in {directory}"
-    with resumable(merged), progress_bar(plugin.name) as progress:
-        for group in [[model] for model in named] if of_one else [named]:
-            model = run(
-                zoo,
-                plugin.name,
-                models=group,
-                base=base,
-                heads=heads,
-                align=options.section("operator", "--align", align, align_set),
-                stage=stage,
-                data=options.section("dataset", "--data", data, data_set),
-                normalization=normalization,
-                device=device,
-                data_dir=data_dir,
-                skip_diverged=skip_diverged,
-                force=force,
-                progress=progress,
-                **options.parsed(set_, of=run),
-            )
-            rows.append(_row(zoo, model.id))
+        plugin = get("operator", method)
+        named = select(zoo, models or None, where, "merge")
+        of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
+        before = set(zoo.ids())
+        with progress_bar(plugin.name) as progress:
+            for group in [[model] for model in named] if of_one else [named]:
+                model = run(
+                    zoo,
+                    plugin.name,
+                    models=group,
+                    base=base,
+                    heads=heads,
+                    align=options.section("operator", "--align", align, align_set),
+                    stage=stage,
+                    data=options.section("dataset", "--data", data, data_set),
+                    normalization=normalization,
+                    device=device,
+                    data_dir=data_dir,
+                    skip_diverged=skip_diverged,
+                    force=force,
+                    progress=progress,
+                    **options.parsed(set_, of=run),
+                )
+                rows.append(_row(zoo, model.id))
     if align is not None:
         _print_aligned(zoo, rows, before)
     if json or csv:

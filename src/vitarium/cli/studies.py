@@ -146,27 +146,30 @@ def _settings_of(plugin: "Plugin", values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     """Run a study with a bar of progress, print its findings, and tell what was written."""
-    from vitarium.studies._runner.study import study
-
-    exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
-    names = ("out", "figures", "where", *_RUNNING)
-    common = {name: values[name] for name in names if name in values}
-    if "data" in common:
-        given = (common["data"], common.pop("data_set"))
-        common["data"] = options.section("dataset", "--data", *given)
-    if values["csv"] is not None:
-        check_writable(values["csv"])
     measured = f"Numbers that were measured are kept in {values['directory']}"
-    with resumable(measured), progress_bar("opening", transient=True) as progress:
-        result = study(
-            values["directory"],
-            plugin.name,
-            exports=exports,
-            models=values["models"] or None,
-            progress=progress,
-            **common,
-            **_settings_of(plugin, values),
-        )
+    with resumable(measured if "data" in values else "No page was written"):
+        from vitarium.studies._runner.study import study
+
+        exports = {
+            name: values[name] for name in plugin.facts["exports"] if values[name] is not None
+        }
+        names = ("out", "figures", "where", *_RUNNING)
+        common = {name: values[name] for name in names if name in values}
+        if "data" in common:
+            given = (common["data"], common.pop("data_set"))
+            common["data"] = options.section("dataset", "--data", *given)
+        if values["csv"] is not None:
+            check_writable(values["csv"])
+        with progress_bar("opening", transient=True) as progress:
+            result = study(
+                values["directory"],
+                plugin.name,
+                exports=exports,
+                models=values["models"] or None,
+                progress=progress,
+                **common,
+                **_settings_of(plugin, values),
+            )
     for sentence in result.sentences:
         print_text(sentence)
     width = terminal_width()
