@@ -132,3 +132,29 @@ def test_zoos_are_taken_apart_and_made_one(kept_zoo, parent, vitarium, tmp_path)
     assert "6 models copied" in out
     assert Zoo.open(tmp_path / "one").ids() == kept_zoo.ids()
     assert verify(tmp_path / "one", deep=True) == []
+
+
+def test_what_was_taken_for_the_tag_is_named_where_models_are_missing(kept_zoo, vitarium):
+    id = kept_zoo.ids()[0]
+    status, _, err = vitarium("tag", kept_zoo.path, id)
+    assert (status, err) == (
+        2,
+        f"error: say which models to give the tag '{id}': their ids, or a condition (where)\n",
+    )
+
+
+def test_an_archive_of_another_kind_is_refused(kept_zoo, vitarium, tmp_path):
+    status, _, err = vitarium("archive", kept_zoo.path, "--out", tmp_path / "best.zip")
+    assert status == 2
+    assert "an archive is a folder, or a file that ends in .tar, .tar.gz, .tgz" in err
+    assert not (tmp_path / "best.zip").exists()
+
+
+def test_a_misspelled_zoo_and_an_archive_are_said_to_be_that(kept_zoo, vitarium, monkeypatch):
+    monkeypatch.chdir(kept_zoo.path.parent)
+    Zoo.create("demo-zoo")
+    for command in ("ls", "verify"):
+        err = vitarium(command, "demo-zo")[2]
+        assert "demo-zo is not a zoo: there is no such folder; did you mean 'demo-zoo'?" in err
+    assert vitarium("archive", "demo-zoo", "--out", "small.tar")[0] == 0
+    assert "unpack it with tar -xf small.tar" in vitarium("ls", "small.tar")[2]

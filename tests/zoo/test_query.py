@@ -272,6 +272,7 @@ def test_a_path_with_the_letters_of_patterns_and_quotes_is_a_path(zoo):
         ("SELECT optimizer_lr FROM models", "did you mean 'optimizer.lr'"),
         ("SELECT 1 FROM models WHERE optimizer.lrr < 1", "did you mean 'optimizer.lr'"),
         ("SELECT id FROM models WHERE stage = finetune", "stands in single quotes: 'finetune'"),
+        ("SELECT id FROM models WHERE zq = 1", "known: "),
         ("SELEC 1", "syntax error at or near"),
         ("SELECT stage::INT FROM models", "Could not convert string"),
     ],
@@ -493,10 +494,10 @@ def test_what_has_no_value_is_sorted_last_either_way(zoo):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"where": "lr <"}, "the condition ends too early, or is no SQL: lr <"),
         ({"where": "lrr < 1"}, "unknown column 'lrr'; did you mean 'lr'"),
         ({"where": "optimizer_lr < 1"}, "did you mean 'optimizer.lr'"),
         ({"where": "afterr < 1"}, "did you mean 'after'"),
-        ({"where": "lr <"}, "syntax error"),
         ({"where": "1=1); DROP TABLE models; SELECT (1"}, "3 statements"),
         ({"sort": ["-lrr"]}, "unknown column 'lrr'; did you mean 'lr'"),
         ({"sort": ["lr DESC; DROP TABLE models"]}, "unknown column"),

@@ -8,10 +8,10 @@ import typer
 from vitarium.cli._options import Csv, Json, ZooFolder, option
 from vitarium.cli._progress import AGAIN, progress_bar, resumable
 from vitarium.cli._tables import HAS_ALL, print_rows
-from vitarium.core.errors import NotAZoo
 from vitarium.core.file_faults import reading
 from vitarium.core.numerals import counted, size
-from vitarium.core.terminal import Terminal, print_line
+from vitarium.core.terminal import print_line
+from vitarium.zoo._not_a_zoo import not_a_zoo
 
 
 def verify(
@@ -38,7 +38,7 @@ def verify(
     with reading(directory):
         there = (directory / "models").is_dir() or (directory / "zoo.json").exists()
     if not there:
-        raise NotAZoo(f"{directory} is not a zoo (it has neither zoo.json nor models)")
+        raise not_a_zoo(directory)
     with resumable("Nothing was changed", AGAIN), progress_bar("checking models") as progress:
         faults = find_faults(directory, deep=deep, progress=progress)
     rows = [{"file": fault.path, "fault": fault.fault, "lost": fault.lost} for fault in faults]
@@ -83,7 +83,11 @@ def _convert(directory: Path, how: str) -> None:
     state = f"Every checkpoint is as it was, or {how}ed"
     with resumable(state), progress_bar(f"{how}ing checkpoints") as progress:
         done = (zoo.pack if how == "pack" else zoo.unpack)(progress=progress)
-    Terminal(soft_wrap=True).print(
-        f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "
+    if not done.converted:
+        checkpoints = counted(done.checkpoints, "checkpoint")
+        print_line(f"{checkpoints}, all {how}ed already: {size(done.bytes_after)}")
+        return
+    print_line(
+        f"{done.converted:,} of {done.checkpoints:,} checkpoints {how}ed: "
         f"{size(done.bytes_before)} before, {size(done.bytes_after)} now"
     )

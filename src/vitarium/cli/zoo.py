@@ -105,7 +105,12 @@ def _all_of(zoo: Zoo, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def show(
     directory: ZooFolder,
     model: Annotated[
-        str, argument("A model's id, or its first digits.", autocompletion=completion.models)
+        str,
+        argument(
+            "A model's id, or its first digits.",
+            metavar="MODEL",
+            autocompletion=completion.models,
+        ),
     ],
     json: Json = False,
     csv: Csv = False,

@@ -69,7 +69,7 @@ def tag(
     Raises InvalidInput, UnknownName, CorruptFile, ZooInUse, NotWritable and DiskFull.
     """
     word = _checked("tag", tag)
-    return _change(zoo, models, where, lambda a: _with_tag(a, word))
+    return _change(zoo, models, where, f"give the tag '{word}'", lambda a: _with_tag(a, word))
 
 
 def untag(
@@ -79,7 +79,9 @@ def untag(
     zoo = Zoo.open(zoo)
     chosen = zoo.ids() if models is None else models
     word = _checked("tag", tag)
-    return _change(zoo, chosen, where, lambda a: _without_tag(a, word))
+    return _change(
+        zoo, chosen, where, f"take the tag '{word}' from", lambda a: _without_tag(a, word)
+    )
 
 
 def note(
@@ -87,7 +89,7 @@ def note(
 ) -> list[str]:
     """Write a note beside models, in the place of the one before; "" removes it. See `tag`."""
     text = _checked("note", note) if note else ""
-    return _change(zoo, models, where, lambda annotations: replace(annotations, note=text))
+    return _change(zoo, models, where, f"give the note '{text}'", lambda a: replace(a, note=text))
 
 
 def _with_tag(annotations: Annotations, tag: str) -> Annotations:
@@ -137,13 +139,14 @@ def _change(
     zoo: Zoo | str | Path,
     models: ModelNames | None,
     where: str,
+    verb: str,
     change: Callable[[Annotations], Annotations],
 ) -> list[str]:
     from vitarium.zoo.listing import select
 
     zoo, changed = Zoo.open(zoo), []
     with held(zoo.path):
-        folders = [zoo.folder(zoo.find(name)) for name in select(zoo, models, where, "annotate")]
+        folders = [zoo.folder(zoo.find(name)) for name in select(zoo, models, where, verb)]
         for folder in dict.fromkeys(folder.path for folder in folders):
             before = read(folder)
             if (after := change(before)) != before:

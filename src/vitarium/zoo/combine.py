@@ -21,6 +21,7 @@ from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import Zoo
 
 TARS: Mapping[str, str] = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz"}
+_OTHER_ARCHIVES = {".zip", ".gz", ".bz2", ".xz", ".zst", ".7z"}
 """How names of archives in one file end, and how they are opened."""
 
 
@@ -67,6 +68,9 @@ def archive(
     ids = [zoo.find(name) for name in select(zoo, models, where)]
     ids = with_ancestors(zoo, ids) if ancestors else parents_first(zoo, ids)
     ending = next((end for end in TARS if out.name.endswith(end)), None)
+    if ending is None and out.suffix in _OTHER_ARCHIVES:
+        fault = f"{out}: an archive is a folder, or a file that ends in {', '.join(TARS)}"
+        raise InvalidInput(f"{fault}; choose another name")
     folder = out if ending is None else out.with_name(f".{out.name}.tmp")
     with ExitStack() as stack:
         copy = Zoo.create(folder)

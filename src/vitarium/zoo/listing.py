@@ -77,6 +77,10 @@ def listing(
         )
     except UnknownColumn as error:
         raise UnknownColumn(error.name, source.columns) from None
+    except InvalidInput as error:
+        if 'at or near ")"' in str(error) and condition:  # which we have added
+            raise InvalidInput(f"the condition ends too early, or is no SQL: {where}") from None
+        raise
     listed = [dict(zip(names, row[:-1], strict=False)) for row in rows]
     return Listing(
         [_with_list(row) for row in listed],

@@ -259,7 +259,10 @@ class UnknownColumn(UnknownName):
         if (meant := _SYNONYMS.get(name.lower())) in self.candidates:
             self.args = (f"unknown column '{name}'; did you mean '{meant}'?",)
         elif is_text and not difflib.get_close_matches(name, self.candidates, cutoff=0.7):
-            self.args = (f"{self} (a text stands in single quotes: '{name}')",)
+            is_alike = difflib.get_close_matches(name, self.candidates, cutoff=0.5)
+            fault = f"unknown column '{name}'" if is_alike else str(self)  # it is hardly meant
+            in_shell = "in a shell, double quotes around the condition keep them"
+            self.args = (f"{fault} (a text stands in single quotes: '{name}'; {in_shell})",)
 
 
 _SYNONYMS = {

@@ -11,10 +11,10 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import counted, is_number
-from vitarium.core.parameters import call
 from vitarium.core.weight_suffixes import not_in_zoo
 from vitarium.zoo._keeping import Keeping
 from vitarium.zoo._model_files import model_stamps
+from vitarium.zoo._not_a_zoo import not_a_zoo
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model, ModelName, names_of
 
@@ -65,8 +65,7 @@ class Zoo(Keeping):
         try:
             content = files.read(mark)
         except (FileNotFoundError, UnusablePath):
-            what = f"{folder} is not a zoo (it has no zoo.json)"
-            raise NotAZoo(f"{what}; grow one: {call('grow', 'BLUEPRINT', zoo='DIR')}") from None
+            raise not_a_zoo(folder) from None
         if content not in MARKS:
             what = f"{mark} says {files.read_json(mark)}; this version of vitarium reads zoos of"
             raise NotAZoo(f"{what} the versions {' and '.join(map(str, VERSIONS))}")
