@@ -87,6 +87,70 @@ def test_words_of_a_model_of_timm_give_the_images_of_its_own_configuration():
     assert (prepared(spec, photo) - expected).abs().max() < 2.5 / 255 / min(about["std"])
 
 
+@pytest.mark.parametrize("share", [1.0, 0.9])
+@pytest.mark.parametrize("size", [(32, 48), (48, 32), (24, 64)])
+def test_images_cover_a_rectangle_as_those_of_timm_do(size, share):
+    architecture = {"name": "timm", "model": "vit_tiny_patch16_224", "img_size": size}
+    architecture |= {"patch_size": 8, "depth": 1}
+    spec = imported(architecture, **HALVES, **{"preprocessing.crop_pct": share})
+    transform = create_transform((3, *size), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=share)
+    expected = transform(Image.fromarray(PHOTO))
+    assert (prepared(spec, PHOTO) - expected).abs().max() < 2.5 / 255 / 0.5
+
+
+def of_timm(architecture, **settings):
+    """A model that timm's importer read."""
+    values = {"source": "timm", "name": "n", "weights": "w", "architecture": architecture}
+    return ImportedSpec(stage="s", imported=Imported.read({**values, "settings": settings}))
+
+
+@pytest.mark.parametrize("words", [{}, {"interpolation": "nearest", "crop_pct": 0.72}])
+def test_what_a_model_of_timm_lacks_is_what_timm_takes_by_default(words):
+    spec = of_timm(SIZE, **HALVES, **{f"preprocessing.{word}": v for word, v in words.items()})
+    about = timm.data.resolve_data_config(
+        {"input_size": (3, 32, 32)}, pretrained_cfg={"mean": (0.5,) * 3, "std": (0.5,) * 3, **words}
+    )
+    photo = np.ascontiguousarray(PHOTO[:63, :95])  # no pixel's center lies between two of them
+    expected = create_transform(**about)(Image.fromarray(photo))
+    assert (prepared(spec, photo) - expected).abs().max() < 2.5 / 255 / 0.5
+
+
+def test_an_input_size_is_applied_where_the_model_takes_it():
+    words = {**HALVES, "preprocessing.input_size": [3, 40, 40]}
+    spec = of_timm({"name": "timm", "model": "resnet10t"}, **words)
+    assert preprocessing_of(spec).input_size == (3, 40, 40)
+    assert not preprocessing_of(spec).faults
+    dynamic = {"name": "timm", "model": "vit_tiny_patch16_224", "img_size": 32, "patch_size": 8}
+    dynamic |= {"depth": 1, "dynamic_img_size": True}
+    assert preprocessing_of(of_timm(dynamic, **words)).input_size == (3, 40, 40)
+
+
+def test_an_input_size_that_the_model_does_not_take_is_refused():
+    spec = of_timm(SIZE, **HALVES, **{"preprocessing.input_size": [3, 40, 40]})
+    with pytest.raises(NotApplicable, match=r"input_size=\[3, 40, 40\]; .* \[3, 32, 32\]"):
+        prepared_for(spec, section("dataset", "digits"))
+
+
+def test_without_a_crop_images_have_to_come_out_right():
+    words = {**HALVES, "preprocessing.do_center_crop": False}
+    spec = imported(**words, **{"augmentation.resize": 32})
+    assert prepared(spec, PHOTO[:, :64]).shape == (3, 32, 32)
+    with pytest.raises(
+        InvalidInput, match=r"do_center_crop=False: an image of 64×96 pixels .* 32×48"
+    ):
+        prepared(spec, PHOTO)
+    spec = imported(**words, **{"preprocessing.size": [40, 40]})
+    with pytest.raises(NotApplicable, match="do_center_crop=False; that leaves images of 40×40"):
+        prepared_for(spec, section("dataset", "digits"))
+
+
+def test_how_the_middle_is_rounded_tells_two_preparations_apart():
+    first = preprocessing_of(imported(**HALVES))
+    second = preprocessing_of(imported(**HALVES, **{"preprocessing.do_center_crop": False}))
+    assert first.key == repr(first)
+    assert first.key != second.key
+
+
 def test_our_words_go_before_those_of_others():
     ours = {"augmentation.resize": 36, "augmentation.interpolation": "nearest"}
     reference = {"preprocessing.crop_pct": 0.5, "preprocessing.interpolation": "box"}

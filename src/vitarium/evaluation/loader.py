@@ -183,7 +183,9 @@ class ModelLoader:
 
     def images(self, examples: EvalData) -> str:
         """Fingerprint of the images as they enter a model, and of the classes in their order."""
-        text = repr((self._originals[examples], examples.preprocessing))
+        preprocessing = examples.preprocessing
+        key = preprocessing.key if preprocessing else None
+        text = f"({self._originals[examples]!r}, {key})"
         return xxhash.xxh3_64_hexdigest(text.encode())
 
     def _subject(self, ref: CheckpointRef, split: SplitName, limit: int | None) -> EvalModel:

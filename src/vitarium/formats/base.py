@@ -105,9 +105,9 @@ def importer(
     return register("importer", name, **facts, paper=paper, tiny=tiny)
 
 
-def taken_elsewhere() -> str:
-    """The hint that exporters which need less take a model."""
-    names = ("safetensors", "onnx")
+def taken_elsewhere(*others: str) -> str:
+    """The hint that exporters which need less take a model, and before them these."""
+    names = (*others, "safetensors", "onnx")
     return f"{' and '.join(parameter('exporter', name) for name in names)} take it"
 
 

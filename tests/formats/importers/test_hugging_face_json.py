@@ -186,7 +186,7 @@ PREPARED = {
     ),
     "a number that is a side": (
         {"feature_extractor_type": "CLIPFeatureExtractor", "size": 16},
-        {"augmentation.resize": 16},
+        {"augmentation.resize": 16, "augmentation.interpolation": "bicubic"},
     ),
     "a crop of another size": (
         {"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": 18},

@@ -16,6 +16,11 @@ from torch.nn import functional as F
 from vitarium.data._to_device import to_device
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Resampling = Interpolation | Literal["nearest_exact"]
+"""With the nearest pixel to the center of each, as Pillow and transformers have it; torchvision's
+`nearest` is that to its corner."""
+Rounding = Literal["round", "floor"]
+"""Of the middle of an image: half to even, as torchvision and timm do, or down, as transformers."""
 _TRIES = 10
 CROP_NUMBERS = 2 * _TRIES + 2
 """How many numbers `random_resized_crops` takes."""
@@ -34,7 +39,7 @@ class CroppedAxis(NamedTuple):
     offset: Tensor
 
     def weights(
-        self, pixels: Tensor, source: int, interpolation: Interpolation, device: torch.device
+        self, pixels: Tensor, source: int, interpolation: Resampling, device: torch.device
     ) -> Tensor:
         """The weight of each source pixel in each seen one, [n, size, source], on the device."""
         positions = to_device((self.offset.unsqueeze(1) + pixels).unsqueeze(2), device)
@@ -58,7 +63,7 @@ class WholeAxis(NamedTuple):
     margin: int
 
     def weights(
-        self, pixels: Tensor, source: int, interpolation: Interpolation, device: torch.device
+        self, pixels: Tensor, source: int, interpolation: Resampling, device: torch.device
     ) -> Tensor:
         """As CroppedAxis.weights, [n, size, source]; all rows there can be are made once."""
         rows = _all_rows(source, self.resized, self.margin, interpolation, device)
@@ -71,7 +76,7 @@ class Frame(NamedTuple):
     rows: CroppedAxis | WholeAxis
     columns: CroppedAxis | WholeAxis
     size: tuple[int, int]
-    interpolation: Interpolation = "bilinear"
+    interpolation: Resampling = "bilinear"
     flipped: Tensor | None = None
     """Which are seen in a mirror, bool [n]."""
 
@@ -106,7 +111,7 @@ def _output_pixels(size: int, mirrored: Tensor | None) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _all_rows(
-    source: int, resized: int, margin: int, interpolation: Interpolation, device: torch.device
+    source: int, resized: int, margin: int, interpolation: Resampling, device: torch.device
 ) -> Tensor:
     """Of source pixels in all resized and black margin ones: [resized + 2 * margin, source]."""
     positions = torch.arange(-margin, resized + margin).view(1, -1, 1)
@@ -120,14 +125,15 @@ def _weights(
     length: Tensor,
     resized: Tensor,
     source: int,
-    interpolation: Interpolation,
+    interpolation: Resampling,
 ) -> Tensor:
     """Of all source pixels in the pixels at `positions` [n, m, 1] of the resized image,
     [n, m, source]; the other tensors are [n, 1, 1]."""
     pixel = torch.arange(source, dtype=torch.float64, device=positions.device)
     scale = length / resized
-    if interpolation == "nearest":
-        weights = (pixel == start + (positions * scale).floor()).double()
+    if interpolation in ("nearest", "nearest_exact"):
+        at = positions if interpolation == "nearest" else positions + 0.5
+        weights = (pixel == start + (at * scale).floor()).double()
     else:
         center = start + (positions + 0.5) * scale
         distance = (pixel + 0.5 - center) / scale.clamp(min=1)  # wider when shrinking
@@ -179,29 +185,38 @@ def resized_crops(
     *,
     shorter: int | None = None,
     squashed: tuple[int, int] | None = None,
-    interpolation: Interpolation = "bilinear",
+    interpolation: Resampling = "bilinear",
     padding: int = 0,
     crop_numbers: Tensor | None = None,
     flipped: Tensor | None = None,
+    rounding: Rounding = "round",
 ) -> Frame:
     """The shorter side to `shorter`, black `padding` around, then a crop of `size`.
 
     squashed: height and width to which the image is resized instead, whatever its own shape.
+    rounding: of a middle that lies between two pixels.
     crop_numbers: two numbers in [0, 1) per image, where its crop is, [n, 2]; None: the middle.
     flipped: which are mirrored, bool [n].
     """
-    axes, resized_to = [], squashed or _resized(image, shorter or min(size))
+    axes, resized_to = [], squashed or resized_size(image, shorter or min(size))
     for axis, (source, cropped, resized) in enumerate(zip(image, size, resized_to, strict=True)):
         margin = max(padding, cropped - resized, 0)
         if crop_numbers is None:
-            offset = torch.tensor([round((resized - cropped) / 2)])
+            offset = torch.tensor([_middle(resized - cropped, rounding)])
         else:
             offset = _integer(crop_numbers[:, axis], resized + 2 * padding - cropped + 1) - padding
         axes.append(WholeAxis(source, resized, offset, margin))
     return Frame(axes[0], axes[1], size, interpolation, flipped)
 
 
-def _resized(image: tuple[int, int], shorter: int) -> tuple[int, int]:
+def _middle(surplus: int, rounding: Rounding) -> int:
+    """Where a crop begins in an axis that is so much longer, or shorter: then it is padded."""
+    if surplus < 0:
+        return -(-surplus // 2)
+    return surplus // 2 if rounding == "floor" else round(surplus / 2)
+
+
+def resized_size(image: tuple[int, int], shorter: int) -> tuple[int, int]:
     """Height and width of the same shape; rounded down, as torchvision does."""
     height, width = image
     if height <= width:
@@ -216,7 +231,7 @@ def random_resized_crops(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     numbers: Tensor,
-    interpolation: Interpolation = "bilinear",
+    interpolation: Resampling = "bilinear",
     flipped: Tensor | None = None,
 ) -> Frame:
     """Crops of random area and shape, resized to `size`; as torchvision's RandomResizedCrop.

@@ -22,7 +22,7 @@ from vitarium.formats._preprocessing import Preprocessed, preprocessing
 from vitarium.formats._transformers.base import Counterpart
 from vitarium.formats._transformers.built import head_of
 from vitarium.formats._transformers.families import FAMILIES, architecture_name, counterpart
-from vitarium.formats._transformers.processor import processor_config
+from vitarium.formats._transformers.processor import APPLIED_THERE, processor_config
 from vitarium.formats.base import (
     Checkpoints,
     Skipped,
@@ -119,10 +119,12 @@ def _config(model: Any, family: Counterpart, classes: Sequence[str]) -> dict[str
 def _processor(spec: Spec, config: Preprocessed) -> dict[str, Any]:
     """Raises InvalidInput for what an image processor of transformers cannot do."""
     inputs, origin = preprocessing(spec, config), spec.origin
+    given_back = isinstance(origin, Imported) and origin.source == "hugging_face"
     for word, fault in inputs.faults.items():
-        if word != "preprocessing.crop_size":  # which it can, and nothing here
+        if not word.startswith(APPLIED_THERE):
             raise InvalidInput(fault)
-    return processor_config(inputs, origin.settings if isinstance(origin, Imported) else {})
+    words = origin.settings if isinstance(origin, Imported) else {}
+    return processor_config(inputs, words, given_back=given_back)
 
 
 def _difference(zoo: Zoo, checkpoint: CheckpointRef, folder: Path) -> str | None:

@@ -17,6 +17,8 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
 from vitarium.core.parameters import parameter
+from vitarium.data._image_settings import Covering
+from vitarium.data.preprocessing import Preprocessing
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
 from vitarium.formats.base import (
     Checkpoints,
@@ -89,15 +91,10 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
         model = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
     pool = getattr(model, "global_pool", None)
     inputs = preprocessing(spec, config)
-    size, resize = min(inputs.input_size[1:]), inputs.resize
-    if resize is None:
-        raise InvalidInput(
-            f"model {id}: its images are not resized, and timm always does; {taken_elsewhere()}"
-        )
-    squashed = not isinstance(resize, int)
-    resized = resize if isinstance(resize, int) else min(resize)
-    share = size / resized  # from which timm computes `resized` again: floor(size / share)
-    crop_pct = share if math.floor(size / share) == resized else math.nextafter(share, 0)
+    for name, fault in inputs.faults.items():
+        if name.removeprefix("preprocessing.") not in _FOREIGN:  # timm's own are given back
+            raise InvalidInput(fault)
+    crop_pct, crop_mode = _crop(id, inputs)
     described: Any = model.pretrained_cfg
     return {
         "architecture": name,
@@ -111,15 +108,40 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
             **{key: described.get(key) for key in _OF_THE_ARCHITECTURE},
             "classifier": head_prefix(model),
             "input_size": inputs.input_size,
-            "interpolation": inputs.interpolation,
+            "interpolation": inputs.interpolation.removesuffix("_exact"),
             "crop_pct": crop_pct,
-            "crop_mode": "squash" if squashed else "center",
+            "crop_mode": crop_mode,
             "mean": inputs.mean,
             "std": inputs.std,
             "num_classes": num_classes,
             **_given_back(spec),
         },
     }
+
+
+def _crop(id: str, inputs: Preprocessing) -> tuple[float, str]:
+    """`crop_pct`, from which timm computes each side again: floor(side / crop_pct), and
+    `crop_mode`. Raises InvalidInput for a resizing that timm does not know."""
+    sides, resize = inputs.input_size[1:], inputs.resize
+    if resize is None:
+        raise InvalidInput(
+            f"model {id}: its images are not resized, and timm always does; {taken_elsewhere()}"
+        )
+    if isinstance(resize, int):
+        sides, resized = (min(sides),), (resize,)
+    elif isinstance(resize, Covering):
+        resized = (resize.height, resize.width)
+    else:
+        resized = resize
+    pairs = list(zip(sides, resized, strict=True))
+    nearby = [share for s, r in pairs for share in (s / r, math.nextafter(s / r, 0))]
+    for share in nearby:
+        if all(math.floor(side / share) == length for side, length in pairs):
+            return share, "squash" if isinstance(resize, tuple) else "center"
+    raise InvalidInput(
+        f"model {id}: its images are squashed to {list(resized)} pixels, and timm has one crop_pct "
+        f"for both of {list(sides)}; {taken_elsewhere('hugging_face')}"
+    )
 
 
 def _given_back(spec: Spec) -> dict[str, Any]:

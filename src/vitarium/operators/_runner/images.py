@@ -45,7 +45,8 @@ def _numbers(preprocessing: Preprocessing) -> tuple[float, ...]:
 
 
 def _resizing(preprocessing: Preprocessing) -> tuple[object, ...]:
-    return (preprocessing.resize, preprocessing.interpolation, preprocessing.augmentation)
+    how = (preprocessing.resize, preprocessing.interpolation, preprocessing.center_crop)
+    return (*how, preprocessing.augmentation)
 
 
 def _normalization_text(preprocessing: Preprocessing) -> str:
