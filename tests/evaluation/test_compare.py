@@ -117,6 +117,20 @@ def test_a_layer_that_gives_a_tuple_is_compared_by_its_first(subject, other, ima
     assert found.equals(similarity)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float16, 2e-3), (torch.bfloat16, 2e-2), (torch.float64, 1e-4)],
+)
+def test_a_model_of_another_precision_runs_in_it(subject, other, images, dtype, tolerance):
+    settings = {"tokens": "patches", "batch_size": 32}
+    expected = compare(subject.model, other.model, images[:64], **settings)
+    changed = _copy(subject.model).to(dtype)
+    for data in (images[:64], images[:64].double(), loader(images[:64].half(), 32)):
+        found = compare(changed, other.model, data, **settings)
+        assert (found - expected).abs().to_numpy().max() < tolerance
+    assert {parameter.dtype for parameter in changed.parameters()} == {dtype}
+
+
 def test_inputs_that_cannot_be_compared_are_refused(subject, other, images):
     models = subject.model, other.model
     with pytest.raises(InvalidInput, match=r"expected, not \[359, 64\]"):

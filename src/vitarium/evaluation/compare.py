@@ -31,8 +31,9 @@ def compare(
         compare(model, tuned, loader)                       # CKA of all blocks
         compare(model, tuned, loader, measure="rsa", layers=["blocks.3.attn", "norm"])
 
-    Each model runs once, in eval mode, and is left as it was. All images are used, rebatched to
-    `batch_size`; a last batch of fewer than four is left out.
+    Each model runs once, in eval mode and in its own precision, and is left as it was: images of
+    real numbers become of its weights' dtype, and features float32. All images are used, rebatched
+    to `batch_size`; a last batch of fewer than four is left out.
 
     Args:
         images: a tensor [n, c, h, w], or what yields such tensors, or tuples that begin with one.

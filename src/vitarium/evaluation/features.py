@@ -37,6 +37,8 @@ class Tap(NamedTuple):
         model's `output_fmt` says so); of a tuple, the first. Raises NotApplicable.
         """
         output = first_tensor(output, self.name)
+        if output.is_floating_point() and output.dtype.itemsize < 4:
+            output = output.float()  # before it is averaged
         if tokens == "class":
             has_class = getattr(self.model, "cls_token", None) is not None
             if output.dim() != 3 or not has_class or not _prefix(self.model, output):
@@ -123,10 +125,16 @@ class Vectorizer:
                 parts[tap.name].append(section(features[tokens]))
 
         with tapped(self.taps, see), torch.inference_mode(), evaluating(self.model):
-            self.model(images.to(device, non_blocking=True))
+            self.model(self._as_weights(images.to(device, non_blocking=True)))
         for name, count in runs.items():
             if count != 1:
                 raise NotApplicable(f"{name} runs {count} times in a forward pass, not once")
+
+    def _as_weights(self, images: Tensor) -> Tensor:
+        """Images [n, c, h, w] of real numbers in the dtype of the model's first weights."""
+        floats = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        dtype = next((dtype for dtype in floats if dtype.itemsize > 1), images.dtype)
+        return images.to(dtype) if images.is_floating_point() else images
 
     def vectors(self) -> list[Vectors]:
         """Of each measure. Raises NotApplicable where one is not finite, or of too few images."""

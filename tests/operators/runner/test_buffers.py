@@ -1,5 +1,7 @@
 """What is no weight, what is not finite, and what is stored: of merged models."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,7 @@ from torch.optim.swa_utils import update_bn
 from reference.imported_tables import imported, near
 from vitarium import merge
 from vitarium.core.config import NoConfig
-from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import section
 from vitarium.evaluation.batch_statistics import BATCH_SIZE, NUM_IMAGES
 from vitarium.evaluation.loader import ModelLoader
@@ -123,6 +125,20 @@ def test_methods_that_look_at_images_count_the_statistics_on_them(family, method
     update_bn([b.images for b in examples.first(NUM_IMAGES).batches(BATCH_SIZE)], model)
     for name, tensor in counted.items():
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_statistics_are_not_counted_for_models_of_different_normalizations(tmp_path):
+    columns = [{"name": n, **COLUMNS, "mean": mean} for n, mean in (("a", "[0.5]"), ("b", "[0.1]"))]
+    zoo, ids = imported(tmp_path / "far", *zip((xcit(0), xcit(1)), columns, strict=True))
+    message = "fisher_merging counts statistics of batch normalizations on images, but"
+    settings = {"data": "digits", "num_images": 8}
+    with pytest.raises(InvalidInput, match=message) as refused:
+        merge(zoo, "fisher_merging", models=[ids["a"], ids["b"]], **settings)
+    for name, mean in (("a", "0.5"), ("b", "0.1")):
+        assert re.search(rf"{ids[name]} .*with mean/std {mean}/0.5", str(refused.value))
+    assert set(zoo.ids()) == set(ids.values())
+    alone = merge(zoo, "uniform_soup", models=[ids["a"], ids["b"]])  # it looks at no images
+    assert torch.isfinite(alone.load()(torch.randn(2, 1, 16, 16))).all()
 
 
 @pytest.mark.parametrize("method", ["greedy_soup", "learned_soup"])

@@ -58,3 +58,11 @@ def test_mean_and_std_are_compared_up_to_half_a_gray_value(changes):
     check_images_alike("greedy_soup", {"a": preparation(), "b": preparation(0.501, 0.499)})
     with pytest.raises(InvalidInput, match="normalized alike"):
         check_images_alike("greedy_soup", {"a": preparation(), "b": preparation(**changes)})
+
+
+def test_images_of_another_size_are_named():
+    small = Preprocessing((3, 16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(
+        InvalidInput, match="a takes them of 3 x 32 x 32 and b of 3 x 16 x 16 pixels"
+    ):
+        check_images_alike("greedy_soup", {"a": preparation(), "b": small})

@@ -1,4 +1,4 @@
-"""Whether one running model can be scored on images for all of its ingredients."""
+"""Whether one running model can be shown images for all of its ingredients."""
 
 import math
 import warnings
@@ -10,19 +10,31 @@ from vitarium.data.preprocessing import Preprocessing
 _HALF_A_GRAY_VALUE = 1 / 510  # to which importers round
 
 
-def check_images_alike(operator: str, ingredients: Mapping[str, Preprocessing]) -> None:
+def check_images_alike(
+    operator: str, ingredients: Mapping[str, Preprocessing], purpose: str = "scores one model"
+) -> None:
     """Compare how the images of ingredients, by their names, are prepared: with the first one's.
 
-    Raises InvalidInput where they are normalized in different ways. A warning says where they are
-    resized differently, which moves pixels and not their scale.
+    Args:
+        purpose: what the operator does on images.
+
+    Raises InvalidInput where they are normalized in different ways, or of different sizes. A
+    warning says where they are resized differently, which moves pixels and not their scale.
     """
     (first, own), *more = ingredients.items()
     for name, preprocessing in more:
         pair = (own, preprocessing)
+        if own.input_size != preprocessing.input_size:
+            sizes = [" x ".join(map(str, side.input_size)) for side in pair]
+            raise InvalidInput(
+                f"{operator} {purpose} on images, but {first} takes them of {sizes[0]} and {name} "
+                f"of {sizes[1]} pixels: merge models that take images of one size, or by a method "
+                "that looks at no images"
+            )
         if not _are_close(*pair):
             texts = [_normalization_text(side) for side in pair]
             raise InvalidInput(
-                f"{operator} scores one model on images, but {first} takes them with {texts[0]} "
+                f"{operator} {purpose} on images, but {first} takes them with {texts[0]} "
                 f"and {name} with {texts[1]}: merge models that are normalized alike, or by a "
                 "method that looks at no images"
             )

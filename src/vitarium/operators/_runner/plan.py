@@ -153,6 +153,8 @@ class MergePlan:
 
     def weights(self, progress: Progress = SILENT, buffer: Path | None = None) -> dict[str, Tensor]:
         """The merged weights, tensors [*shape] by name: in files of a folder, or in memory."""
+        if self.buffers.statistics and self.facts["split"]:
+            self._check_images("counts statistics of batch normalizations")
         ingredients = Ingredients(
             self.models,
             base=(lambda: self._base_weights) if self.base else None,
@@ -199,9 +201,7 @@ class MergePlan:
             return {}
         is_single = max(share for _, share in ingredients.shares) == 1
         if not self.facts["split"] or is_single:
-            return joined(
-                [model for model, _ in ingredients.shares], [s for _, s in ingredients.shares]
-            )
+            return joined(*zip(*ingredients.shares, strict=True))
         model = self.model()
         load(model, {**merged, **self.heads.tensors()})
         recount(model, self._allowed(self._own_examples()))
@@ -227,12 +227,13 @@ class MergePlan:
     def _own_examples(self) -> EvalData:
         return self.sources.examples(self._folder.path.name, self.facts["split"])
 
-    def _check_images(self) -> None:
+    def _check_images(self, purpose: str = "scores one model") -> None:
         """Raises InvalidInput where the ingredients do not see images alike."""
         origin, split = self._folder.path.name, self.facts["split"]
         models = dict.fromkeys((origin, *(ref.model for ref in self.chosen)))
         seen = ((m, self.sources.examples(m, split, data_of=origin).preprocessing) for m in models)
-        check_images_alike(self.operator.name, {m: how for m, how in seen if how is not None})
+        alike = {model: how for model, how in seen if how is not None}
+        check_images_alike(self.operator.name, alike, purpose)
 
     def subject(self, number: int) -> EvalModel:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""
