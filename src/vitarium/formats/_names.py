@@ -55,14 +55,15 @@ NAMES = {
     "norm": "layernorm",
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
-    "attn.qkv": "attention.attention.qkv",
+    "attn.qkv": "attention.attention.{}",
     "attn.proj": "attention.output.dense",
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
     "head": "classifier",
 }
-"""What timm's ViT is made of -> what that of transformers is. Most families have these names, and
-files of all versions of transformers."""
+"""What timm's ViT is made of -> what that of transformers is; {} for each of queries, keys and
+values. Most families have these names, and files of all versions of transformers."""
+_THIRDS = {"{}_proj": ("q", "k", "v"), "{}": ("query", "key", "value")}
 _IN_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 _IN_A_STAGE = re.compile(r"layers\.(\d+)\.(?:blocks\.(\d+)\.)?(.+)")
 
@@ -98,29 +99,36 @@ def _name_biases(named: dict[str, Tensor]) -> None:
 
 
 def from_timm(
-    weights: Mapping[str, Tensor], names: Mapping[str, str], prefix: str
+    weights: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    prefix: str,
+    layer: str = "encoder.layer",
 ) -> dict[str, Tensor]:
     """The inverse for one family, whose parts have these names; all but heads with the prefix.
+
+    Args:
+        layer: what a block is called there, before its number.
 
     Raises KeyError for what has no name there.
     """
     renamed: dict[str, Tensor] = {}
     for timm_name, tensor in weights.items():
-        place, part = _place(timm_name)
+        place, part = _place(timm_name, layer)
         name = f"{place}{_renamed(part, names)}"
         name = name if part.startswith("head") else prefix + name
-        if ".qkv." not in name:
+        if "{}" not in name:
             renamed[name] = tensor
             continue
-        for third, chunk in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-            renamed[name.replace(".qkv.", f".{third}.")] = chunk
+        thirds = next(parts for pattern, parts in _THIRDS.items() if pattern in name)
+        for third, chunk in zip(thirds, tensor.chunk(3), strict=True):
+            renamed[name.format(third)] = chunk
     return renamed
 
 
-def _place(name: str) -> tuple[str, str]:
+def _place(name: str, layer: str) -> tuple[str, str]:
     """The layer in transformers, and the part of it."""
     if match := _IN_A_BLOCK.fullmatch(name):
-        return f"encoder.layer.{match[1]}.", match[2]
+        return f"{layer}.{match[1]}.", match[2]
     if match := _IN_A_STAGE.fullmatch(name):
         stage, block, part = match.groups()
         if block is None:  # the beginning of a stage is the end of the one before

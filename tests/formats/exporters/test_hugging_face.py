@@ -50,6 +50,17 @@ FAMILIES = {
         {**SWIN, "image_size": 40, "depths": [1, 2, 1], "num_heads": [1, 2, 3], "window_size": 5},
     ],
     "SwinModel": [SWIN],
+    "IJepaForImageClassification": [VIT, {**VIT, "layer_norm_eps": 0.1, "qkv_bias": False}],
+    "DINOv3ViTModel": [
+        VIT,
+        {**VIT, "num_register_tokens": 3, "rope_theta": 50.0, "drop_path_rate": 0.1},
+        {**VIT, "use_gated_mlp": True, "hidden_act": "silu"},
+        {**VIT, "query_bias": False, "value_bias": False, "layer_norm_eps": 0.1},
+    ],
+    "CLIPVisionModel": [VIT, {**VIT, "hidden_act": "gelu", "layer_norm_eps": 0.1}],
+    "CLIPVisionModelWithProjection": [{**VIT, "projection_dim": 7}],
+    "SiglipVisionModel": [VIT, {**VIT, "layer_norm_eps": 0.1, "attention_dropout": 0.1}],
+    "SiglipForImageClassification": [{"vision_config": VIT}],
 }
 
 
@@ -69,7 +80,8 @@ def saved(name, settings, folder):
 def outputs(model, images):
     with torch.no_grad():
         found = model(images)
-    return found.logits if hasattr(found, "logits") else found.last_hidden_state
+    pooled = "pooler_output" if type(model).__name__.startswith("Siglip") else "last_hidden_state"
+    return next(found[name] for name in ("logits", "image_embeds", pooled) if name in found)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -239,7 +251,11 @@ OF_TIMM = {
         "its windows are 2, 4 wide",
     ),
     "eva02_tiny_patch14_224": ({}, "it is a Eva, none of ViT"),
-    "vit_base_patch16_siglip_224": ({}, "global_pool 'map'"),
+    "vit_base_patch16_siglip_224": ({}, "it has a head, and SiglipVisionModel has none"),
+    "vit_base_patch16_siglip_gap_224": ({"fc_norm": False}, "SiglipForImageClassification"),
+    "vit_small_patch16_dinov3": ({}, "it has a head, and DINOv3ViTModel has none"),
+    "vit_base_patch16_clip_224": ({}, "its head has a bias that is not 0"),
+    "vit_medium_patch16_clip_224": ({"qkv_bias": False}, "its attention has no biases"),
 }
 
 
@@ -251,7 +267,9 @@ def test_models_of_timm_become_their_counterparts_or_are_refused(lone, tmp_path,
     }
     zoo = lone(architecture={"name": "timm", "model": name, **sizes, **overrides})
     if " " in expected:
-        with pytest.raises(InvalidInput, match=f"{expected}.*; exporter='safetensors' and"):
+        with pytest.raises(
+            InvalidInput, match=f"{expected}.*; exporter='(timm' and exporter=')?safetensors'"
+        ):
             export(zoo, "hugging_face", out=tmp_path / "out")
         return
     (folder,) = export(zoo, "hugging_face", out=tmp_path / "out")

@@ -37,6 +37,14 @@ class Family:
     """Of weights under timm's names (`formats._names.to_timm`), what is not a matter of names."""
     has_classifier: bool = True
 
+    def outputs(self, config: "TransformersConfig") -> tuple[int, tuple[str, ...]]:
+        """How many outputs a head has, and their names; none without a head."""
+        if not self.has_classifier:
+            return 0, ()
+        if projection := getattr(config, "projection_dim", None):
+            return projection, ()
+        return len(config.classes), config.classes
+
 
 @dataclass(frozen=True)
 class Counterpart:
@@ -47,9 +55,9 @@ class Counterpart:
     model_type: str
     """As a config.json has it."""
     classifier: str
-    """The class of transformers with a head, a key of FAMILIES."""
+    """The class of transformers with a head, a key of FAMILIES; empty where there is none."""
     bare: str
-    """That without one."""
+    """That without one, likewise."""
     names: Mapping[str, str]
     """Of its parts, from timm's (`formats._names.from_timm`)."""
     faults: Callable[[Any], Iterator[str]]
@@ -57,7 +65,13 @@ class Counterpart:
     settings: Callable[[Any], dict[str, Any]]
     """Of a model without faults, the family's own in its config.json."""
     convert: Callable[[NamedWeights], NamedWeights] = lambda weights: weights
-    """The inverse of the Family's."""
+    """The inverse of the Family's. Raises InvalidInput for weights that have no place there."""
+    layer: str = "encoder.layer"
+    """What a block is called there, before its number."""
+    prefix: str | None = None
+    """Before all names but those of heads; None: the model's type, and none of a bare model."""
+    has_labels: bool = True
+    """Whether the outputs of its head are classes."""
 
 
 def _numbered(names: dict[str, Any]) -> dict[int, str]:

@@ -85,10 +85,36 @@ def plain_faults(model: Any, mlp: type, prefix_tokens: int) -> Iterator[str]:
     """Of what is built like timm's ViT, with so many positions beside those of patches."""
     if model.global_pool != "token" or not isinstance(model.fc_norm, nn.Identity):
         yield f"its head sees global_pool '{model.global_pool}', and there the class token alone"
+    yield from block_faults(model, mlp, prefix_tokens)
+
+
+def block_faults(model: Any, mlp: type, prefix_tokens: int, norms: int = 1) -> Iterator[str]:
+    """The same whatever the head sees, with so many norms that are in no block."""
     positions = model.patch_embed.num_patches + prefix_tokens
     if model.pos_embed is None or model.pos_embed.shape[1] != positions:
         yield "its class token has no position, and there it has one"
     for block in model.blocks:
         if (type(block), type(block.attn)) != (Block, Attention):
             yield f"its blocks are of {type(block).__name__}, {type(block.attn).__name__}"
-    yield from layer_faults(model, 2 * len(model.blocks) + 1, mlp)
+    yield from layer_faults(model, 2 * len(model.blocks) + norms, mlp)
+
+
+def is_mean_of_patches(model: Any) -> bool:
+    """Whether the head of a ViT without class token sees the mean patch after the last norm."""
+    mean = model.global_pool == "avg" and isinstance(model.fc_norm, nn.Identity)
+    return mean and model.num_prefix_tokens == 0
+
+
+def tower_settings(model: Any) -> dict[str, Any]:
+    """Of models whose only dropout is in the attention."""
+    block = model.blocks[0]
+    return {
+        "hidden_size": model.embed_dim,
+        "num_hidden_layers": len(model.blocks),
+        "num_attention_heads": block.attn.num_heads,
+        "intermediate_size": block.mlp.fc2.in_features,
+        "hidden_act": activation(model),
+        "attention_dropout": block.attn.attn_drop.p,
+        "layer_norm_eps": block.norm1.eps,
+        **image_settings(model),
+    }

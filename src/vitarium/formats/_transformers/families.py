@@ -16,7 +16,15 @@ FAMILIES: dict[str, Family] = (
     | swin.FAMILIES
     | towers.FAMILIES
 )
-_COUNTERPARTS = dinov2.COUNTERPARTS + vit.COUNTERPARTS + beit.COUNTERPARTS + swin.COUNTERPARTS
+_COUNTERPARTS = (
+    towers.COUNTERPARTS
+    + dinov2.COUNTERPARTS
+    + dinov3.COUNTERPARTS
+    + vit.COUNTERPARTS
+    + beit.COUNTERPARTS
+    + swin.COUNTERPARTS
+)
+"""The first that fits is taken: the plain ViT fits most."""
 _TOWERS = {
     "CLIPModel": "CLIPVisionModelWithProjection",
     "SiglipModel": "SiglipVisionModel",

@@ -130,7 +130,7 @@ COUNTERPARTS = (
         NAMES
         | {
             "patch_embed.norm": "embeddings.norm",
-            "attn.qkv": "attention.self.qkv",
+            "attn.qkv": "attention.self.{}",
             f"attn.{_TABLE}": f"attention.self.{_TABLE}",
             "downsample": "downsample",
             "head.fc": "classifier",

@@ -1,12 +1,18 @@
 """The image towers of CLIP and SigLIP."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from timm.layers.mlp import Mlp
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
+from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.formats._foreign_json import Epsilon, Rate, Size
 from vitarium.formats._transformers.base import (
+    Counterpart,
     Family,
     MlpConfig,
     NamedWeights,
@@ -14,6 +20,7 @@ from vitarium.formats._transformers.base import (
     layer_norm_eps,
     require,
 )
+from vitarium.formats._transformers.built import block_faults, is_mean_of_patches, tower_settings
 
 
 class ClipConfig(MlpConfig):
@@ -85,11 +92,12 @@ def _with_bias(weights: NamedWeights) -> NamedWeights:
 
 
 _POOL = {
-    "head.probe": "attn_pool.latent",
-    "head.attn.proj.": "attn_pool.proj.",
-    "head.layernorm.": "attn_pool.norm.",
-    "head.mlp.": "attn_pool.mlp.",
+    "attn_pool.latent": "head.probe",
+    "attn_pool.proj": "head.attention.out_proj",
+    "attn_pool.norm": "head.layernorm",
+    "attn_pool.mlp": "head.mlp",
 }
+"""What timm's attention pool is made of -> what SigLIP's head is."""
 
 
 def _attention_pool(weights: NamedWeights) -> NamedWeights:
@@ -100,8 +108,8 @@ def _attention_pool(weights: NamedWeights) -> NamedWeights:
             converted[f"attn_pool.q.{end}"] = tensor[:width]
             converted[f"attn_pool.kv.{end}"] = tensor[width:]
             continue
-        for old, new in _POOL.items():
-            name = name.replace(old, new)
+        for new, old in _POOL.items():
+            name = name.replace(old.replace("attention.out_proj", "attn.proj"), new)
         converted[name] = tensor
     return converted
 
@@ -118,3 +126,111 @@ FAMILIES = {
     "SiglipVisionModel": Family(SiglipConfig, _siglip, _attention_pool, has_classifier=False),
     "SiglipForImageClassification": Family(SiglipClassifierConfig, _mean_of_patches, _without_pool),
 }
+
+
+def _faults_of_clip(model: Any) -> Iterator[str]:
+    if model.global_pool != "token" or not isinstance(model.fc_norm, nn.Identity):
+        yield f"its head sees global_pool '{model.global_pool}', and there the class token alone"
+    if model.blocks[0].attn.qkv.bias is None:
+        yield "its attention has no biases, and there it has"
+    yield from block_faults(model, Mlp, 1, norms=2)
+
+
+def _faults_of_siglip(model: Any, norms: int = 1) -> Iterator[str]:
+    if model.blocks[0].attn.qkv.bias is None:
+        yield "its attention has no biases, and there it has"
+    yield from block_faults(model, Mlp, 0, norms)
+
+
+def _is_plain(model: Any) -> bool:
+    return type(model) is VisionTransformer
+
+
+def _is_of_siglip(model: Any) -> bool:
+    """By its name in timm: I-JEPA's models are built alike."""
+    described = getattr(model, "pretrained_cfg", None) or {}
+    return "siglip" in (described.get("architecture") or "")
+
+
+def _clip_settings(model: Any) -> dict[str, Any]:
+    outputs = getattr(model.head, "out_features", None)
+    return {**tower_settings(model), **({"projection_dim": outputs} if outputs else {})}
+
+
+def _flat_positions(weights: NamedWeights) -> NamedWeights:
+    """The inverse of `_positions`, of a class token's, too."""
+    flat = {"pos_embed": lambda t: t[0], "cls_token": lambda t: t.flatten()}
+    return {name: flat[name](t) if name in flat else t for name, t in weights.items()}
+
+
+def _without_bias(weights: NamedWeights) -> NamedWeights:
+    bias = weights.get("head.bias")
+    if bias is not None and not bias.is_meta and bias.any():
+        raise InvalidInput("its head has a bias that is not 0, and there a projection has none")
+    return _flat_positions({n: tensor for n, tensor in weights.items() if n != "head.bias"})
+
+
+def _attention_head(weights: NamedWeights) -> NamedWeights:
+    """Queries, keys and values as one."""
+    converted = _flat_positions(weights)
+    for end in ("weight", "bias"):
+        parts = [f"attn_pool.{part}.{end}" for part in ("q", "kv")]
+        if all(part in converted for part in parts):
+            joined = torch.cat([converted.pop(part) for part in parts])
+            converted[f"attn_pool.in_proj_{end}"] = joined
+    return converted
+
+
+_TOWER = {
+    "cls_token": "embeddings.class_embedding",
+    "pos_embed": "embeddings.position_embedding.weight",
+    "patch_embed.proj": "embeddings.patch_embedding",
+    "norm_pre": "pre_layrnorm",  # sic
+    "norm": "post_layernorm",
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.qkv": "self_attn.{}_proj",
+    "attn.proj": "self_attn.out_proj",
+    "mlp": "mlp",
+}
+_HEAD = _POOL | {
+    f"attn_pool.in_proj_{e}": f"head.attention.in_proj_{e}" for e in ("weight", "bias")
+}
+_PLACE: dict[str, Any] = {"layer": "encoder.layers", "prefix": "vision_model."}
+
+COUNTERPARTS = (
+    Counterpart(
+        lambda model: _is_plain(model) and isinstance(model.norm_pre, nn.LayerNorm),
+        "clip_vision_model",
+        "CLIPVisionModelWithProjection",
+        "CLIPVisionModel",
+        _TOWER | {"head": "visual_projection"},
+        _faults_of_clip,
+        _clip_settings,
+        _without_bias,
+        has_labels=False,
+        **_PLACE,
+    ),
+    Counterpart(
+        lambda model: _is_plain(model) and model.global_pool == "map",
+        "siglip_vision_model",
+        "",
+        "SiglipVisionModel",
+        _TOWER | _HEAD,
+        lambda model: _faults_of_siglip(model, norms=2),
+        tower_settings,
+        _attention_head,
+        **_PLACE,
+    ),
+    Counterpart(
+        lambda model: _is_plain(model) and is_mean_of_patches(model) and _is_of_siglip(model),
+        "siglip",
+        "SiglipForImageClassification",
+        "",
+        _TOWER | {"head": "classifier"},
+        _faults_of_siglip,
+        lambda model: {"vision_config": {**tower_settings(model), "vision_use_head": False}},
+        _flat_positions,
+        **_PLACE,
+    ),
+)

@@ -18,7 +18,12 @@ from vitarium.formats._transformers.base import (
     layer_norm_eps,
     require,
 )
-from vitarium.formats._transformers.built import encoder_settings, plain_faults
+from vitarium.formats._transformers.built import (
+    block_faults,
+    encoder_settings,
+    is_mean_of_patches,
+    plain_faults,
+)
 
 
 class MsnConfig(MlpConfig):
@@ -89,6 +94,10 @@ def _faults(model: Any) -> Iterator[str]:
     return plain_faults(model, Mlp, model.num_prefix_tokens)
 
 
+def _mean_faults(model: Any) -> Iterator[str]:
+    return block_faults(model, Mlp, 0)
+
+
 def _settings(model: Any) -> dict[str, Any]:
     width = model.blocks[0].mlp.fc1.out_features
     return {**encoder_settings(model), "intermediate_size": width}
@@ -114,6 +123,15 @@ COUNTERPARTS = (
         "DeiTModel",
         _DEIT | _TWO_HEADS,
         _faults,
+        _settings,
+    ),
+    Counterpart(
+        lambda model: type(model) is VisionTransformer and is_mean_of_patches(model),
+        "ijepa",
+        "IJepaForImageClassification",
+        "",
+        NAMES,
+        _mean_faults,
         _settings,
     ),
     Counterpart(

@@ -33,6 +33,8 @@ from vitarium.formats.base import (
 )
 from vitarium.zoo import Zoo
 
+_FAMILIES = "ViT, DeiT, DINOv2, DINOv3, I-JEPA, BEiT, Swin, CLIP's and SigLIP's image towers"
+
 
 class TransformersFolder(Preprocessed):
     """How images are normalized, and whether what is written is read again."""
@@ -45,16 +47,30 @@ def refuses(config: TransformersFolder, zoo: Zoo, checkpoint: CheckpointRef) -> 
     if reason := refuses_unbuilt(config, zoo, checkpoint):
         return reason
     fault = next(_faults(_skeleton(zoo, checkpoint)), None)
-    return fault and f"{fault}; {taken_elsewhere()}"
+    return fault and f"{fault}; {_taken_by(zoo, checkpoint)}"
+
+
+def _taken_by(zoo: Zoo, checkpoint: CheckpointRef) -> str:
+    """The hint that others take a model; timm's exporter is among them where it does."""
+    origin = zoo.spec(checkpoint.model).origin
+    assert origin.architecture
+    as_timm = origin.architecture.plugin.facts["timm"]
+    try:
+        is_of_timm = bool(as_timm and as_timm(origin.architecture.config))
+    except InvalidInput:
+        is_of_timm = False
+    is_linear = not origin.head or origin.head.name in ("linear", "none")
+    return taken_elsewhere(*(["timm"] if is_of_timm and is_linear else []))
 
 
 @exporter("hugging_face", refuses=refuses)
 def hugging_face(
     config: TransformersFolder, zoo: Zoo, models: Checkpoints, out: Path
 ) -> Iterator[Path | Skipped]:
-    """A folder per model for Hugging Face transformers: a ViT, DeiT, DINOv2, BEiT or Swin.
+    """A folder per model for Hugging Face transformers: ViT, DINO, I-JEPA, BEiT, Swin, CLIP, SigLIP.
 
-    AutoModelForImageClassification loads it; a model without a head, AutoModel.
+    AutoModelForImageClassification loads it, without a head AutoModel, and CLIP's image tower with
+    its projection CLIPVisionModelWithProjection.
     """
     for checkpoint in models:
         folder, id = out / checkpoint_name(checkpoint), checkpoint.model
@@ -62,11 +78,18 @@ def hugging_face(
         processor = _processor(zoo.spec(id), config)
         family = counterpart(model)
         assert family
+        try:
+            named = family.convert(zoo.state_dict(*checkpoint))
+        except InvalidInput as error:
+            yield Skipped(checkpoint, f"{error}; {_taken_by(zoo, checkpoint)}")
+            continue
         files.write_json(folder / CONFIG, _config(model, family, classes))
         files.write_json(folder / "preprocessor_config.json", processor)
-        prefix = "" if _class_name(model, family) == family.bare else f"{family.model_type}."
-        named = family.convert(zoo.state_dict(*checkpoint))
-        weights = from_timm(named, family.names, prefix)
+        prefix = family.prefix
+        if prefix is None:
+            is_bare = _class_name(model, family) == family.bare
+            prefix = "" if is_bare else f"{family.model_type}."
+        weights = from_timm(named, family.names, prefix, family.layer)
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
         fault = _difference(zoo, checkpoint, folder) if config.check else None
@@ -85,8 +108,13 @@ def _faults(model: Any) -> Iterator[str]:
     """In what a model differs from all that transformers builds."""
     family = counterpart(model)
     if family is None:
-        yield f"it is a {type(model).__name__}, none of ViT, DeiT, DINOv2, BEiT and Swin"
+        yield f"it is a {type(model).__name__}, none of {_FAMILIES}"
         return
+    if not _class_name(model, family):
+        if family.bare:
+            yield f"it has a head, and {family.bare} has none"
+        else:
+            yield f"it has no head, and {family.classifier} has one"
     yield from family.faults(model)
     for name, tensor in family.convert(model.state_dict()).items():
         try:
@@ -112,7 +140,7 @@ def _config(model: Any, family: Counterpart, classes: Sequence[str]) -> dict[str
         "architectures": [class_name],
         "model_type": family.model_type,
         **family.settings(model),
-        **({} if class_name == family.bare else labels),
+        **(labels if class_name != family.bare and family.has_labels else {}),
     }
 
 
@@ -145,6 +173,6 @@ def _imported(folder: Path) -> tuple[nn.Module, tuple[int, int, int]]:
     family = FAMILIES[architecture_name(folder / CONFIG)]
     config = family.config.read(folder / CONFIG)
     section = family.section(config, not family.has_classifier)
-    model: nn.Module = section(len(config.classes) if family.has_classifier else 0)
+    model: nn.Module = section(family.outputs(config)[0])
     model.load_state_dict(family.convert(to_timm(folder_weights(folder))))
     return model.eval(), section.config.input_size

@@ -13,7 +13,7 @@ from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.formats._hub_folder import CONFIG, config_keys, folder_weights, model_folders
 from vitarium.formats._names import to_timm
-from vitarium.formats._transformers.base import Family, TransformersConfig
+from vitarium.formats._transformers.base import Family
 from vitarium.formats._transformers.families import FAMILIES, architecture_name, family_of
 from vitarium.formats._transformers.processor import preparation
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
@@ -77,7 +77,7 @@ def _model(folder: Path, name: str, stage: str) -> ForeignModel:
         if isinstance(error, InvalidConfig):
             error = InvalidInput("; ".join(map(str, error.problems)))
         raise InvalidInput(f"{file}: {error}") from None
-    outputs, classes = _outputs(family, config)
+    outputs, classes = family.outputs(config)
     channels, height, _ = architecture.config.input_size
     return ForeignModel(
         name=folder.resolve().name,
@@ -90,15 +90,6 @@ def _model(folder: Path, name: str, stage: str) -> ForeignModel:
         classes=classes,
         where=str(file),
     )
-
-
-def _outputs(family: Family, config: TransformersConfig) -> tuple[int, tuple[str, ...]]:
-    """How many outputs a head has, and their names; none without a head."""
-    if not family.has_classifier:
-        return 0, ()
-    if projection := getattr(config, "projection_dim", None):
-        return projection, ()
-    return len(config.classes), config.classes
 
 
 def _num_features(architecture: Section) -> int:
