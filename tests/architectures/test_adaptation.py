@@ -174,3 +174,11 @@ def test_on_the_meta_device_the_same_is_said():
         "patch embedding's channels summed 3 → 1",
         "positions resampled 4×4 → 6×6",
     )
+
+
+@pytest.mark.parametrize("shape", [(24, 0, 4, 4), (24, 3, 0, 0)])
+def test_of_no_numbers_nothing_is_made(shape):
+    model = build(**VIT)
+    parent = {**model.state_dict(), "patch_embed.proj.weight": torch.zeros(shape)}
+    with pytest.raises(IncompatibleWeights, match=r"patch_embed\.proj\.weight is \(24, "):
+        start_weights(model, parent, head=True)

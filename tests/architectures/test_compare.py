@@ -1,5 +1,8 @@
 """Which architectures compute the same function of equal weights."""
 
+from copy import deepcopy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -146,3 +149,39 @@ def test_running_models_are_compared_by_their_modules():
     assert module_differences(*layers) == {}
     norms = [nn.LayerNorm(3, eps=eps) for eps in (1e-5, 1e-6)]
     assert module_differences(*norms) == {"eps": (1e-5, 1e-6)}
+
+
+class Holding(nn.Module):
+    """Has a value that is no parameter."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+
+def scaled(factor):
+    return lambda x: factor * x
+
+
+CIRCLE = []
+CIRCLE.append(CIRCLE)
+HELD = {
+    "tensor": (torch.zeros(3), torch.ones(3)),
+    "array": (np.zeros(3), np.ones(3)),
+    "set": ({1, 2}, {1, 3}),
+    "dtype": (torch.float16, torch.float32),
+    "complex": (1j, 2j),
+    "number of NumPy": (np.float32(1), np.float32(2)),
+    "function": (lambda x: x, lambda x: 2 * x),
+    "captured": (scaled(2), scaled(3)),
+    "keys": ({1: 2, "1": "a"}, {1: 3, "1": "a"}),
+    "not a number": (float("nan"), 1.0),
+    "circle": (CIRCLE, [1]),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_values_that_modules_hold_are_compared(name):
+    first, second = HELD[name]
+    assert module_differences(Holding(first), Holding(second)).keys() == {"value"}
+    assert not module_differences(Holding(first), Holding(deepcopy(first)))

@@ -77,3 +77,11 @@ def test_folders_that_are_called_by_numbers_are_those_outputs():
 def test_some_of_the_digits_are_called_as_outputs_are():
     assert matched(tuple("0123456789"), ("3", "7")) == ClassOutputs((3, 7))
     assert matched(tuple("0123456789"), ("3", "x")).mismatch
+
+
+def test_accents_are_the_same_however_they_are_encoded():
+    assert matched(("cafe\u0301", "tea"), ("tea", "caf\u00e9")).numbers == (1, 0)
+
+
+def test_names_that_are_no_texts_are_taken_as_such():
+    assert matched((3, 7, None), ("None", "3"), 3).numbers == (2, 0)

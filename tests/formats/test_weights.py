@@ -352,3 +352,22 @@ def test_an_index_that_does_not_fit_its_shards_is_an_error(tmp_path, read):
         index.write_text(json.dumps(table))
         with pytest.raises(CorruptFile, match="weight_map"):
             read(index, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shard", ["a.index.json", "a.safetensors.index.json", "b\0", "../b", "b/c"]
+)
+def test_a_shard_is_a_file_beside_its_index_and_no_index_itself(tmp_path, shard):
+    index = tmp_path / "a.safetensors.index.json"
+    (tmp_path / "a.index.json").write_text("{}")
+    index.write_text(json.dumps({"weight_map": {"x": shard}}))
+    message = "the file is no|weight_map does not name files of this folder|no weights of PyTorch"
+    for read in (read_weights, read_shapes):
+        with pytest.raises(CorruptFile, match=message):
+            read(index, tmp_path)
+
+
+def test_a_tensor_of_the_name_of_the_header_is_refused(tmp_path):
+    torch.save({"__metadata__": torch.zeros(2)}, tmp_path / "a.pt")
+    with pytest.raises(InvalidInput, match="called '__metadata__', which no checkpoint file can"):
+        read_weights(tmp_path / "a.pt", tmp_path)

@@ -78,7 +78,9 @@ def _adapted(
     changes: dict[str, None],
 ) -> Tensor:
     """The tensor [*shape] in the shape of `like`, where it can be adapted; notes what changed."""
-    if name == "pos_embed" and tensor.dim() == 3:
+    if not tensor.numel():  # nothing can be made of it
+        return tensor
+    if name == "pos_embed" and tensor.dim() == like.dim() == 3:
         return _positions(model, parent_model, tensor, like, changes)
     if not _differs(tensor, like):
         return tensor

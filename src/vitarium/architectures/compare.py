@@ -6,9 +6,13 @@ tensor.
 
 import enum
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import math
+import types
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from timm.layers.activations import GELU, GELUTanh, Swish
 from timm.layers.drop import DropPath
@@ -31,6 +35,8 @@ _NO_FUNCTION |= {"fused_attn", "feature_info", "weight_init_mode", "fix_init", "
 _NO_FUNCTION |= {"pretrained_model_args", "init_values"}
 """Attributes of timm's modules that decide what is drawn, remembered, or fast."""
 _ACTIVATIONS = {GELU: "gelu", GELUTanh: "gelu_tanh", Swish: "silu", nn.SiLU: "silu"}
+_TOLD_BY_TEXT = (complex, bytes, range, np.generic, torch.dtype, torch.device)
+_MAX_DEPTH = 8  # of values inside of values, which may go round in a circle
 _TRUSTED = ("torch.", "timm.", "vitarium.")
 """Packages whose modules' attributes tell what they compute."""
 
@@ -158,21 +164,54 @@ def _activation(module: nn.Module) -> str | None:
     return _ACTIVATIONS.get(type(module))
 
 
-def _value(value: Any) -> object:
+def _value(value: Any, depth: int = 0) -> object:
     """As a value that can be compared; of objects that cannot, their class."""
-    if isinstance(value, bool | int | float | str):
+    if isinstance(value, bool | int | str):
         return value
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else value
     if isinstance(value, enum.Enum):
         return value.name
-    if isinstance(value, Mapping):
-        return tuple(sorted((str(key), _value(inner)) for key, inner in value.items()))
-    if isinstance(value, Sequence):
-        return tuple(map(_value, value))
-    if isinstance(value, functools.partial):
-        return (_value(value.func), _value(value.args), _value(value.keywords))
-    if isinstance(value, torch.Tensor):
-        return tuple(value.shape)
+    if isinstance(value, _TOLD_BY_TEXT):
+        return repr(value)
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return _numbers(value)
+    inner = functools.partial(_value, depth=depth + 1)
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return tuple(sorted(((repr(key), inner(v)) for key, v in value.items()), key=_first))
+        if isinstance(value, Sequence):
+            return tuple(map(inner, value))
+        if isinstance(value, Set):
+            return tuple(sorted(map(repr, value)))
+        if isinstance(value, functools.partial):
+            return (inner(value.func), inner(value.args), inner(value.keywords))
+        if isinstance(value, types.FunctionType):
+            cells = [cell for cell in value.__closure__ or () if cell != types.CellType()]
+            captured = inner([cell.cell_contents for cell in cells])
+            return (value.__qualname__, _code(value.__code__), captured)
     return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _code(code: types.CodeType) -> str:
+    """A hash of what a function does, beside what it captured."""
+    constants = [repr(value) for value in code.co_consts if not isinstance(value, types.CodeType)]
+    return hashlib.sha256(code.co_code + "".join(constants).encode()).hexdigest()[:12]
+
+
+def _first(pair: tuple[str, object]) -> str:
+    return pair[0]
+
+
+def _numbers(array: Any) -> object:
+    """Shape, dtype and a hash of what stands in it; of a tensor without memory, its shape."""
+    shape, dtype = tuple(array.shape), str(array.dtype)
+    if isinstance(array, torch.Tensor):
+        if array.is_meta or array.layout != torch.strided or array.is_quantized:
+            return shape
+        flat = array.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
+        array = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0)
+    return (shape, dtype, hashlib.sha256(array.tobytes()).hexdigest()[:12])
 
 
 def _different(

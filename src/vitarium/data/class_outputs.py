@@ -1,6 +1,7 @@
 """Which outputs of a model are the classes of a data set: matched by name, else by number."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ def class_outputs(
     """Match a model's outputs to the classes of a data set.
 
     A class is the output of the same name, or else of a name that differs in nothing but case,
-    spaces, hyphens and underscores. By number only where either side has no names but numbers.
+    spaces, hyphens and underscores, or how accents are encoded. By number only where either side
+    has no names but numbers.
 
     Args:
         names: of the model's outputs; empty where they are not known.
@@ -34,7 +36,8 @@ def class_outputs(
         classes: names of the data set's classes.
         data: its name, for messages.
     """
-    if len(names) == num_outputs and tuple(names) == tuple(classes):
+    names, classes = tuple(map(str, names)), tuple(map(str, classes))
+    if len(names) == num_outputs and names == classes:
         return ClassOutputs()
     named = len(names) == num_outputs and not _are_numbers(classes)
     if named and (not _are_numbers(names) or {*classes} <= {*names}):
@@ -71,7 +74,7 @@ def _positions(names: "map[str]") -> dict[str, list[int]]:
 
 
 def _normal(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name).casefold()).strip()
 
 
 def _are_numbers(names: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """JSON files of other programs: untrusted input, checked as a whole before anything is used."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,6 +13,7 @@ from vitarium.core.printable import shortened
 from vitarium.formats.weights import check_place, root_of
 
 _MAX_LENGTH = 160  # characters of a complaint
+_MAX_NUMBER, _MAX_DEPTH = 2**16, 1024  # of arguments: no width or size, and no depth, is larger
 
 Size = Annotated[int, Field(gt=0, le=2**16)]
 """A width, or a side of an image, in numbers or pixels; no model has a larger one."""
@@ -59,3 +61,24 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CorruptFile(file, f"it holds a {type(content).__name__}, not an object with keys")
     return content
+
+
+def check_arguments(values: Mapping[str, Any], where: str) -> None:
+    """Before a model is built of an architecture's settings, which would take hours, or all memory.
+
+    Raises InvalidInput that names the first number which is larger than any model's.
+    """
+    for key, value in values.items():
+        limit = _MAX_DEPTH if key in ("depth", "depths") else _MAX_NUMBER
+        if isinstance(value, Mapping):
+            check_arguments(value, where)
+        elif key != "seed" and (number := _larger(value, limit)) is not None:
+            raise InvalidInput(f"{where}: {key}: {number!r:.30} is not at most {limit}")
+
+
+def _larger(value: Any, limit: int) -> int | float | None:
+    """The first number in it that is larger, or none at all."""
+    if isinstance(value, list | tuple):
+        return next((n for part in value if (n := _larger(part, limit)) is not None), None)
+    is_number = isinstance(value, int | float)
+    return value if is_number and not abs(value) <= limit else None

@@ -43,6 +43,7 @@ _NO_TRUNK = {
     *("criterion", "loss_fn", "queue", "queue_ptr", "n_averaged"),
 }
 """Modules and buffers that stand beside a wrapped model."""
+_RESERVED = "__metadata__"  # in the header of a safetensors file
 _MAX_DEPTH = 3  # of keys
 _MAX_LISTED = 6
 
@@ -210,6 +211,9 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
             raise NoStateDict(_no_tensor(name, value, content, path))
         if encodable(name) != name:
             raise CorruptFile(path, f"a tensor is called {name!r}, which is no text in UTF-8")
+        if name == _RESERVED:
+            what = f"a tensor is called {name!r}, which no checkpoint file can hold"
+            raise InvalidInput(f"{path}: {what}; rename it, or leave it out")
         if value.device.type != "cpu":
             raise CorruptFile(path, f"{name} has a shape and no numbers")
         if reason := unstorable(value):

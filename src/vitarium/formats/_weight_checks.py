@@ -1,9 +1,10 @@
 """Whether foreign weights fit the architecture that they are said to have, and can be stored."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
@@ -50,11 +51,16 @@ def expected_shapes(model: ForeignModel) -> dict[str, torch.Size] | None:
 def built_shapes(
     architecture: Section, head: Section | None, num_outputs: int
 ) -> dict[str, torch.Size]:
+    built = _built(architecture, head, num_outputs)
+    return {name: tensor.shape for name, tensor in built.state_dict().items()}
+
+
+def _built(architecture: Section, head: Section | None, num_outputs: int) -> nn.Module:
     with meta_device():
-        built = architecture(num_outputs)
+        built: nn.Module = architecture(num_outputs)
         if head:
             head(built, num_outputs)
-    return {name: tensor.shape for name, tensor in built.state_dict().items()}
+    return built
 
 
 def read_epoch(
@@ -68,6 +74,8 @@ def read_epoch(
         if reason := unstorable(tensor):
             raise InvalidInput(f"{model.named}, epoch {epoch.number}: {name} {reason}")
     _check_fit(model, epoch, {name: tensor.shape for name, tensor in weights.items()}, expected)
+    if expected is not None:
+        _check_real(model, epoch, weights)
     storages: set[int] = set()
     for name, tensor in weights.items():
         # tied tensors share memory in a pickle, but safetensors writes each by itself
@@ -75,6 +83,28 @@ def read_epoch(
         weights[name] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
     return weights
+
+
+def _check_real(model: ForeignModel, epoch: ForeignEpoch, weights: Mapping[str, Tensor]) -> None:
+    """Raises IncompatibleWeights for whole numbers where the architecture has real ones: loading
+    would take them for their values."""
+    assert model.architecture
+    real = _real_names(model.architecture, model.head, model.num_outputs)
+    for name, tensor in weights.items():
+        if name in real and not tensor.is_floating_point():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise IncompatibleWeights(
+                f"{model.named}, epoch {epoch.number}: {name} is of {dtype}, and the architecture "
+                "has real numbers there; quantized weights have to be converted back first, by the "
+                "program that made them"
+            )
+
+
+@lru_cache(maxsize=16)
+def _real_names(architecture: Section, head: Section | None, num_outputs: int) -> frozenset[str]:
+    """Of an architecture's tensors of real numbers."""
+    tensors = _built(architecture, head, num_outputs).state_dict().items()
+    return frozenset(name for name, tensor in tensors if tensor.is_floating_point())
 
 
 def _check_fit(

@@ -126,7 +126,9 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
         name = importer or _recognized(path)
         section = registry.choose("importer", name, **settings)
         models = parents_first(  # names that UTF-8 can encode: files and JSON may have others
-            replace(model, **{name: encodable(getattr(model, name)) for name in _TEXTS})
+            _with_fitting_classes(
+                replace(model, **{name: encodable(getattr(model, name)) for name in _TEXTS})
+            )
             for model in section(path)
         )
     for model in models:
@@ -137,6 +139,14 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
         raise InvalidInput(f"{path} cannot be imported as {name}: {why}")
     empty = tuple(model for model in models if not _last(model))
     return ForeignZoo(name, path, with_weights, empty)
+
+
+def _with_fitting_classes(model: ForeignModel) -> ForeignModel:
+    """Without names of outputs that are more, or fewer, than these, and a note that says so."""
+    if len(model.classes) in (0, model.num_outputs):
+        return model
+    note = f"its {len(model.classes)} class names are left out: it has {model.num_outputs} outputs"
+    return replace(model, classes=(), notes=(*model.notes, note))
 
 
 def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:

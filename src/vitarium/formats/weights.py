@@ -112,7 +112,7 @@ def shards_of(index: Path, root: Path) -> list[Path]:
     listed = files.read_json(index)
     table = listed.get("weight_map") if isinstance(listed, dict) else None
     shards = set(table.values()) if isinstance(table, dict) and _are_texts(table) else set()
-    if not table or not shards or any(Path(shard).name != shard for shard in shards):
+    if not table or not shards or not all(map(_is_shard, shards)):
         raise CorruptFile(index, "its weight_map does not name files of this folder")
     paths = [index.parent / shard for shard in sorted(shards)]
     for path in paths:
@@ -195,6 +195,11 @@ def _check_applies(path: Path, settings: StateDictSettings) -> None:
     if settings.wrapped_in is not None:
         what = f"wrapped_in={settings.wrapped_in} is for pickles, whose state dict has a key"
         raise InvalidInput(f"{path}: {what}; prefix=NAME selects by the names of tensors")
+
+
+def _is_shard(name: str) -> bool:
+    """Whether it can be a file beside its index, and no index itself, which could name the first"""
+    return Path(name).name == name and "\0" not in name and not name.endswith(INDEX)
 
 
 def _are_texts(table: Mapping[Any, Any]) -> bool:

@@ -6,7 +6,9 @@ import pytest
 import timm
 import timm.data
 import torch
+import transformers
 
+from reference.transformers_models import VIT as VIT_OF_TRANSFORMERS
 from vitarium import Zoo, merge
 from vitarium.core.errors import InvalidInput
 from vitarium.formats.export import export
@@ -139,3 +141,41 @@ def test_an_unknown_normalisation_has_to_be_said(zoo, tmp_path):
         export(again, "timm", out=tmp_path / "out", mean=[0.1, 0.2], std=[1.0, 1.0])
     folder, *_ = export(again, "timm", out=tmp_path / "out", mean=[0.25], std=[0.5])
     assert loaded(folder).pretrained_cfg["mean"] == [0.25]
+
+
+def of_transformers(folder, **images):
+    """A zoo with a ViT whose images are prepared so."""
+    config = transformers.ViTConfig(**VIT_OF_TRANSFORMERS, layer_norm_eps=1e-6, num_labels=3)
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    about = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **images}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    import_zoo(folder, folder.with_name("zoo"))
+    return Zoo.open(folder.with_name("zoo"))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"size": {"height": 16, "width": 18}}, r"squashed to \[16, 18\] pixels, and timm has one"),
+        ({"size": {"max_height": 16, "max_width": 16}}, r"preprocessing\.size\.max_height=16"),
+        (
+            {"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": 18},
+            r"preprocessing\.crop_size=\[18, 18\]",
+        ),
+    ],
+)
+def test_what_timm_does_to_no_image_is_refused_by_the_setting(tmp_path, images, message):
+    with pytest.raises(InvalidInput, match=message):
+        export(of_transformers(tmp_path / "source", **images), "timm", out=tmp_path / "out")
+
+
+def test_a_rectangle_is_covered_as_before(lone, tmp_path):
+    zoo = lone(architecture=ARCHITECTURES["timm oblong"])
+    (folder,) = export(zoo, "timm", out=tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= {"crop_pct": 0.8, "crop_mode": "center"}
+    (folder / "config.json").write_text(json.dumps(config))
+    import_zoo(folder, tmp_path / "again")
+    (folder,) = export(Zoo.open(tmp_path / "again"), "timm", out=tmp_path / "back")
+    settings = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    assert (settings["crop_pct"], settings["crop_mode"]) == (0.8, "center")

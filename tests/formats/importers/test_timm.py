@@ -11,7 +11,7 @@ from timm.models import save_for_hf
 from vitarium import Zoo
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput
 from vitarium.formats.export import export
-from vitarium.formats.import_zoo import import_zoo
+from vitarium.formats.import_zoo import find_models, import_zoo
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 NAME = "vit_tiny_patch16_224"
@@ -216,3 +216,9 @@ def test_a_folder_of_folders_is_a_population(saved, tmp_path):
         saved(folder=folder, classes=len(folder))
     assert len(import_zoo(tmp_path / "hub", tmp_path / "zoo")) == 2
     assert set(Zoo.open(tmp_path / "zoo").models()["name"]) == {"first", "second"}
+
+
+def test_names_of_more_outputs_than_there_are_are_left_out_with_a_note(saved):
+    (model,) = find_models(saved(NAME, {"label_names": ["a", "b", "c"]})).models
+    assert model.classes == ()
+    assert model.notes == ("its 3 class names are left out: it has 2 outputs",)

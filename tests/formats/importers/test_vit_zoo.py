@@ -449,3 +449,22 @@ def test_iteration_0_of_ray_is_before_training_and_folders_alone_say_nothing(
     import_zoo(published, tmp_path / "other")
     other = Zoo.open(tmp_path / "other")
     assert other[by_name(other)["pretraining/sl_seed_42"]].initial_epoch is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({"name": "vit", "embed_dim": 3 * 10**9}, "embed_dim: 3000000000 is not at most 65536"),
+        ({"name": "vit", "img_size": 10**12}, "img_size: 1000000000000 is not at most 65536"),
+        (
+            {"name": "timm", "model": "swin_tiny_patch4_window7_224", "depths": [1, 10**6]},
+            "depths: 1000000 is not at most 1024",
+        ),
+    ],
+)
+def test_what_no_machine_could_build_is_refused_before_it_is_built(
+    published, architecture, message
+):
+    change_json(published / PRETRAINED / "config.json", **{"vitarium::architecture": architecture})
+    with pytest.raises(InvalidInput, match=message):
+        find_models(published, importer="vit_zoo")

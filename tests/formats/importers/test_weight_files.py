@@ -330,3 +330,36 @@ def test_the_average_is_taken_where_it_is_asked_for(tmp_path):
         (imported,) = find_models(file, **settings).models
         assert torch.equal(imported.epochs[0].load()["norm.weight"], expected["norm.weight"])
         assert any("ema=True" in note for note in imported.notes) is not settings.get("ema", False)
+
+
+HEADS = {"architecture": {"num_heads": 2}}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.int64])
+def test_whole_numbers_are_not_taken_for_weights(tmp_path, dtype):
+    weights = vit().state_dict()
+    weights["blocks.1.mlp.fc1.weight"] = weights["blocks.1.mlp.fc1.weight"].to(dtype)
+    write(tmp_path / "source" / "a.safetensors", weights)
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(IncompatibleWeights, match=rf"blocks\.1\.mlp\.fc1\.weight is of {name}"):
+        import_zoo(tmp_path / "source", tmp_path / "zoo", **HEADS)
+    assert not Zoo.open(tmp_path / "zoo").ids()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("head.weight", ()),
+        ("pos_embed", ()),
+        ("reg_token", (1,)),
+        ("blocks.0.attn.q_norm.weight", (0,)),
+        ("blocks.0.mlp.fc2.weight", (3,)),
+        ("patch_embed.proj.weight", (32, 1, 0, 0)),
+        ("blocks." + "9" * 5000 + ".norm1.weight", (32,)),
+    ],
+)
+def test_shapes_of_no_vit_are_refused_in_a_line(tmp_path, name, shape):
+    source = write(tmp_path / "a.pt", {**vit().state_dict(), name: torch.zeros(shape)})
+    with pytest.raises(InvalidInput, match="architecture cannot be inferred") as refused:
+        find_models(source, **HEADS)
+    assert "\n" not in str(refused.value)

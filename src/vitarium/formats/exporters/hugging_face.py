@@ -67,7 +67,7 @@ def _taken_by(zoo: Zoo, checkpoint: CheckpointRef) -> str:
 def hugging_face(
     config: TransformersFolder, zoo: Zoo, models: Checkpoints, out: Path
 ) -> Iterator[Path | Skipped]:
-    """A folder per model for Hugging Face transformers: ViT, DINO, I-JEPA, BEiT, Swin, CLIP, SigLIP.
+    """A folder per model for Hugging Face transformers: ViT, DINO, BEiT, Swin, CLIP, SigLIP, ...
 
     AutoModelForImageClassification loads it, without a head AutoModel, and CLIP's image tower with
     its projection CLIPVisionModelWithProjection.

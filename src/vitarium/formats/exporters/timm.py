@@ -91,8 +91,8 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
         model = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
     pool = getattr(model, "global_pool", None)
     inputs = preprocessing(spec, config)
-    for name, fault in inputs.faults.items():
-        if name.removeprefix("preprocessing.") not in _FOREIGN:  # timm's own are given back
+    for word, fault in inputs.faults.items():
+        if word.removeprefix("preprocessing.") not in _FOREIGN:  # timm's own are given back
             raise InvalidInput(fault)
     crop_pct, crop_mode = _crop(id, inputs)
     described: Any = model.pretrained_cfg

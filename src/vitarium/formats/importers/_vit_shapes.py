@@ -65,6 +65,8 @@ _UNTOLD = {
 }
 """By the first part of a name, why shapes do not tell the whole architecture."""
 
+_HEAD_WEIGHTS = {"head.weight", "head.0.weight", "head.2.weight"}
+
 Shapes = Mapping[str, torch.Size]
 
 
@@ -89,8 +91,11 @@ def infer_vit(shapes: Shapes, overrides: Mapping[str, Any]) -> InferredVit:
             raise InvalidInput(reason)
     try:
         settings = _embedding(shapes, overrides) | _blocks(shapes) | _pooling(shapes)
-    except (KeyError, ValueError) as error:
+        heads = _heads(shapes, settings["embed_dim"])
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         missing = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        if not isinstance(error, KeyError | ValueError):
+            missing = "its tensors are shaped otherwise"
         raise InvalidInput(f"it is no plain ViT under timm's names ({missing})") from None
     if "cls_token" not in shapes and "global_pool" not in overrides:
         which = "a ViT without a class token may have blocks and activations of several kinds"
@@ -98,7 +103,7 @@ def infer_vit(shapes: Shapes, overrides: Mapping[str, Any]) -> InferredVit:
         raise AmbiguousShapes(f"{which}: {plain} says that it is plain")
     width, depth = settings["embed_dim"], settings["depth"]
     size, usual_heads = _SIZES.get((width, depth), (None, None))
-    settings |= {"num_heads": _heads(shapes, width) or usual_heads, **overrides}
+    settings |= {"num_heads": heads or usual_heads, **overrides}
     if settings["num_heads"] is None:
         which = f"a ViT of width {width} and depth {depth} has no usual number of heads"
         how = parameter("architecture.num_heads", "N")
@@ -137,7 +142,7 @@ def image_settings(shapes: Shapes) -> list[dict[str, Any]]:
     what is no ViT under timm's names."""
     try:
         readings = _readings(shapes)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, IndexError):
         return []
     names = ("img_size", "patch_size", "in_chans")
     return [{name: settings[name] for name in names} for settings in readings]
@@ -148,6 +153,8 @@ def infer_head(shapes: Shapes) -> tuple[Section | None, int]:
 
     Raises InvalidInput for any but a linear one, an MLP of two layers, or none.
     """
+    if any(not shapes[name] for name in _HEAD_WEIGHTS & shapes.keys()):
+        raise InvalidInput("its head is neither linear nor an MLP of two layers")
     if "head.weight" in shapes:
         return None, shapes["head.weight"][0]
     if {"head.0.weight", "head.2.weight"} <= shapes.keys():
@@ -211,7 +218,7 @@ def _readings(shapes: Shapes) -> list[dict[str, Any]]:
 
 
 def _blocks(shapes: Shapes) -> dict[str, Any]:
-    blocks = {int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))}
+    blocks = {int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d{1,6})\.", name))}
     if blocks != set(range(len(blocks))) or not blocks:
         raise ValueError("its blocks are not numbered one after the other")
     hidden, width = shapes["blocks.0.mlp.fc1.weight"]

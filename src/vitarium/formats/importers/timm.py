@@ -15,7 +15,15 @@ from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.registry import Section, choose
-from vitarium.formats._foreign_json import ForeignJson, Number, Positive, Ratio, Size, read_object
+from vitarium.formats._foreign_json import (
+    ForeignJson,
+    Number,
+    Positive,
+    Ratio,
+    Size,
+    check_arguments,
+    read_object,
+)
 from vitarium.formats._hub_folder import CONFIG, config_keys, folder_weights, model_folders
 from vitarium.formats._transformers.processor import RESAMPLE
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
@@ -24,7 +32,6 @@ _FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.
 """As timm looks for them."""
 _WRAPPER = "timm_model."
 """Before every name in what transformers saves of timm's models."""
-_MAX_NUMBER, _MAX_DEPTH = 2**16, 1024  # of arguments: no width or size, and no depth, is larger
 _DEFAULT_CLASSES = 1000
 _BUILT_FROM = ("input_size", "fixed_input_size")
 
@@ -96,7 +103,7 @@ def _model(folder: Path, stage: str) -> ForeignModel:
         architecture=architecture,
         head=None if num_classes else choose("head", "none"),
         settings=_preparation(pretrained, architecture.config.input_size, file),
-        classes=tuple(labels) if len(labels) == num_classes else (),
+        classes=tuple(labels) if num_classes else (),
         where=str(file),
     )
 
@@ -109,8 +116,7 @@ def _architecture(config: _TimmConfig, pretrained: _PretrainedCfg, file: Path) -
         raise InvalidInput(f"{file}: architecture: timm has no {name!r:.60}{hint}")
     arguments = {k: v for k, v in (config.model_args or {}).items() if v is not None}
     arguments.pop("num_classes", None)
-    for key, value in arguments.items():
-        _check_argument(key, value, file)
+    check_arguments(arguments, f"{file}: model_args")
     try:
         choose("architecture", "timm", model=name, **arguments)
         implied = _implied(name, arguments, pretrained)
@@ -118,14 +124,6 @@ def _architecture(config: _TimmConfig, pretrained: _PretrainedCfg, file: Path) -
     except InvalidConfig as error:
         problems = "; ".join(map(str, error.problems))
         raise InvalidInput(f"{file}: model_args: {problems}") from None
-
-
-def _check_argument(key: str, value: Any, file: Path) -> None:
-    """Before timm builds a model of it, which would take hours or all memory."""
-    limit = _MAX_DEPTH if key in ("depth", "depths") else _MAX_NUMBER
-    for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, int | float) and not abs(number) <= limit:
-            raise InvalidInput(f"{file}: model_args: {key}: {number!r:.30} is not at most {limit}")
 
 
 def _implied(name: str, arguments: Mapping[str, Any], pretrained: _PretrainedCfg) -> dict[str, Any]:

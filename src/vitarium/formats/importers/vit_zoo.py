@@ -20,6 +20,7 @@ from torch import Tensor
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import CorruptFile, InvalidInput, did_you_mean
 from vitarium.core.registry import Section, choose, plugins, section
+from vitarium.formats._foreign_json import check_arguments
 from vitarium.formats._published_keys import OURS, to_ours
 from vitarium.formats._ray_trials import Trial, Trials, is_trial, read_trial
 from vitarium.formats.base import ForeignModel, importer
@@ -59,12 +60,14 @@ def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Secti
     timm's names. Raises InvalidInput and InvalidConfig."""
     head_of_weights, num_outputs = _head(config, shapes)
     value = config.get(f"{OURS}head", head_of_weights)
+    check_arguments({"head": value}, "its configuration")
     head = section("head", value) if value else None
     if f"{OURS}architecture" in config:
         value = config[f"{OURS}architecture"]
         depth = value.get("depth", 0) if isinstance(value, dict) else 0
         if isinstance(depth, int) and depth > len(shapes):  # building it could take for ever
             raise InvalidInput(f"{depth} blocks are more than the weights have")
+        check_arguments({"architecture": value}, "its configuration")
         return section("architecture", value), head, num_outputs
     return _architecture(config, shapes), head, num_outputs
 

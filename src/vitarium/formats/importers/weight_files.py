@@ -113,7 +113,7 @@ def _structure(
         if reason := _misfit(structure, shapes):
             raise InvalidInput(reason)
     except InvalidInput as error:
-        why = f"its architecture cannot be inferred: {error}"
+        why = f"its architecture cannot be inferred: {'; '.join(str(error).splitlines())}"
         how = "" if isinstance(error, AmbiguousShapes) else f"; {_how_to_name_it()}"
         raise InvalidInput(f"{path}: {why}{how}") from None
     settings = {key: value for key, value in inferred.items() if key not in ("name", "model")}
