@@ -40,7 +40,7 @@ _NEVER = {
 """Settings that nothing here can apply, whatever they are unless false, and why."""
 _FROM_CENTERS = ("timm", "hugging_face")
 """Importers of programs whose `nearest` is the nearest pixel to a pixel's center."""
-_TIMM = {"share": 0.875, "interpolation": "bicubic"}
+_TIMM_SHARE, _TIMM_INTERPOLATION = 0.875, "bicubic"
 """What timm takes where a description of weights does not say it (`resolve_data_config`)."""
 
 
@@ -82,8 +82,8 @@ class ImageSettings:
             pair = squashed if isinstance(squashed, list) and len(squashed) == 2 else [None, None]
             height, width = (self._side(_SIZE, side) for side in pair)
             return height, width
-        share = self.factors.get("preprocessing.crop_pct")
-        default = _TIMM["share"] if self.source == "timm" else 1.0
+        share: Any = self.factors.get("preprocessing.crop_pct")
+        default = _TIMM_SHARE if self.source == "timm" else 1.0
         share = default if share is None else share
         if not is_number(share) or not 0.01 <= share <= 100:
             raise self._wrong("preprocessing.crop_pct", "it has to be a number such as 0.9")
@@ -93,7 +93,7 @@ class ImageSettings:
         return height if height == width else Covering(height, width)
 
     def interpolation(self) -> crops.Resampling:
-        default = _TIMM["interpolation"] if self.source == "timm" else "bilinear"
+        default = _TIMM_INTERPOLATION if self.source == "timm" else "bilinear"
         value: Any = next(filter(None, map(self.factors.get, _INTERPOLATIONS)), default)
         if value == "nearest" and self.source in _FROM_CENTERS:
             return "nearest_exact"

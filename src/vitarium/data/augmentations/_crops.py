@@ -167,7 +167,7 @@ def _hamming(x: Tensor) -> Tensor:
     return torch.sinc(x) * (0.54 + 0.46 * torch.cos(torch.pi * x)) * (x.abs() < 1)
 
 
-_KERNELS: Mapping[Interpolation, Callable[[Tensor], Tensor]] = {
+_KERNELS: Mapping[Resampling, Callable[[Tensor], Tensor]] = {
     "bilinear": _linear,
     "bicubic": _cubic,
     "lanczos": _lanczos,

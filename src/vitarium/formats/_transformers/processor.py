@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.data._image_settings import Covering
 from vitarium.data.preprocessing import Preprocessing
 from vitarium.formats._foreign_json import ForeignJson, Number, Positive, Size
@@ -165,7 +166,7 @@ def _size(inputs: Preprocessing, words: Mapping[str, Any]) -> dict[str, Any]:
         what = f"{resize.height} and {resize.width} pixels"
         raise InvalidInput(
             f"its images keep their shape and cover {what}, and no image processor of transformers "
-            "resizes so; --exporter timm does"
+            f"resizes so; {parameter('exporter', 'timm')} does"
         )
     if resize is None:
         resize = words.get("augmentation.resize") or words.get("preprocessing.size")

@@ -122,7 +122,9 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
 def _crop(id: str, inputs: Preprocessing) -> tuple[float, str]:
     """`crop_pct`, from which timm computes each side again: floor(side / crop_pct), and
     `crop_mode`. Raises InvalidInput for a resizing that timm does not know."""
-    sides, resize = inputs.input_size[1:], inputs.resize
+    sides: tuple[int, ...] = inputs.input_size[1:]
+    resize = inputs.resize
+    resized: tuple[int, ...]
     if resize is None:
         raise InvalidInput(
             f"model {id}: its images are not resized, and timm always does; {taken_elsewhere()}"
