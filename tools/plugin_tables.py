@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from vitarium.cli.plugins import default_text
 from vitarium.core import registry
 from vitarium.core.registry import Plugin
+from vitarium.measures.base import units_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLE = re.compile(r"(<!-- plugins: (\w+) ?(\w*) -->\n).*?(<!-- end of plugins -->)", re.DOTALL)
@@ -52,7 +53,9 @@ def _is_own(plugin: Plugin, family: str) -> bool:
 
 def _described(plugin: Plugin, facts: list[str]) -> Iterator[str]:
     yield _cell(plugin.summary)
-    yield from (_cell(str(plugin.facts[fact])) for fact in facts)
+    for fact in facts:
+        text = units_text(plugin.facts) if fact == "unit" else str(plugin.facts[fact])
+        yield _cell(text)
     settings = plugin.config.model_fields.items()
     yield ", ".join(f"`{_cell(_default(name, field))}`" for name, field in settings)
     yield _cell(plugin.facts.get("paper", ""))

@@ -69,6 +69,7 @@ def plugins(
     for entry in chosen:
         title = f"{entry['name']}: {entry['what']}"
         title += f" ({entry['paper']})" if entry["paper"] else ""
+        title += f" Unit: {entry['unit']}." if "unit" in entry else ""
         settings = entry["settings"] or ([] if json else [{"setting": "none"}])
         print_rows(settings, title=title, complete=HAS_ALL, as_json=json)
 
@@ -115,7 +116,9 @@ def _entry(plugin: "Plugin") -> Entry:
     ]
     entry = {"name": plugin.name, "what": plugin.summary, "paper": facts.get("paper", "")}
     if plugin.kind == "measure":
-        entry["of"] = facts["of"]
+        from vitarium.measures.base import units_text
+
+        entry |= {"of": facts["of"], "unit": units_text(facts)}
     if plugin.kind == "operator":
         entry |= {"needs": _needs(facts), "compresses": facts["architecture"] is not None}
     return {**entry, "settings": settings}

@@ -47,6 +47,7 @@ def measure(
     name: str,
     *,
     unit: str,
+    part_units: Mapping[str, str] = {},
     title: str = "",
     paper: str = "",
     symmetric: bool | Literal["mirrored"] = True,
@@ -88,6 +89,8 @@ def measure(
 
     Args:
         unit: of its values: "nats", "norm", ...; "fraction" is shown in percent.
+        part_units: of parts that have another: {"error": "fraction"} is that of "error",
+            "error/0.50" and "midpoint/error", by the part's first or last component.
         title: what tables and figures call it; "": its name, with spaces.
         paper: authors, year, and where it is, e.g. "Guo et al. 2017, arXiv 1706.04599".
         symmetric: of a pair: whether the values are the same in both orders; else both are taken;
@@ -130,6 +133,18 @@ def measure(
         return function
 
     return decorate
+
+
+def unit_of(facts: Mapping[str, Any], part: str) -> str:
+    """The unit of a part of a measure with these facts; "" is the whole model's value."""
+    first, *_, last = *part.split("/"), part.rpartition("/")[2]
+    units: Mapping[str, str] = facts["part_units"]
+    return units.get(last) or units.get(first) or str(facts["unit"])
+
+
+def units_text(facts: Mapping[str, Any]) -> str:
+    """The units of a measure in a line: `nats; error: fraction`."""
+    return "; ".join([facts["unit"], *(f"{k}: {unit}" for k, unit in facts["part_units"].items())])
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,11 +7,14 @@ from unittest.mock import patch
 
 import numpy as np
 
+from vitarium.measures.base import unit_of
 from vitarium.testing._rules import Contract
 from vitarium.testing._tiny_zoo import tiny_zoo
 from vitarium.zoo import Zoo
 
 _IMAGES = 24
+_UNIT_OF_WORD = {"loss": "nats", "error": "fraction", "accuracy": "fraction"}
+"""Units of parts that are called so, of measures that have one of these units."""
 _KEYS = ["model", "other", "part"]
 
 
@@ -41,6 +44,13 @@ def check_measure(name: str, zoo: Zoo | str | Path | None = None) -> None:
         values = measure(zoo, name, overwrite=True, **settings)
         reasons = values.loc[values["refused"] != "", "refused"].unique()
         rule(not len(reasons), f"it has values for siblings, not: {'; '.join(reasons)}")
+        for part, unit in set(zip(values["part"], values["unit"], strict=True)):
+            rule(unit == unit_of(facts, part), f"the unit of its part '{part}' is as declared")
+            for word, expected in _UNIT_OF_WORD.items():
+                named = word in part.split("/") and facts["unit"] in _UNIT_OF_WORD.values()
+                rule(not named or unit == expected, f"its part '{part}' is in {expected}")
+        fractions = values.loc[values["unit"] == "fraction", "value"]
+        rule(fractions.abs().le(1).all(), "its fractions are from -1 to 1")
         per_model = 1 if facts["of"] == "pair" and facts["symmetric"] else 2
         rule(values["model"].nunique() == per_model, "it has a value for each model or pair")
         with patch.dict(facts, symmetric=False):  # in both orders

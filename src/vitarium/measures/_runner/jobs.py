@@ -17,6 +17,7 @@ from vitarium.evaluation.checkpoints import Pair
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import Values
 from vitarium.evaluation.loader import ModelLoader
+from vitarium.measures.base import unit_of
 from vitarium.zoo.records import Measured
 
 Measures = str | Section | Iterable[str | Section]
@@ -65,7 +66,7 @@ class Job:
         return (*_two(self.of), self.on.split, self.on.images, self.weights)
 
     def record(self, part: str = "", value: float = float("nan")) -> Measured:
-        name, unit = self.section.name, self.section.plugin.facts["unit"]
+        name, unit = self.section.name, unit_of(self.section.plugin.facts, part)
         fields: list[Any] = [*_two(self.of), name, self.settings, part, float(value), unit]
         fields += [*self.on, self.weights]
         return Measured(*fields)

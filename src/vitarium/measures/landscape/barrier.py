@@ -10,6 +10,7 @@ from vitarium.measures.landscape._paths import OnPath, barriers, check_path, los
 @measure(
     "barrier",
     unit="nats",
+    part_units={"error": "fraction"},
     title="loss barrier",
     quick=False,
     paper="Frankle et al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296",

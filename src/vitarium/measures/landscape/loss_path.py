@@ -23,6 +23,7 @@ class LossPath(ModeConnectivity):
 @measure(
     "loss_path",
     unit="nats",
+    part_units={"error": "fraction"},
     title="loss on a path",
     symmetric="mirrored",
     quick=False,

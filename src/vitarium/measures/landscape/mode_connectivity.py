@@ -37,6 +37,7 @@ class ModeConnectivity(CurveTraining, OnPath):
 @measure(
     "mode_connectivity",
     unit="nats",
+    part_units={"error": "fraction"},
     quick=False,
     paper="Garipov et al. 2018, arXiv 1802.10026",
     tiny={"steps": 2, "points": 3},

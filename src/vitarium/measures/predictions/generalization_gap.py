@@ -7,7 +7,13 @@ from vitarium.measures.predictions._share import share
 from vitarium.measures.predictions.loss import loss
 
 
-@measure("generalization_gap", splits=("train", "test"), unit="fraction", studies=True)
+@measure(
+    "generalization_gap",
+    splits=("train", "test"),
+    unit="fraction",
+    part_units={"loss": "nats"},
+    studies=True,
+)
 def generalization_gap(config: NoConfig, predictions: Mapping[str, Predictions]) -> Values:
     """Generalization gap: train minus test accuracy; "loss": test minus train cross-entropy.
 

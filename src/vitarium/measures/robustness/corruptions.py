@@ -49,6 +49,7 @@ class Corruptions(perturbation.Perturbing):
 @measure(
     "corruptions",
     unit="error",
+    part_units={"relative": "ratio"},
     title="corruption error",
     quick=False,
     paper="Hendrycks & Dietterich 2019, arXiv 1903.12261",

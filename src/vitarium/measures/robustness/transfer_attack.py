@@ -29,6 +29,7 @@ class DownstreamTransferAttack(perturbation.Perturbing):
 @measure(
     "downstream_transfer_attack",
     unit="fraction",
+    part_units={"layer": "block number", "similarity": "cosine"},
     quick=False,
     paper="Zheng et al. 2024, arXiv 2408.01705",
     tiny={"steps": 2},

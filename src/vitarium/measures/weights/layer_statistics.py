@@ -16,7 +16,14 @@ class LayerStatistics(Config):
     model zoos have also used 1, 25, 50, 75, 99."""
 
 
-@measure("layer_statistics", unit="weight", title="weight statistics", studies=True, paper=PAPER)
+@measure(
+    "layer_statistics",
+    unit="weight",
+    part_units={"variance": "squared weight"},
+    title="weight statistics",
+    studies=True,
+    paper=PAPER,
+)
 def layer_statistics(config: LayerStatistics, weights: Weights) -> Values:
     """Mean, variance and percentiles of each tensor, as features that predict a model's accuracy.
 
