@@ -9,7 +9,7 @@ from vitarium import Zoo
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.zoo import _index_tables
-from vitarium.zoo._sql_names import short_names, with_column, with_full_ids, with_quotes
+from vitarium.zoo._sql_names import hyphenated, short_names, with_column, with_full_ids, with_quotes
 from vitarium.zoo.listing import listing
 
 IDS = ["2a14103d5e6f", "2a99103d5e6f", "77b0aaaaaaaa"]
@@ -155,3 +155,30 @@ def test_the_rate_of_an_epoch_is_read_where_an_earlier_version_called_it_lr(writ
     row = written_zoo.models().set_index("id").loc[id]
     assert row["epoch_lr"] == rates[-1]
     assert _index_tables.disagreements(written_zoo.path) == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("optimizer-lr > 1", {"optimizer-lr": "optimizer.lr"}),
+        ("2 - Test-Accuracy > 1", {"Test-Accuracy": "test_accuracy"}),
+        ("stage = 'optimizer-lr' AND a - b > 'c'", {}),
+        ("optimizer - lr > 1", {}),
+    ],
+)
+def test_a_name_with_hyphens_may_be_that_of_a_column(sql, expected):
+    assert hyphenated(sql, ["optimizer.lr", "test_accuracy"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELECT optimizer-lr FROM models", "'optimizer-lr'; did you mean 'optimizer.lr'\\?$"),
+        ("SELECT test-accuracy FROM models", "'test-accuracy'; did you mean 'test_accuracy'\\?$"),
+        ("SELECT round(stage) FROM models", "explicit type casts\\.$"),
+    ],
+)
+def test_what_duckdb_cannot_compute_is_one_short_line(zoo, sql, message):
+    with pytest.raises(InvalidInput, match=message) as error:
+        zoo.query(sql)
+    assert "Candidate" not in str(error.value)

@@ -53,6 +53,15 @@ def with_quotes(sql: str, columns: Iterable[str]) -> str:
     return "".join(quoted(*token) for token in _tokens(sql))
 
 
+def hyphenated(sql: str, columns: Iterable[str]) -> dict[str, str]:
+    """Names with hyphens that are a column's but for these: "optimizer-lr" -> "optimizer.lr"."""
+    by_letters = {re.sub(r"[-_.]", "-", name.lower()): name for name in columns}
+    code = "".join(text if kind in ("name", "sign") else " " for kind, text in _tokens(sql))
+    names = re.findall(r"[^\W\d][\w.]*(?:-[^\W\d][\w.]*)+", code)
+    meant = {name: by_letters.get(re.sub(r"[-_.]", "-", name.lower())) for name in names}
+    return {name: column for name, column in meant.items() if column}
+
+
 def with_column(sql: str, name: str, column: str) -> str:
     """With a column in the place of another name for it, `lr` or `m.lr`."""
 

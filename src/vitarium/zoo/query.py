@@ -11,7 +11,7 @@ from vitarium.core.errors import InvalidInput, QueryTooLarge, UnknownName, Vitar
 from vitarium.zoo import _index, records
 from vitarium.zoo import _query_limits as limits
 from vitarium.zoo._query_limits import Answer, TimeLimit, capped
-from vitarium.zoo._sql_names import short_names, with_column, with_full_ids, with_quotes
+from vitarium.zoo._sql_names import hyphenated, short_names, with_column, with_full_ids, with_quotes
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,7 +35,9 @@ _NESTED_ROWS = 2048
 _FRAME_VECTORS = 50  # of 2,048 rows: what is made a DataFrame at a time
 _ASKING = ("SELECT", "MULTI")  # MULTI is what a PIVOT becomes
 
-_STACK = re.compile(r"\n\n(?:LINE |Stack Trace)|, due to the following Python exception")
+_STACK = re.compile(
+    r"\n\n(?:LINE |Stack Trace)|, due to the following Python exception|\s+Candidate functions:"
+)
 """What DuckDB adds to an error after what is wrong."""
 _UNKNOWN_TABLE = re.compile(r"Table with name (.+?) does not exist")
 _UNKNOWN_COLUMN = re.compile(
@@ -87,6 +89,7 @@ class Database:
     ) -> None:
         self._duckdb, self._timeout = database, timeout
         self._reader: pa.RecordBatchReader | None = None
+        self._hyphenated: dict[str, str] = {}  # of the last question
         self.columns = _index.columns(self._duckdb, tables)
         """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
         all_columns = [name for table in self.columns.values() for name in table]
@@ -189,6 +192,7 @@ class Database:
             fault = f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
             raise InvalidInput(fault) from None
         names = [name for table in self.columns.values() for name in table]
+        self._hyphenated = hyphenated(sql, [*names, *self.short_names])
         return self._with_short_names(self.with_full_ids(with_quotes(sql, names)))
 
     def with_full_ids(self, sql: str) -> str:
@@ -241,6 +245,8 @@ class Database:
             return InvalidInput(f"the answer has text that is no valid Unicode ({message})")
         if table := _UNKNOWN_TABLE.search(message):
             return UnknownName("table", table[1], self.columns)
+        for name, column in self._hyphenated.items():  # which SQL reads as a subtraction
+            return UnknownName("column", name, [column])
         columns = {name for names in self.columns.values() for name in names}
         if column := _UNKNOWN_COLUMN.search(message):
             return UnknownColumn(column[1], columns | self.short_names.keys())
