@@ -98,6 +98,22 @@ def test_models_are_tagged_annotated_and_listed(kept_zoo, vitarium):
     assert kept_zoo.models()[["tags", "note"]].isna().all(axis=None)
 
 
+def test_a_tag_in_a_models_place_is_answered_with_the_order(kept_zoo, vitarium):
+    model = kept_zoo.ids()[0][:8]
+    status, _, err = vitarium("tag", kept_zoo.path, "best", model)
+    assert status == 2
+    assert f"the tag comes last: vitarium tag {kept_zoo.path} {model} best" in err
+    assert "unknown model 'best'" in vitarium("tag", kept_zoo.path, "best", "worst")[2]
+    assert f"vitarium tag {kept_zoo.path} 3f2a best" in vitarium("tag", kept_zoo.path, "best")[2]
+
+
+@pytest.mark.parametrize("command", ["archive {zoo}", "merge-zoos {zoo}"])
+def test_a_missing_option_is_named_with_an_example(kept_zoo, vitarium, command):
+    status, _, err = vitarium(*command.format(zoo=kept_zoo.path).split())
+    assert status == 2
+    assert f"Example: vitarium {command.split()[0]}" in err
+
+
 def test_a_condition_tags(kept_zoo, vitarium):
     status, out, _ = vitarium("tag", kept_zoo.path, "--where", "stage = 'finetune'", "tuned")
     assert (status, out[:8]) == (0, "4 models")

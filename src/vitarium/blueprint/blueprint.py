@@ -18,8 +18,9 @@ from vitarium.blueprint.stage import Stage, Start
 from vitarium.blueprint.stage_name import check_stage_name
 from vitarium.blueprint.yaml_file import YamlFile
 from vitarium.core.config import Config, InvalidConfig, Problem
-from vitarium.core.errors import InvalidInput, UnknownName, UnusablePath
+from vitarium.core.errors import InvalidInput, UnknownName, UnusablePath, did_you_mean
 from vitarium.core.file_faults import reading
+from vitarium.core.printable import brief
 
 _LIBRARY = files("vitarium.blueprint") / "library"
 
@@ -180,6 +181,8 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
             if path.is_file():
                 return path
     names = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
-    is_file = Path(source).suffix in (".yaml", ".yml")
-    kind = f"blueprint{' (no such file, and none of that name is shipped)' if is_file else ''}"
-    raise UnknownName(kind, str(source), names)
+    error = UnknownName("blueprint", str(source), names)
+    what = "no such file, and no blueprint of vitarium's has that name"
+    hint = did_you_mean(str(source), names)
+    error.args = (f"unknown blueprint {brief(str(source))}: {what}{hint}",)
+    raise error

@@ -42,7 +42,7 @@ _INTERRUPTED = 130  # exit status of Ctrl-C
 _HELP = """Grow, keep, measure and use populations of vision transformers.
 
 A zoo is a folder of models. A blueprint says which models to train: grow trains them, ls lists \
-them, measure and study compare them, merge and compress make new ones of them.
+them, measure and study compare them, merge and compress make new ones from them.
 
 A model is named by its id or its first digits: vitarium show demo-zoo 3f2a. Every command's \
 --help has examples; after --install-completion, the shell completes ids and names."""
@@ -95,7 +95,7 @@ _PANELS: dict[str, list[tuple[str, Any]]] = {
         ("blueprint", blueprints.app),
         ("import", importing.import_),
     ],
-    "Look into it": [
+    "Look at it": [
         ("ls", zoo.ls),
         ("show", zoo.show),
         ("query", query.query),
@@ -104,15 +104,15 @@ _PANELS: dict[str, list[tuple[str, Any]]] = {
         ("measure", measuring.measure),
         ("study", studies.app),
     ],
-    "Make models of models": [
+    "Make new models from them": [
         ("merge", merging.merge),
         ("compress", compressing.compress),
     ],
-    "Give it to others": [
+    "Share it": [
         ("export", exporting.export),
         ("push", exporting.push),
     ],
-    "Keep it": [
+    "Maintain it": [
         ("verify", keep.verify),
         ("pack", keep.pack),
         ("unpack", keep.unpack),

@@ -43,9 +43,9 @@ Csv = Annotated[bool, option("--csv", "As CSV.")]
 DryRunJson = Annotated[bool, option("--json", "With --dry-run: as JSON.")]
 DryRunCsv = Annotated[bool, option("--csv", "With --dry-run: as CSV.")]
 Device = Annotated[str, option("auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")]
-DataDir = Annotated[Path | None, path_option("Dataset folder, searched first.")]
+DataDir = Annotated[Path | None, path_option("Folder of data sets, searched first.")]
 _WHERE = (
-    "Only models that fulfill a condition over their factors and scores, "
+    "Only models for which this SQL condition on their factors and scores holds, "
     "e.g. \"lr < 0.01 and stage = 'finetune'\"."
 )
 Where = Annotated[str, option(_WHERE, metavar="SQL", show_default=False)]
@@ -56,7 +56,7 @@ Split = Annotated[Literal["train", "val", "test"], option("Split to evaluate on.
 Models = Annotated[
     list[str] | None,
     argument(
-        "Ids, or their first digits; ID@3 is a model after its epoch 3.",
+        "Ids, or their first digits; ID@3: the model after its epoch 3.",
         metavar="MODEL",
         autocompletion=completion.models,
     ),
@@ -77,8 +77,8 @@ _SET = "A setting of the plug-in, see `vitarium plugins`; a list as [1,2]. May b
 Normalization = Annotated[
     str | None,
     option(
-        "Of imported models of which it is not known: `data` (that of the data set), or the mean "
-        "and the standard deviation of pixels in [0, 1], e.g. 0.5/0.5 or "
+        "For imported models whose normalization is unknown: `data` (as for the data set), or the "
+        "mean and the standard deviation of pixels in [0, 1], e.g. 0.5/0.5 or "
         "0.49,0.48,0.45/0.25,0.24,0.26.",
         metavar="data|MEAN/STD",
     ),

@@ -1,10 +1,12 @@
 """How messages name parameters on the command line: `--base ID`, `--set check=false`."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from typer import BadParameter
 from typer.core import TyperCommand
 
 from vitarium.core.parameters import PythonSpelling, is_placeholder, spelled_by
@@ -15,6 +17,17 @@ _COMMANDS = {"import_zoo": "import"}
 
 class Command(TyperCommand):
     """A command; while it runs, messages name its options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """What is missing is named with an example from the command's help."""
+        try:
+            return super().parse_args(ctx, args)
+        except BadParameter as error:
+            example = re.search(r"^ +(vitarium .*)$", self.help or "", re.MULTILINE)
+            if type(error).__name__ != "MissingParameter" or not example:
+                raise
+            usage_error: Any = BadParameter.__base__  # which typer does not name itself
+            raise usage_error(f"{error.format_message()} Example: {example[1]}", ctx) from None
 
     def invoke(self, ctx: Any) -> Any:
         with spelled_by(OptionSpelling(self.params)):
@@ -34,6 +47,9 @@ class OptionSpelling:
         if self._has_settings:
             return f"--set {shlex.quote(f'{name}={_json(value)}')}"
         return PythonSpelling().parameter(name, value)
+
+    def has_option(self, name: str) -> bool:
+        return name in self._options
 
     def call(self, function: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> str:
         words = ["vitarium", _COMMANDS.get(function, function), *map(_shell, arguments)]

@@ -1,8 +1,11 @@
 """`vitarium tag`, `note` and `rename-stage`: words of people beside models."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from vitarium.cli._options import Models, Where, ZooFolder, argument, option
+from vitarium.core.errors import InvalidInput, UnknownName, VitariumError
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import print_line
 
@@ -13,9 +16,11 @@ def tag(
     *,
     tag: Annotated[str, argument("A text without commas.", metavar="TAG")],
     where: Where = "",
-    remove: Annotated[bool, option("--remove", "Remove it; without models: from all.")] = False,
+    remove: Annotated[
+        bool, option("--remove", "Remove the tag; without models: from all models.")
+    ] = False,
 ) -> None:
-    """Add a tag to models, or remove it. Tags are a column of `ls`, and of SQL.
+    """Add a tag to models, or remove it. `ls` lists tags, and SQL has them as a column.
 
     Examples:
 
@@ -29,10 +34,17 @@ def tag(
     """
     from vitarium.zoo import annotations
 
-    if remove:
-        changed = annotations.untag(directory, models or None, tag, where=where)
-    else:
-        changed = annotations.tag(directory, models or None, tag, where=where)
+    if not (models or where or remove):
+        raise InvalidInput(f"say which models to tag, e.g. vitarium tag {directory} 3f2a {tag}")
+    change = annotations.untag if remove else annotations.tag
+    try:
+        changed = change(directory, models or None, tag, where=where)
+    except UnknownName as error:
+        if error.kind != "model" or not _names_model(directory, tag):
+            raise
+        example = f"vitarium tag {directory} {tag} {error.name}"
+        fault = f"'{error.name}' is no model of the zoo; the tag comes last: {example}"
+        raise InvalidInput(fault) from None
     _print("untagged" if remove else "tagged", changed)
 
 
@@ -43,7 +55,7 @@ def note(
     note: Annotated[str, argument('A text; "" removes the note.', metavar="NOTE")],
     where: Where = "",
 ) -> None:
-    """Write a note beside models, in the place of the one before.
+    """Write a note beside models; it replaces the one before.
 
     Example:  vitarium note demo-zoo 3f2a "trained on a hot day"
     """
@@ -59,7 +71,7 @@ def rename_stage(
 ) -> None:
     """Show a stage under another name; ids and the models' own files stay as they are.
 
-    Growing the same blueprint again grows nothing twice. The first name, given again, ends it.
+    Growing the blueprint again does not train these models again. To undo it, give the first name.
 
     Example:  vitarium rename-stage demo-zoo finetune "other laboratory"
     """
@@ -67,6 +79,14 @@ def rename_stage(
 
     rename(directory, old, new)
     print_line(f"stage {old} is shown as {new}")
+
+
+def _names_model(directory: Path, name: str) -> bool:
+    from vitarium.zoo import Zoo
+
+    with suppress(VitariumError):
+        return bool(Zoo.open(directory).find(name))
+    return False
 
 
 def _print(verb: str, changed: list[str]) -> None:

@@ -15,12 +15,15 @@ from vitarium.core.numerals import counted
 from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal
 
-app = typer.Typer(help="What can be grown: list, read and check blueprints.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show and check blueprints: files that say which models to grow.",
+    no_args_is_help=True,
+)
 
 Source = Annotated[
     str,
     argument(
-        "A YAML file, or a name of `blueprint list`.",
+        "A YAML file, or a name from `vitarium blueprint list`.",
         metavar="BLUEPRINT",
         autocompletion=completion.blueprints,
     ),
@@ -81,7 +84,7 @@ def show(blueprint: Source, json: Json = False, csv: Csv = False) -> None:
 def check(
     blueprint: Source,
     zoo: Annotated[
-        Path | None, path_option("Of the models that stages start from. Default: NAME-zoo.")
+        Path | None, path_option("Zoo with the models that stages start from. Default: NAME-zoo.")
     ] = None,
     data_dir: DataDir = None,
     json: Json = False,

@@ -29,11 +29,12 @@ def archive(
     ancestors: Annotated[
         bool,
         option(
-            "With the models that these come of; without them, what builds on them is packed anew."
+            "Include the models that these descend from; without them, what was stored as a "
+            "difference to them is packed anew."
         ),
     ] = True,
 ) -> None:
-    """Copy models of a zoo, or all, as a zoo of its own: a folder, or one file.
+    """Copy models of a zoo, or the whole zoo, into a new zoo: a folder, or one archive file.
 
     Measured numbers, tags, notes and blueprints come along. Every file is compared with its
     checksums on the way; if it is interrupted, the same command resumes.
@@ -63,14 +64,14 @@ def merge_zoos(
     into: Annotated[Path, path_option("A zoo, or a new or empty folder.")],
     prefer: Annotated[
         Path | None,
-        path_option("Zoo whose models to take where several zoos have other bits of one."),
+        path_option("Zoo whose bits to take of models that differ between zoos."),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Make several zoos one: all their models, measured numbers, tags, notes and blueprints.
+    """Merge several zoos into one: models, measured numbers, tags, notes and blueprints.
 
-    A model that several zoos have with the same bits is copied once. If there are other bits of a
-    model, nothing is copied, unless --prefer says which to take. Every file is compared with its
+    A model that several zoos have with the same bits is copied once. If zoos have different bits of
+    a model, nothing is copied, unless --prefer says whose to take. Every file is compared with its
     checksums on the way; if it is interrupted, the same command resumes.
 
     Examples:

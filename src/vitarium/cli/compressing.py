@@ -86,18 +86,16 @@ def compress(
     ] = "minivit",
     epochs: Annotated[
         int | None,
-        option("How long a student learns. Default: as long as its original did.", min=1),
+        option("Epochs of training. Default: as many as the original's.", min=1),
     ] = None,
-    data: Annotated[
-        str | None, option("A data set to learn from; default: the original's.")
-    ] = None,
+    data: Annotated[str | None, option("Data set to train on. Default: the original's.")] = None,
     data_set: options.DataSettings = None,
     normalization: options.Normalization = None,
     objective: Annotated[
         str,
         option(
-            "What a student learns: weight_distillation, soft_distillation, "
-            "hard_distillation, or supervised (without its original)."
+            "Training objective: weight_distillation, soft_distillation, "
+            "hard_distillation, or supervised (not taught by the original)."
         ),
     ] = "weight_distillation",
     train: Annotated[
@@ -118,11 +116,11 @@ def compress(
     json: options.Json = False,
     csv: options.Csv = False,
 ) -> None:
-    """Give models compact students: fewer parameters, the same number of blocks.
+    """Compress models: train students with fewer parameters and the same number of blocks.
 
     A student starts from its original's weights and is taught by it. It is a model of the zoo, a
     child of its original: it can be measured, exported, and fine-tuned like all others. Several
-    models, or a whole selection, are compressed side by side; stopped, the same command goes on.
+    models are compressed side by side. If it is interrupted, run the same command to resume.
 
     Examples:
 

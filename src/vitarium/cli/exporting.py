@@ -31,13 +31,13 @@ def export(
     where: options.Where = "",
     settings: options.Settings = None,
     skip: Annotated[
-        bool, option("--skip", "Leave out models that the format has no place for.")
+        bool, option("--skip", "Leave out models that the format cannot hold.")
     ] = False,
 ) -> None:
     """Write models of a zoo in another format: timm, hugging_face, onnx, safetensors, hub, ...
 
-    Without models and a condition, every finished model, after its last epoch. If anything goes
-    wrong, nothing is written.
+    Without models and a condition, every finished model is exported, after its last epoch. If
+    anything goes wrong, nothing is written.
 
     Examples:
 
@@ -79,7 +79,7 @@ def push(
         bool, option("--private", "If the repository is new: visible to you alone.")
     ] = False,
     license: Annotated[
-        str | None, option("License for the new card, in the words of the hub, e.g. cc-by-4.0.")
+        str | None, option("License for the new card, as the hub names it, e.g. cc-by-4.0.")
     ] = None,
     dry_run: options.DryRun = False,
     json: options.DryRunJson = False,

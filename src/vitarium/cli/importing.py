@@ -21,7 +21,9 @@ _MAX_NAMES = 3  # of models with the same note
 
 def import_(
     source: Annotated[str, argument("The folder or file to import.")],
-    zoo: Annotated[Path | None, path_option("The zoo's folder; made if it is not there.")] = None,
+    zoo: Annotated[
+        Path | None, path_option("The zoo's folder; created if it does not exist.")
+    ] = None,
     importer: Annotated[
         str | None,
         option(

@@ -27,13 +27,13 @@ def rm(
     models: Models = None,
     where: Where = "",
     with_dependents: Annotated[
-        bool, option("--with-dependents", "Remove the models that come of them, too.")
+        bool, option("--with-dependents", "Also remove the models that depend on them.")
     ] = False,
     keep_dependents: Annotated[
         bool,
         option(
             "--keep-dependents",
-            "Remove them though other models come of them: these stay, with all their weights.",
+            "Remove them although other models depend on them: those stay, with all their weights.",
         ),
     ] = False,
     yes: Annotated[bool, option("--yes", "-y", "Do not ask before it is done.")] = False,
@@ -45,9 +45,9 @@ def rm(
     It lists what will go and asks first; where there is no terminal to ask on, it needs --yes.
     Removed weights cannot be restored, only trained again.
 
-    Models that come of others (children, merged ones, those taught by them) stay whole: their
-    weights are packed anew, bit for bit the same. What a removed model was, and checksums of its
-    weights, stay in the folder `removed`: grown again, it says whether it has the same bits.
+    Models that depend on removed ones (children, merged models, students) stay intact: their
+    weights are packed anew, bit for bit the same. A removed model's recipe and the checksums of its
+    weights stay in the folder `removed`, so that growing it again can tell whether the bits agree.
 
     Examples:
 

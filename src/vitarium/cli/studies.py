@@ -33,13 +33,13 @@ Page = Annotated[Path, path_option("The page: one file that opens without a netw
 StudyModels = Annotated[
     list[str] | None,
     argument(
-        "Of a zoo, only these models: ids, or their first digits.",
+        "Only these models of a zoo: ids, or their first digits.",
         metavar="MODEL",
         autocompletion=completion.models,
     ),
 ]
 ZooOrWeights = Annotated[
-    Path, path_argument("A zoo's folder, or one with files of weights.", metavar="DIR")
+    Path, path_argument("A zoo's folder, or a folder with files of weights.", metavar="DIR")
 ]
 _DATA = "Dataset for all models. Default: each model's own."
 _RUNNING: dict[str, tuple[Any, Any]] = {
@@ -72,7 +72,7 @@ app = typer.Typer(cls=StudyCommands, no_args_is_help=True, rich_markup_mode="ric
 
 @app.callback()
 def _studies() -> None:
-    """Studies of a population, as pages with figures."""
+    """Study a population of models: findings, tables and figures on one page."""
 
 
 def _descriptions() -> dict[str, dict[str, Any]]:

@@ -117,7 +117,7 @@ def show(
 ) -> None:
     """Show one model: its recipe, its parent and children, and every epoch's metrics.
 
-    With --csv, the epochs alone.
+    With --csv, only the epochs.
 
     Example:  vitarium show demo-zoo 3f2a
     """

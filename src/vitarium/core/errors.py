@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from vitarium.core.parameters import parameter
+from vitarium.core.parameters import has_option, parameter
 from vitarium.core.printable import printable, shortened
 
 _MAX_LENGTH = 100  # characters of a name in messages
@@ -75,7 +75,8 @@ class ZooInUse(VitariumError):
 
     def __init__(self, path: Path, holder: str) -> None:
         self.path, self.holder = path, holder
-        remedy = f"wait until it is done, or let this wait for it: {parameter('wait', True)}"
+        how = f", or let this wait for it: {parameter('wait', True)}" if has_option("wait") else ""
+        remedy = f"wait until it is done{how}"
         super().__init__(f"{path} is being grown by {holder}; {remedy}")
 
 

@@ -16,6 +16,8 @@ class Spelling(Protocol):
 
     def call(self, function: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> str: ...
 
+    def has_option(self, name: str) -> bool: ...
+
 
 class PythonSpelling:
     """`base=ID`, and `vitarium.grow(BLUEPRINT, zoo=DIR)`."""
@@ -27,6 +29,9 @@ class PythonSpelling:
     def call(self, function: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> str:
         values = [*map(_python, arguments), *(self.parameter(*item) for item in named.items())]
         return f"vitarium.{function}({', '.join(values)})"
+
+    def has_option(self, name: str) -> bool:
+        return True  # not known: the message is for functions that have it
 
 
 def is_placeholder(value: Any) -> bool:
@@ -49,6 +54,11 @@ def parameter(name: str, value: Any) -> str:
         value: what to give it; a name in capitals is a placeholder: "ID".
     """
     return _spelling.parameter(name, value)
+
+
+def has_option(name: str) -> bool:
+    """Whether what runs takes this parameter; only a command knows that it does not."""
+    return _spelling.has_option(name)
 
 
 def call(function: str, *arguments: Any, **named: Any) -> str:

@@ -32,7 +32,7 @@ class ModelGroup:
 
     models: Sequence[str]
     tensors: int
-    shared: float  # their share of the numbers of the largest model, heads left out
+    shared: float  # their share of the largest model's parameters, heads left out
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ class Recovered:
         forest = self.forest
         counts = f"{len(forest.trees)} trees, {len(forest.edges)} edges"
         scores = asdict(self.scores).items() if self.scores else ()
-        lines = [f"cannot tell: {len(forest.undecided)} models"] if forest.undecided else []
+        lines = (
+            [f"uncertain parents: {counted(len(forest.undecided), 'model')}"]
+            if forest.undecided
+            else []
+        )
         lines += [f"{name}: {value:.4g}" for name, value in scores if value is not None]
         lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
         return "\n".join(
@@ -61,7 +65,7 @@ class Recovered:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per edge, and one without a parent per root: model, tree, parent, confidence,
-        share, kind, decided (confidence of 90 % or more; else the weights cannot tell), candidates
+        share, kind, decided (confidence of 90 % or more; else the parent is uncertain), candidates
         (probability by parent); where the truth is known true_parents, too, a tuple of names."""
         import pandas as pd
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import brief
 from vitarium.zoo._measured import ACCURACY, measured_columns
 from vitarium.zoo._sql_names import quote
@@ -147,7 +148,8 @@ def select(
     """
     where = condition_text(where)
     if verb and not where.strip() and (models is None or not (models := names_of(models))):
-        raise InvalidInput(f"say which models to {verb}: their ids, or a condition (where)")
+        how = parameter("where", "SQL")
+        raise InvalidInput(f"say which models to {verb}: their ids, or a condition: {how}")
     if not where.strip():
         return zoo.ids() if models is None else names_of(models)
     matching = [row["model"] for row in listing(zoo.path, where=where).rows]

@@ -86,11 +86,10 @@ def test_a_truth_that_nobody_knows_is_said_to_be_unknown(studied, forests):
 def test_sentences_have_the_numbers(studied, forests):
     found = studied(forests.recovered(wrong=["r0c1g0", "r2c3"], mixture=True))
     message = "\n".join(found.sentences)
+    assert "a forest of 40 models in 3 trees, with 3 roots and 38 edges" in message
+    assert "The number of trees was inferred." in message
     assert (
-        "40 models are 3 trees (their number was not given), with 3 roots and 38 edges" in message
-    )
-    assert (
-        "95.0\xa0% of models (38 of 40) have exactly their true parents; a true root must"
+        "95.0\xa0% of models (38 of 40) have exactly their true parents; a true root has to"
         in message
     )
     assert "36 of 38 recovered edges are true, and 2 of 38 true edges are missed." in message
@@ -99,15 +98,17 @@ def test_sentences_have_the_numbers(studied, forests):
     )
     assert "Rand index" not in message
     assert "`mother` 40.0\xa0% and `nearest_root` 40.0\xa0%" in message
-    assert "For 2 models the weights cannot tell; the most probable parent is shown." in message
+    assert "2 models are uncertain: the confidence is below 90\xa0%, and the most" in message
     assert "Of these, 0 of 2 are right." in message
     assert "Of these, 38 of 38 are right." in message
     assert "1 model is a mixture of several parents" in message
-    assert "by 74 tensors, which hold at least 99.1\xa0% of the numbers" in message
-    assert "1 was set aside: `broken.safetensors`: block.0.weight has NaN." in message
+    assert (
+        "the 74 tensors that a group has in common hold at least 99.1\xa0% of the other" in message
+    )
+    assert "1 model or file was left out: `broken.safetensors`: block.0.weight has NaN." in message
     assert all(not line.startswith(":") for line in found.sentences)
     told = studied(forests.recovered(), trees=3)
-    assert "3 trees (their number was given)" in told.sentences[0]
+    assert "The number of trees was given." in told.sentences[0]
 
 
 def test_ties_kinds_and_notes_are_told(studied, forests):
@@ -123,12 +124,9 @@ def test_ties_kinds_and_notes_are_told(studied, forests):
     )
     found = studied(forests.recovered(1, 3, 0, forest=forest, scores=scores, others=False))
     message = "\n".join(found.sentences)
-    assert "2 models stand in 1 group that their weights do not tell apart" in message
+    assert "2 models in 1 group have equal weights" in message
     assert "`r0`, `r0c0`" in message
-    assert (
-        "Where models that their weights do not tell apart stand for each other, 100.0\xa0%"
-        in message
-    )
+    assert "If models with equal weights may stand for each other, it is 100.0\xa0%" in message
     assert "Among the children: 2 copied and 1 quantized." in message
     assert "Nothing is like this." in message
     assert "nan" not in message
@@ -139,7 +137,7 @@ def test_several_groups_and_all_models_are_in_tables(studied, forests):
     models = list(made.forest.models)
     groups = [ModelGroup(models[:13], 74, 0.9), ModelGroup(models[13:], 50, 1.0)]
     found = studied(dataclasses.replace(made, groups=groups))
-    assert any("2 shapes (13 and 27 models)" in line for line in found.sentences)
+    assert any("2 groups of 13 and 27 models" in line for line in found.sentences)
     tables = tables_of(found)
     assert [row[1] for row in tables["Models that can be compared"]] == ["13", "27"]
     listed = tables["All models and their parents"]
@@ -148,14 +146,14 @@ def test_several_groups_and_all_models_are_in_tables(studied, forests):
     (mistake,) = tables["Models with other parents than the true ones"]
     assert mistake[0] == "r2c3"
     assert mistake[2:] == ["r2c1", "r2", "wrong"]
-    assert tables["Set aside"] == [["broken.safetensors", "block.0.weight has NaN"]]
+    assert tables["Left out"] == [["broken.safetensors", "block.0.weight has NaN"]]
 
 
 def test_doubtful_edges_come_the_least_sure_first(studied, forests):
     truth = forests.truth_of(1, 4, 0)
     sure = {"r0": 0.6, "r0c0": 0.85, "r0c1": 0.3, "r0c2": 0.9, "r0c3": 1.0}
     found = studied(forests.recovered(1, 4, 0, forest=forests.forest_of(truth, sure=sure)))
-    (rows,) = [rows for title, rows in tables_of(found).items() if title.startswith("Cannot tell")]
+    (rows,) = [rows for title, rows in tables_of(found).items() if title.startswith("Uncertain")]
     assert [row[0] for row in rows] == ["r0c1", "r0", "r0c0"]
     assert [row[2] for row in rows] == ["r0", "none: a root", "r0"]
 

@@ -38,7 +38,7 @@ def sentences(
         texts(
             "forest",
             singles=texts("singles", count=single) if has_singles else "",
-            given="their number was given" if given_trees else "their number was not given",
+            given="given" if given_trees else "inferred",
             method=forest.method,
             roots=len(evaluated.roots),
             **{name: len(entries) for name, entries in counts.items()},
@@ -101,7 +101,7 @@ def _doubts(forest: EvaluatedForest) -> Iterator[str]:
     decided = [model for model in forest.forest.models if model not in undecided]
     yield texts("decided", count=len(decided), limit=DECIDED) + right(decided)
     if undecided:
-        yield texts("undecided", count=len(undecided)) + right(sorted(undecided))
+        yield texts("undecided", count=len(undecided), limit=DECIDED) + right(sorted(undecided))
 
 
 def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:
@@ -132,7 +132,10 @@ def _compared(recovered: Recovered) -> Iterator[str]:
         sizes += " and more" if len(groups) > _MAX_GROUPS else ""
         tensors = [str(n) for n in sorted({group.tensors for group in groups[:_MAX_GROUPS]})]
         share = min(group.shared for group in groups)
-        yield texts("compared", shapes=len(groups), sizes=sizes, tensors=tensors, share=share)
+        is_all = share > 0.9995  # which reads 100.0 %
+        coverage = texts("all_parameters") if is_all else texts("most_parameters", share=share)
+        counts = {"shapes": len(groups), "sizes": sizes, "tensors": tensors}
+        yield texts("compared", coverage=coverage, **counts)
     if reasons:
         first = "; ".join(f"`{name}`: {reasons[name]}" for name in sorted(reasons)[:3])
         first += f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
@@ -144,7 +147,7 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
 
     3f2a91c0  root 99 %                pretrain
     ├─ 91c2aa01  97 %                  finetune  lr=0.01
-    └─ 0b77e1d4  cannot tell (61 %)    finetune  lr=0.1  (or of 91c2aa01 38 %)
+    └─ 0b77e1d4  uncertain (61 %)      finetune  lr=0.1  (or of 91c2aa01 38 %)
     """
     rows = forest.rows[:max_models]
     last_child = {row.parent: row.model for row in forest.rows if row.parent}
@@ -162,7 +165,7 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
         if math.isfinite(confidence):
             words.append(percent(confidence))
         is_undecided = row.model in undecided
-        verdict = f"cannot tell ({' '.join(words)})" if is_undecided else " ".join(words)
+        verdict = f"uncertain ({' '.join(words)})" if is_undecided else " ".join(words)
         heads.append(f"{bars}{short_name(row.model)}  {verdict}".rstrip())
         texts = [forest.descriptions.get(row.model, "")]
         if is_undecided and (candidates := candidate_list(forest.forest, row.model)):

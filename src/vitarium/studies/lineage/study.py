@@ -70,11 +70,11 @@ def as_graphml(lineage: LineageTables, path: Path) -> None:
 def lineage(config: Lineage, population: Population) -> LineageTables:
     """Which models descend from which, recovered from their weights alone.
 
-    Of a zoo, or of any folder with .safetensors or pickled state dicts, of which no code is run. A
-    page with the forest to look at, how sure each edge is, and what other methods say. A zoo knows
-    the truth, and so does a folder with lineage.csv (columns model, parent) or an export's
-    models.csv: then the forest is scored. Methods never see it. Settings of the method with --set,
-    see `vitarium plugins lineage descent`.
+    Takes a zoo, or any folder with .safetensors files or pickled state dicts (no code in them is
+    run). The page shows the forest, a confidence for each edge, and what other methods recover. If
+    the true lineage is known, from a zoo, lineage.csv (columns model, parent) or an export's
+    models.csv, the forest is scored; methods never see it. Settings of the method are given by
+    --set, see `vitarium plugins lineage descent`.
 
     Examples:
 

@@ -154,7 +154,7 @@ def groups(recovered: Recovered) -> Table:
         some += ", …" if len(group.models) > 3 else ""
         share = f"{100 * group.shared:.1f}{SIGN}"
         rows.append((number, len(group.models), trees, group.tensors, share, some))
-    names = ("group", "models", "trees", "tensors compared", "share of the numbers")
+    names = ("group", "models", "trees", "tensors compared", "share of the parameters")
     columns: Columns = dict.fromkeys((*names, "models such as"), "")
     return texts.table("groups", rows, columns, wrap=True)
 
