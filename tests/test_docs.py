@@ -42,7 +42,8 @@ def test_the_contract_asks_for_a_description_of_every_setting(config, setting, m
     def undescribed(config, step: int, steps: int, steps_per_epoch: int) -> float:
         """Whatever it is, in a sentence."""
 
-    monkeypatch.setitem(registry._plugins, "schedule", {})
+    loaded = registry.plugins("schedule")  # before the registry is another one for this test
+    monkeypatch.setitem(registry._plugins, "schedule", loaded)
     registry.register("schedule", "undescribed", config)(undescribed)
     with pytest.raises(AssertionError, match=f"'undescribed': .*setting '{setting}'"):
         Contract("schedule", "undescribed")

@@ -245,8 +245,8 @@ class Database:
             return InvalidInput(f"the answer has text that is no valid Unicode ({message})")
         if table := _UNKNOWN_TABLE.search(message):
             return UnknownName("table", table[1], self.columns)
-        for name, column in self._hyphenated.items():  # which SQL reads as a subtraction
-            return UnknownName("column", name, [column])
+        for name, meant in self._hyphenated.items():  # which SQL reads as a subtraction
+            return UnknownName("column", name, [meant])
         columns = {name for names in self.columns.values() for name in names}
         if column := _UNKNOWN_COLUMN.search(message):
             return UnknownColumn(column[1], columns | self.short_names.keys())
