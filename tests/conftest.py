@@ -71,6 +71,18 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_width_of_a_terminal() -> Iterator[None]:
+    """Tables are as wide as they need, whatever terminal pytest is started from.
+
+    readline, which pytest imports, sets the width for processes that are started without `env`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        os.unsetenv("COLUMNS")
+        yield
+
+
 @pytest.fixture(scope="session")
 def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`build_once(name, build)`: the folder that `build(folder)` makes, once for all of pytest's workers.
