@@ -153,10 +153,8 @@ def test_zoos_are_taken_apart_and_made_one(kept_zoo, parent, vitarium, tmp_path)
 def test_what_was_taken_for_the_tag_is_named_where_models_are_missing(kept_zoo, vitarium):
     id = kept_zoo.ids()[0]
     status, _, err = vitarium("tag", kept_zoo.path, id)
-    assert (status, err) == (
-        2,
-        f"error: say which models to give the tag '{id}': their ids, or a condition (where)\n",
-    )
+    example = f"vitarium tag {kept_zoo.path} 3f2a {id}"
+    assert (status, err) == (2, f"error: say which models to tag, e.g. {example}\n")
 
 
 def test_an_archive_of_another_kind_is_refused(kept_zoo, vitarium, tmp_path):
