@@ -22,7 +22,7 @@ permuted."""
 
 
 DECIDED = 0.9
-"""Probability from which on an edge or a root is stated; below it, people read "uncertain"."""
+"""Probability from which on an edge or a root is stated; below it, people read "cannot tell"."""
 NO_PARENT = ""  # stands for a root, or a parent that is not here, among candidates
 
 

@@ -53,7 +53,7 @@ class Recovered:
         counts = f"{len(forest.trees)} trees, {len(forest.edges)} edges"
         scores = asdict(self.scores).items() if self.scores else ()
         lines = (
-            [f"uncertain parents: {counted(len(forest.undecided), 'model')}"]
+            [f"cannot tell the parent: {counted(len(forest.undecided), 'model')}"]
             if forest.undecided
             else []
         )
@@ -65,7 +65,7 @@ class Recovered:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per edge, and one without a parent per root: model, tree, parent, confidence,
-        share, kind, decided (confidence of 90 % or more; else the parent is uncertain), candidates
+        share, kind, decided (confidence of 90 % or more; else the weights cannot tell), candidates
         (probability by parent); where the truth is known true_parents, too, a tuple of names."""
         import pandas as pd
 

@@ -98,7 +98,7 @@ def test_sentences_have_the_numbers(studied, forests):
     )
     assert "Rand index" not in message
     assert "`mother` 40.0\xa0% and `nearest_root` 40.0\xa0%" in message
-    assert "2 models are uncertain: the confidence is below 90\xa0%, and the most" in message
+    assert '2 models read "cannot tell": the confidence is below 90\xa0%, and the' in message
     assert "Of these, 0 of 2 are right." in message
     assert "Of these, 38 of 38 are right." in message
     assert "1 model is a mixture of several parents" in message

@@ -10,12 +10,12 @@ def test_children_hang_below_their_parents(forests):
     truth = forests.truth_of(2, 2, 1)
     forest = forests.forest_of(truth, sure={"r0c0": 0.5, "r1": 0.75})
     assert forest_lines(EvaluatedForest(forest, truth, {"r0": "pretrain"})) == [
-        "r0  root 99 %              pretrain",
-        "├─ r0c0  uncertain (50 %)",
+        "r0  root 99 %                pretrain",
+        "├─ r0c0  cannot tell (50 %)",
         "│  └─ r0c0g0  97 %",
         "└─ r0c1  97 %",
         "   └─ r0c1g0  97 %",
-        "r1  uncertain (root 75 %)",
+        "r1  cannot tell (root 75 %)",
         "├─ r1c0  97 %",
         "│  └─ r1c0g0  97 %",
         "└─ r1c1  97 %",
@@ -38,7 +38,7 @@ def test_an_undecided_root_lists_the_parents_it_may_have(forests):
     candidates = {"r0": {"": 0.6, "r0c0": 0.4}}
     forest = replace(forests.forest_of(truth, sure={"r0": 0.6}), candidates=candidates)
     first = forest_lines(EvaluatedForest(forest, truth, {}))[0]
-    assert first == "r0  uncertain (root 60 %)  (or of r0c0 40 %)"
+    assert first == "r0  cannot tell (root 60 %)  (or of r0c0 40 %)"
 
 
 def test_what_is_wrong_and_further_parents_are_told(forests):

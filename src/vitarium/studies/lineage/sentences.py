@@ -145,9 +145,9 @@ def _compared(recovered: Recovered) -> Iterator[str]:
 def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[str]:
     """A line per model: its name, how sure its parent is, and what is wrong where that is known.
 
-    3f2a91c0  root 99 %                pretrain
-    ├─ 91c2aa01  97 %                  finetune  lr=0.01
-    └─ 0b77e1d4  uncertain (61 %)      finetune  lr=0.1  (or of 91c2aa01 38 %)
+    3f2a91c0  root 99 %                  pretrain
+    ├─ 91c2aa01  97 %                    finetune  lr=0.01
+    └─ 0b77e1d4  cannot tell (61 %)      finetune  lr=0.1  (or of 91c2aa01 38 %)
     """
     rows = forest.rows[:max_models]
     last_child = {row.parent: row.model for row in forest.rows if row.parent}
@@ -165,7 +165,7 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
         if math.isfinite(confidence):
             words.append(percent(confidence))
         is_undecided = row.model in undecided
-        verdict = f"uncertain ({' '.join(words)})" if is_undecided else " ".join(words)
+        verdict = f"cannot tell ({' '.join(words)})" if is_undecided else " ".join(words)
         heads.append(f"{bars}{short_name(row.model)}  {verdict}".rstrip())
         texts = [forest.descriptions.get(row.model, "")]
         if is_undecided and (candidates := candidate_list(forest.forest, row.model)):
