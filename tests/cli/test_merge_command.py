@@ -28,6 +28,16 @@ def test_models_are_merged_by_their_ids_or_by_a_condition(vitarium, grown_zoo, c
     assert json.loads(same[1])[0]["model"] == row["model"]
 
 
+def test_formats_that_exclude_each_other_are_refused_before_anything_is_merged(
+    vitarium, grown_zoo, children
+):
+    before = grown_zoo.ids()
+    request = ("merge", grown_zoo.path, *children, "-m", "multi_slerp", "--json", "--csv")
+    status, _, err = vitarium(*request)
+    assert (status, err) == (2, "error: choose one of --json and --csv\n")
+    assert grown_zoo.ids() == before
+
+
 def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, children):
     request = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--stage", "soups")
     status, out, errors = vitarium(*request)

@@ -122,6 +122,13 @@ def test_a_place_that_does_not_fit_is_one_line_and_status_2(vitarium, zoo, optio
     assert message in err
 
 
+def test_without_a_select_no_file_is_written(vitarium, zoo, tmp_path):
+    status, out, err = vitarium("query", zoo.path, "--output", tmp_path / "models.csv")
+    assert (status, out) == (2, "")
+    assert "without a SELECT" in err
+    assert not list(tmp_path.glob("models.csv"))
+
+
 def test_ls_chooses_sorts_and_limits(vitarium, zoo):
     status, out, _ = vitarium(
         *("ls", zoo.path, "--where", "lr > 0.001 and stage = 'finetune'"),

@@ -9,6 +9,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand
 
+from vitarium.core.errors import InvalidInput
 from vitarium.core.parameters import PythonSpelling, is_placeholder, spelled_by
 
 _COMMANDS = {"import_zoo": "import"}
@@ -30,6 +31,9 @@ class Command(TyperCommand):
             raise usage_error(f"{error.format_message()} Example: {example[1]}", ctx) from None
 
     def invoke(self, ctx: Any) -> Any:
+        """Raises InvalidInput for both of --json and --csv, before anything is computed."""
+        if ctx.params.get("json") and ctx.params.get("csv"):
+            raise InvalidInput("choose one of --json and --csv")
         with spelled_by(OptionSpelling(self.params)):
             return super().invoke(ctx)
 

@@ -14,7 +14,6 @@ from typing import Any
 from vitarium.cli._layout import Column, body_lines, fit, heading_lines, wrapped
 from vitarium.cli._streams import exactly, is_speakable
 from vitarium.core.csv_cells import guarded
-from vitarium.core.errors import InvalidInput
 from vitarium.core.printable import escaped_json, printable, shortened
 from vitarium.core.terminal import Terminal, print_line
 
@@ -47,8 +46,6 @@ def print_rows(
         every_column: none is left out, however wide the table becomes.
     """
     listed = [dict(row) for row in rows]
-    if as_json and as_csv:
-        raise InvalidInput("choose one of --json and --csv")
     if as_json:
         print_json(listed)
     elif as_csv:

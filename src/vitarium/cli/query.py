@@ -60,11 +60,11 @@ def query(
 
       vitarium query demo-zoo "SELECT * FROM epochs" --output epochs.parquet
     """
-    from vitarium.zoo.query import Database
+    from vitarium.zoo.query import EXAMPLE, Database
 
+    if output and not sql.strip():
+        raise InvalidInput(f"nothing is written to {output} without a SELECT, e.g. {EXAMPLE}")
     database = Database(Zoo.open(directory).path, timeout=timeout)
-    if json and csv:
-        raise InvalidInput("choose one of --json and --csv")
     output_format = _format("json" if json else "csv" if csv else format, output)
     if not sql.strip():
         describe(database, directory, output_format)
