@@ -83,6 +83,11 @@ def test_two_models_in_one_file_are_an_error_that_names_the_setting():
         read({"student": TRAINED, "teacher": EMA, "epoch": 3})
     assert read({"student": TRAINED, "teacher": EMA}, wrapped_in="student")[0] == 1
     assert read({"teacher": EMA, "epoch": 3}) == (2, [])
+    nested = {"model": {"student": TRAINED, "teacher": EMA}}
+    with pytest.raises(InvalidInput, match=r"model.student and model.teacher.*wrapped_in="):
+        read(nested)
+    assert read(nested, wrapped_in="model.teacher")[0] == 2
+    assert read({"model": {"student": EMA, "teacher": EMA}, "net": TRAINED})[0] == 1
 
 
 def test_an_average_among_the_names_is_taken_where_it_is_asked_for():

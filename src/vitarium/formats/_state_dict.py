@@ -175,7 +175,7 @@ def _choose(
     trained = [name for name in candidates if not is_ema(name)]
     if ema and averages:
         return averages[0], []
-    usual = [name for name in trained if name.partition(".")[0] not in _COPIES]
+    usual = [name for name in trained if _COPIES.isdisjoint(name.split("."))]
     if not trained:
         what = "the average of the weights (EMA) is taken; the trained weights are not there"
         return averages[0], [what]
@@ -183,10 +183,11 @@ def _choose(
         which = " and ".join(trained)
         how = f"say which one to import, e.g. {parameter(setting, trained[-1])}"
         raise InvalidInput(f"{path} holds several models, {which}: {how}")
+    first = (usual or trained)[0]
     if averages:
-        how = f"the trained weights ({trained[0]}) are taken, not their average ({averages[0]})"
-        return trained[0], [f"{how}; {parameter('ema', True)} takes that"]
-    return trained[0], []
+        how = f"the trained weights ({first}) are taken, not their average ({averages[0]})"
+        return first, [f"{how}; {parameter('ema', True)} takes that"]
+    return first, []
 
 
 def _at(content: Mapping[Any, Any], keys: str) -> Any:
