@@ -12,9 +12,9 @@ from typing import Any
 from vitarium.core import files
 from vitarium.core.config import Config
 from vitarium.core.extras import require
-from vitarium.core.numerals import size
+from vitarium.core.numerals import counted, size
 from vitarium.core.printable import printable, shortened
-from vitarium.formats.summary import Population
+from vitarium.formats.summary import Model, Population
 
 TAGS = ("model-zoo", "vision-transformer", "weight-space-learning", "vitarium")
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
@@ -55,6 +55,7 @@ def card(
     from huggingface_hub import DatasetCardData
 
     count = len(population.models)
+    noun = "vision transformer" if all(map(_is_built, population.models)) else "model"
     data = DatasetCardData(
         license=settings.license or "unknown",
         pretty_name=printable(name),
@@ -70,7 +71,9 @@ def card(
         f"# {plain(name)}",
         settings.description,
         _WORDS["summary"].format(
-            models=count, checkpoints=checkpoints, size=size(population.bytes)
+            models=counted(count, noun),
+            checkpoints=counted(checkpoints, "checkpoint"),
+            size=size(population.bytes),
         ),
         "" if settings.license else _WORDS["unlicensed"],
         _stages(population),
@@ -89,9 +92,7 @@ def _stages(population: Population) -> str:
     for stage in population.stages:
         models, scores = population.of(stage), population.scores(stage)
         checkpoints = sum(bool(epoch["kept"]) for model in models for epoch in model.epochs)
-        parents = len({model.row["parent"] for model in models if model.row["parent"]})
-        start = f"{parents} models" if parents else "scratch"
-        row = [_name(stage), str(len(models)), start, str(checkpoints)]
+        row = [_name(stage), str(len(models)), _start(models), str(checkpoints)]
         if scores:
             spread = (min(scores), statistics.median(scores), max(scores))
             row += [f"{population.score(stage)} of {len(scores)}"]
@@ -99,6 +100,21 @@ def _stages(population: Population) -> str:
         rows.append(row + [""] * (8 - len(row)))
     header = ["stage", "models", "start from", "checkpoints", "score", "min", "median", "max"]
     return "## Stages\n\n" + table(header, rows)
+
+
+def _start(models: Sequence[Model]) -> str:
+    """What a stage's models start from; of imported ones without a parent nobody knows."""
+    parents = {model.row["parent"] for model in models if model.row["parent"]}
+    if parents:
+        return counted(len(parents), "model")
+    if all(model.row["operator"] for model in models):
+        return "merged"
+    return "not known" if all("source" in model.factors for model in models) else "scratch"
+
+
+def _is_built(model: Model) -> bool:
+    """Whether it has an architecture, and is not imported as tensors alone."""
+    return "architecture" in model.factors
 
 
 def _name(stage: str) -> str:
@@ -156,7 +172,7 @@ def _panels(population: Population, stage: str) -> tuple[Any, Any]:
     label = score.replace("_", " ").replace("knn", "k-NN")
     title = shortened(printable(stage), _MAX_TITLE_LENGTH)
     scores = [{"score": value} for value in population.scores(stage)]
-    bars = chart(scores, f"{title}: {len(models)} models").mark_bar(color=_COLOR)
+    bars = chart(scores, f"{title}: {counted(len(models), 'model')}").mark_bar(color=_COLOR)
     histogram = bars.encode(
         x=alt.X("score:Q", bin=alt.Bin(maxbins=20), title=label),
         y=alt.Y("count():Q", title="models", axis=alt.Axis(tickMinStep=1)),
