@@ -18,7 +18,7 @@ def test_a_line_says_how_far_a_task_is_and_since_when():
     assert lines.now(3) == "measuring, after 3s"
     lines.step("reading weights", 12, 1040)
     assert lines.now(150) == "reading weights: 12 of 1,040 numbers, after 2m 30s"
-    assert lines.end(4000) == "reading weights: done in 1h 6m"
+    assert lines.end(4000) == "measuring: done in 1h 6m"
     lines.step("x" * 100, 1, 2)
     assert lines.now(1) == f"{'x' * 48}: 1 of 2 numbers, after 1s"
 

@@ -55,7 +55,7 @@ class ProgressLines:
     """Says in a line how far a task is."""
 
     def __init__(self, task: str, unit: str) -> None:
-        self._task, self._unit = task or "working", unit
+        self._title, self._task, self._unit = task, task or "working", unit
         self._done, self._total = 0, 0
 
     def step(self, task: str, done: int, total: int) -> None:
@@ -68,7 +68,7 @@ class ProgressLines:
 
     def end(self, seconds: float) -> str:
         """ "measuring: done in 7 min"."""
-        return f"{self._task[-_MAX_LENGTH:]}: done in {duration(seconds)}"
+        return f"{(self._title or self._task)[-_MAX_LENGTH:]}: done in {duration(seconds)}"
 
 
 class Tally:

@@ -68,7 +68,7 @@ def import_(
         complete: dict[str, Any] = {"complete": HAS_ALL, "as_json": json, "as_csv": csv}
         print_rows(_rows(foreign), title=title, spare=spare, **complete)
         _print_notes(foreign)
-        with progress_bar(unit="models") as progress:
+        with progress_bar("checking weights", unit="models") as progress:
             check_weights(foreign.models, progress, read=True)
         return
     if zoo is None:
@@ -86,7 +86,8 @@ def import_(
             count = f"[{len(is_new)}/{len(foreign.models)}]"
             print_note(f"{count} {event.id[:8]} {event.model.name}: {outcome}")
 
-    with resumable(f"What is imported is kept in {zoo}"), progress_bar(unit="epochs") as progress:
+    stopped = resumable(f"What is imported is kept in {zoo}")
+    with stopped, progress_bar("importing", unit="epochs") as progress:
         import_zoo(foreign, zoo, orphans=orphans, wait=wait, progress=progress, listener=listener)
     new, existing = sum(is_new), len(is_new) - sum(is_new)
     empty = f", {len(foreign.empty)} without weights were left out" if foreign.empty else ""
