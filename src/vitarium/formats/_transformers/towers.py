@@ -32,10 +32,6 @@ class ClipConfig(MlpConfig):
 class ProjectedClipConfig(ClipConfig):
     projection_dim: Size = 512
 
-    @property
-    def num_outputs(self) -> int:
-        return self.projection_dim
-
 
 class SiglipConfig(MlpConfig):
     hidden_act: str = "gelu_pytorch_tanh"

@@ -9,7 +9,7 @@ from pydantic import JsonValue, NonNegativeInt, model_validator
 from torch import Tensor
 
 from vitarium.architectures.create import named_architecture
-from vitarium.architectures.heads import head_prefix
+from vitarium.architectures.heads import head_prefix, num_features
 from vitarium.blueprint.overrides import apply
 from vitarium.core.devices import meta_device
 from vitarium.core.registry import Section, section
@@ -77,6 +77,12 @@ def built_structure(
             prefix = f"{head_prefix(built_by(1))}."
         num_outputs = last_height({k: shape for k, shape in shapes.items() if k.startswith(prefix)})
     return Structure(built_by, head_section, num_outputs)
+
+
+def features_of(architecture: Section) -> int:
+    """Width of the features before the head: the outputs of a model without one."""
+    with meta_device():
+        return num_features(architecture(1))
 
 
 def last_height(shapes: Shapes) -> int:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import timm
-import torch
 
 from vitarium.architectures.vit.dinov2 import ratio
 from vitarium.architectures.vit.vit import Vit
 from vitarium.core.errors import InvalidInput
 from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, choose
+from vitarium.formats.importers._structure import Shapes
 
 _SIZES: Mapping[tuple[int, int], tuple[str, int]] = {
     (192, 12): ("tiny", 3),
@@ -66,8 +66,6 @@ _UNTOLD = {
 """By the first part of a name, why shapes do not tell the whole architecture."""
 
 _HEAD_WEIGHTS = {"head.weight", "head.0.weight", "head.2.weight"}
-
-Shapes = Mapping[str, torch.Size]
 
 
 class AmbiguousShapes(InvalidInput):

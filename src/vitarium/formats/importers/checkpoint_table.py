@@ -62,7 +62,7 @@ def is_checkpoint_table(source: Path) -> bool:
 
 @importer("checkpoint_table", detects=is_checkpoint_table)
 def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignModel]:
-    """Files of weights (.safetensors, .pth, .pt, .bin) described by a CSV table."""
+    """Files of weights (.safetensors, .pth, .pth.tar, .pt, .bin, .ckpt), with a CSV table."""
     table = table_of(source, config.table)
     models: dict[str, list[Row]] = defaultdict(list)
     hint, delimiter = "; name the column of files with file_column=NAME", config.delimiter

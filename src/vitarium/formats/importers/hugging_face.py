@@ -6,17 +6,16 @@ from pathlib import Path
 
 from torch import Size, Tensor
 
-from vitarium.architectures.heads import num_features
 from vitarium.core.config import Config, InvalidConfig
-from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import Section, choose
+from vitarium.core.registry import choose
 from vitarium.formats._hub_folder import CONFIG, config_keys, folder_weights, model_folders
 from vitarium.formats._names import to_timm
 from vitarium.formats._transformers.base import Family
 from vitarium.formats._transformers.families import FAMILIES, architecture_name, family_of
 from vitarium.formats._transformers.processor import preparation
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
+from vitarium.formats.importers._structure import features_of
 
 _KEY, _TIMM_KEY = "architectures", "architecture"
 
@@ -83,18 +82,13 @@ def _model(folder: Path, name: str, stage: str) -> ForeignModel:
         name=folder.resolve().name,
         stage=stage,
         epochs=[ForeignEpoch(0, {}, *_readers(folder, family))],
-        num_outputs=outputs or _num_features(architecture),
+        num_outputs=outputs or features_of(architecture),
         architecture=architecture,
         head=None if outputs else choose("head", "none"),
         settings=preparation(folder / "preprocessor_config.json", channels, height),
         classes=classes,
         where=str(file),
     )
-
-
-def _num_features(architecture: Section) -> int:
-    with meta_device():
-        return num_features(architecture(1))
 
 
 def _readers(

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Size as Shape
 from torch import Tensor, nn
 
-from vitarium.architectures.heads import num_features
 from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, did_you_mean
@@ -27,6 +26,7 @@ from vitarium.formats._foreign_json import (
 from vitarium.formats._hub_folder import CONFIG, config_keys, folder_weights, model_folders
 from vitarium.formats._transformers.processor import RESAMPLE
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
+from vitarium.formats.importers._structure import features_of
 
 _FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """As timm looks for them."""
@@ -99,7 +99,7 @@ def _model(folder: Path, stage: str) -> ForeignModel:
         name=folder.resolve().name,
         stage=stage,
         epochs=[ForeignEpoch(0, {}, partial(_weights, folder), partial(_shapes, folder))],
-        num_outputs=num_classes or _num_features(architecture),
+        num_outputs=num_classes or features_of(architecture),
         architecture=architecture,
         head=None if num_classes else choose("head", "none"),
         settings=_preparation(pretrained, architecture.config.input_size, file),
@@ -176,11 +176,6 @@ def _preparation(
     if (size := pretrained.input_size) and size[1:] != list(input_size[1:]):
         settings["preprocessing.input_size"] = size
     return settings
-
-
-def _num_features(architecture: Section) -> int:
-    with meta_device():
-        return num_features(architecture(1))
 
 
 def _shapes(folder: Path) -> dict[str, Shape]:

@@ -24,6 +24,7 @@ from vitarium.formats._foreign_json import check_arguments
 from vitarium.formats._published_keys import OURS, to_ours
 from vitarium.formats._ray_trials import Trial, Trials, is_trial, read_trial
 from vitarium.formats.base import ForeignModel, importer
+from vitarium.formats.importers._structure import Shapes
 from vitarium.formats.weights import read_shapes
 
 PREFIX = "vit."
@@ -38,7 +39,6 @@ PARENT_PATHS = ("pretraining::model::path", "pretrained::model::path")
 """Where a configuration says what it starts from; the second is the published README's."""
 STRUCTURE = ("architecture", "head", "classes", "stage", "initial_epoch")
 """What an export writes with `vitarium::` where the published keys do not tell it."""
-Shapes = Mapping[str, torch.Size]
 _T = TypeVar("_T", Tensor, torch.Size)
 
 

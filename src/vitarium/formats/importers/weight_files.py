@@ -16,6 +16,7 @@ from vitarium.formats._weight_files import find_weight_files
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.importers._structure import (
     ModelSettings,
+    Shapes,
     Structure,
     built_structure,
     last_height,
@@ -31,7 +32,6 @@ from vitarium.formats.importers._vit_shapes import (
 from vitarium.formats.weights import StateDict, read_state_dict_shapes, root_of
 
 TENSORS_ALONE = "none"
-Shapes = Mapping[str, torch.Size]
 
 
 def _how_to_name_it() -> str:
