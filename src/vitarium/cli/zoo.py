@@ -12,6 +12,8 @@ from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 
 _SPARE_METRICS = ("images_per_second", "seconds", "epoch_lr", "train_loss", "train_accuracy")
+_OWN = ("tags", "note", "outputs", "trained with")
+"""Rows of `show` that come after the factors, which foreign tables may call so, too."""
 ON_A_TERMINAL = 100  # models that are listed on a terminal unless more are asked for
 
 
@@ -149,7 +151,9 @@ def show(
         facts |= {f"operator.{key}": value for key, value in operator.items() if key != "name"}
         facts["ingredients"] = ", ".join(map(str, handle.ingredients))
         facts |= {"heads": spec["heads"]} if spec["heads"] else {}
-    facts |= {name: value for name, value in handle.factors.items() if value is not None}
+    for name, value in handle.factors.items():
+        if value is not None and facts.get(name) != value:
+            facts[f"factor {name}" if name in (*facts, *_OWN) else name] = value
     facts |= {"tags": ", ".join(handle.tags)} if handle.tags else {}
     facts |= {"note": handle.note} if handle.note else {}
     facts["outputs"] = about.num_outputs

@@ -11,10 +11,12 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
-from vitarium import Zoo, merge
+from vitarium import Zoo, import_zoo, merge
 from vitarium.core.errors import HubError, InvalidInput, NotAZoo
 from vitarium.formats.export import export
+from vitarium.formats.hub._card import CardSettings, card
 from vitarium.formats.hub.push import push
+from vitarium.formats.summary import population
 from vitarium.zoo.verify import verify
 
 
@@ -120,6 +122,16 @@ def test_the_card_says_what_is_in_the_zoo(zoo, folder):
     for name in ("accuracies", "training"):
         assert f"(figures/{name}.png)" in text
         assert Image.open(folder / "figures" / f"{name}.png").width > 500
+
+
+def test_of_imported_models_the_card_does_not_say_what_they_started_from(zoo, tmp_path):
+    root = next(id for id in zoo.ids() if not zoo.spec(id).parent)
+    export(zoo, "safetensors", out=tmp_path / "files", models=[root])
+    ids = import_zoo(tmp_path / "files", tmp_path / "copy")
+    imported = population(Zoo.open(tmp_path / "copy"), ids)
+    text = card(imported, CardSettings(), name="copy", is_zoo=True, software={})
+    assert "A zoo of **1 vision transformer** with 1 checkpoint (" in text
+    assert f"| {zoo[root].stage} | 1 | not known | 1 |" in text
 
 
 def test_a_card_without_a_license_says_so(zoo, tmp_path):

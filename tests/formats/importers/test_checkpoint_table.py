@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from vitarium.architectures.create import create_model
+from vitarium.cli.zoo import show
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.formats.export import export
 from vitarium.formats.import_zoo import find_models, import_zoo
@@ -231,3 +232,18 @@ def test_what_the_safetensors_exporter_writes_comes_back(folder, tmp_path):
         assert again.spec(id).origin.architecture == zoo.spec(old).origin.architecture
     child = next(again.spec(id) for id in ids if again.spec(id).parent)
     assert again.spec(child.parent).origin.name == zoo.spec(child.origin.name).parent
+
+
+def test_a_factor_that_is_called_like_a_column_of_the_zoo_is_named_and_shown(
+    folder, tmp_path, capsys
+):
+    write(folder, {"file": "a.safetensors", "status": "released", "who": "Ada"})
+    (model,) = find_models(folder, architecture="test_vit").models
+    assert "columns of its own called status:" in model.notes[0]
+    import_zoo(folder, tmp_path / "zoo", architecture="test_vit")
+    zoo = Zoo.open(tmp_path / "zoo")
+    show(zoo.path, zoo.ids()[0])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["status", "finished"] in rows
+    assert ["factor", "status", "released"] in rows
+    assert ["who", "Ada"] in rows

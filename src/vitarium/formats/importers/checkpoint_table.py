@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from vitarium.formats.importers._structure import (
 )
 from vitarium.formats.importers._table_rows import Row, header, read_rows, table_of, tables_of
 from vitarium.formats.weights import read_state_dict_shapes
+from vitarium.zoo._index import TABLES
 
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
@@ -95,8 +96,17 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
         settings=settings | images.normalization(first),
         classes=images.classes(first, outputs),
         where=first.where,
-        notes=tuple(read.notes),
+        notes=(*read.notes, *_shadowed(settings)),
     )
+
+
+def _shadowed(settings: Iterable[str]) -> Iterator[str]:
+    """A note on factors that are called like columns of the zoo's own."""
+    if names := [name for name in settings if name.lower() in TABLES["models"]]:
+        yield (
+            f"the zoo has columns of its own called {', '.join(names)}: call these of the table "
+            "otherwise, to list and query them"
+        )
 
 
 def _epoch(row: Row, config: CheckpointTable) -> ForeignEpoch:
