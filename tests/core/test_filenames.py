@@ -1,12 +1,13 @@
 """Names of anyone as names of files."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitarium.core.filenames import MAX_BYTES, collision_key, file_name, file_names
+from vitarium.core.filenames import MAX_BYTES, collision_key, file_name, file_names, user_path
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 anything = st.one_of(
@@ -69,3 +70,9 @@ def test_both_ends_of_a_long_name_are_kept():
     name = file_name("begin" + "x" * 10_000 + "-accuracy-over-epochs")
     assert name.startswith("begin")
     assert "-accuracy-over-epochs~" in name
+
+
+def test_home_folders_are_those_of_users_that_there_are(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert user_path("~/zoo") == Path("/home/someone/zoo")
+    assert user_path("~no-such-user/zoo") == Path("~no-such-user/zoo")

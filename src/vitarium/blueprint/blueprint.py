@@ -20,6 +20,7 @@ from vitarium.blueprint.yaml_file import YamlFile
 from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.errors import InvalidInput, UnknownName, UnusablePath, did_you_mean
 from vitarium.core.file_faults import reading
+from vitarium.core.filenames import user_path
 from vitarium.core.printable import brief
 
 _LIBRARY = files("vitarium.blueprint") / "library"
@@ -172,7 +173,7 @@ def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
 
 
 def _find(source: str | Path, beside: Path | None = None) -> Path:
-    source_path = Path(source).expanduser()
+    source_path = user_path(source)
     paths = [source_path, *([beside / source_path] if beside else [])]
     if isinstance(source, str) and "/" not in source:
         paths.insert(0, Path(str(_LIBRARY / f"{source}.yaml")))

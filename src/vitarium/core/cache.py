@@ -14,6 +14,7 @@ from typing import Any
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile
 from vitarium.core.extras import EXTRAS
+from vitarium.core.filenames import user_path
 
 _NOWHERE = Path(os.devnull)  # nothing is found in it, and no folder can be made there
 
@@ -21,7 +22,7 @@ _NOWHERE = Path(os.devnull)  # nothing is found in it, and no folder can be made
 def cache_folder() -> Path:
     """$VITARIUM_CACHE, else `vitarium` below the user's cache folder; may not be there yet."""
     if folder := os.environ.get("VITARIUM_CACHE"):
-        return Path(folder)
+        return user_path(folder)
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError:  # a user without a home

@@ -1,4 +1,5 @@
 """Turn untrusted names into file names: the only way in which a name becomes part of a path.
+`user_path` reads the paths that people write.
 
 A name may be `../../x`, empty, ten thousand characters long, or reserved by an operating system.
 """
@@ -8,6 +9,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 MAX_BYTES = 100
 """Length of a file name in UTF-8. Common file systems allow 255; the rest is for suffixes."""
@@ -42,6 +45,13 @@ def file_names(texts: Iterable[str]) -> dict[str, str]:
 def collision_key(name: str) -> str:
     """Equal for names that some file system treats as one: by case, or by Unicode normalization."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as people write it: `~` is their home. A folder may be called `~x`, too."""
+    with suppress(RuntimeError):  # there is no such user
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def _hashed(text: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitarium.core.cache import cache_folder
 from vitarium.core.config import Config
+from vitarium.core.filenames import user_path
 from vitarium.core.registry import contract, register
 
 
@@ -122,7 +123,7 @@ class DataFolders:
     def all(self) -> list[Path]:
         """The folder that was given, $VITARIUM_DATA, and the cache, in that order."""
         named = (self.data_dir, os.environ.get("VITARIUM_DATA"))
-        return [*(Path(folder) for folder in named if folder), cache_folder() / "data"]
+        return [*(user_path(folder) for folder in named if folder), cache_folder() / "data"]
 
     @property
     def writable(self) -> Path:

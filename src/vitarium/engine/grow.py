@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.blueprint.numerics import Numerics
 from vitarium.core.errors import InvalidInput
+from vitarium.core.filenames import user_path
 from vitarium.core.parameters import parameter
 from vitarium.engine.changed_bits import changed_bits
 from vitarium.engine.check import ModelCheck
@@ -165,7 +166,7 @@ def grow(
     cluster that is not there, before anything is written; ZooInUse where another process grows the
     zoo. A model that fails does not stop the others: see Growth.
     """
-    folder = Path(data_dir).expanduser() if data_dir else None
+    folder = user_path(data_dir) if data_dir else None
     check = ModelCheck(zoo, folder, needs_data=engine == "local")
     if isinstance(blueprint, Mapping):
         blueprint = Blueprint.read(blueprint, parents_in(zoo), check)

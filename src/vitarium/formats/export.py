@@ -10,6 +10,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import DiskFull, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
+from vitarium.core.filenames import user_path
 from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Plugin, Section, choose
@@ -57,7 +58,7 @@ def export(
     zoo, section = Zoo.open(zoo), choose("exporter", exporter, **settings)
     skipped: Listener = listener or (lambda event: None)
     check_installed(section.plugin)
-    target = Path(out).absolute()
+    target = user_path(out).absolute()
     with writing(target):
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise InvalidInput(f"{out} is there already; export into a new or an empty folder")

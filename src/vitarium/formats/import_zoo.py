@@ -17,6 +17,7 @@ from vitarium.core.errors import (
     UntrustedFile,
 )
 from vitarium.core.file_faults import reading
+from vitarium.core.filenames import user_path
 from vitarium.core.parameters import parameter
 from vitarium.core.printable import encodable
 from vitarium.core.progress import SILENT, Progress
@@ -119,7 +120,7 @@ def import_zoo(
 def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> ForeignZoo:
     """What `import_zoo` would import. Raises UnknownName, InvalidConfig, InvalidInput and
     NotReadable."""
-    path = Path(source)
+    path = user_path(source)
     with reading(path):
         if path.is_dir():
             files.listed(path)
@@ -189,7 +190,7 @@ def _recognized(source: Path) -> str:
 def _imported_before(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
     """Name -> id of what the same importer brought into the zoo before."""
     if not isinstance(zoo, Zoo):
-        if not files.exists(Path(zoo) / "zoo.json"):
+        if not files.exists(user_path(zoo) / "zoo.json"):
             return {}
         zoo = Zoo.open(zoo)
     return {

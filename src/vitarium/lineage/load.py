@@ -16,6 +16,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.file_faults import reading
+from vitarium.core.filenames import user_path
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.weight_suffixes import SUFFIXES
 from vitarium.evaluation.checkpoints import targets
@@ -85,7 +86,7 @@ def load(
     Raises InvalidInput for fewer than two models, and for a bad table; NotAZoo, NotReadable.
     """
     truth: Truth | None
-    if isinstance(source, Zoo) or files.exists(Path(source) / "zoo.json"):
+    if isinstance(source, Zoo) or files.exists(user_path(source) / "zoo.json"):
         zoo = Zoo.open(source)
         path = zoo.path
         ids = None if models is None else [zoo.find(model) for model in names_of(models)]
@@ -94,7 +95,7 @@ def load(
         usable = _usable(loaded, left_out)
         truth = true_parents({name: checkpoints[name] for name in usable}, zoo_origins(zoo))
     else:
-        path = Path(source)
+        path = user_path(source)
         if models is not None or where or epochs != "last":
             raise InvalidInput(f"{path} is not a zoo: models, conditions, epochs are for zoos")
         usable, left_out, truth, info = _load_folder(path, progress)

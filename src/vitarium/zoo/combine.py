@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from pathlib import Path
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput, WriteFault
 from vitarium.core.file_faults import writing
-from vitarium.core.parameters import parameter
+from vitarium.core.filenames import user_path
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo import records, transfer
+from vitarium.zoo._merge_plan import MergePlan, is_same, merge_plan, preferring
 from vitarium.zoo._sources import parents_first, sources, with_ancestors
 from vitarium.zoo.listing import select
 from vitarium.zoo.lock import held
 from vitarium.zoo.model import ModelNames
-from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import Zoo
 
 TARS: Mapping[str, str] = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz"}
@@ -51,7 +51,8 @@ def archive(
 ) -> Path:
     """Copy models of a zoo as a zoo of its own, with their measured numbers, tags and blueprints.
 
-    Every file is compared with its checksums on the way. Interrupted, the same call goes on.
+    Every file is compared with its checksums on the way. Interrupted, the same call goes on; called
+    again later, it brings the archive up to date.
 
     Args:
         models: ids or beginnings of them; None: all.
@@ -64,7 +65,7 @@ def archive(
     Returns `out`. Raises InvalidInput, UnknownName, NotAZoo, ZooInUse, CorruptFile, NotWritable and
     DiskFull.
     """
-    zoo, out = Zoo.open(zoo), Path(out)
+    zoo, out = Zoo.open(zoo), user_path(out)
     ids = [zoo.find(name) for name in select(zoo, models, where)]
     ids = with_ancestors(zoo, ids) if ancestors else parents_first(zoo, ids)
     ending = next((end for end in TARS if out.name.endswith(end)), None)
@@ -78,13 +79,14 @@ def archive(
             fault = f"{folder} is a zoo with other models, such as {unexpected[0]}"
             raise InvalidInput(f"{fault}; choose a new folder, or use merge_zoos")
         _hold(stack, copy, [zoo])
-        for done, id in enumerate(ids):
-            progress.step("models", done, len(ids))
-            if id in copy:
-                transfer.pack_as_in(zoo, copy, id)
-            else:
-                transfer.copy_model(zoo, copy, id)
-        progress.step("models", len(ids), len(ids))
+        begun = copy.ids()
+        plan = merge_plan([zoo], copy, models=ids)
+        for id, text in plan.conflicts.items():
+            raise InvalidInput(f"model {id}: {text}; choose a new folder, or use merge_zoos")
+        _copy(plan, ids, copy, progress)
+        for id in begun:  # by an earlier archive, perhaps of what has been changed since
+            transfer.pack_as_in(zoo, copy, id)
+            transfer.copy_annotations(zoo, copy, id)
         absent = {source.model for id in ids for source in sources(zoo.folder(id).factors())}
         transfer.copy_ledger(zoo, copy, sorted(absent - set(ids)))
         transfer.copy_records(zoo, copy, ids)
@@ -119,42 +121,52 @@ def merge_zoos(
     Raises InvalidInput for models with other bits in several zoos, before anything is copied;
     NotAZoo, ZooInUse, CorruptFile, NotWritable and DiskFull.
     """
-    target_path = into.path if isinstance(into, Zoo) else Path(into)
-    opened = [zoo for zoo in map(Zoo.open, zoos) if not _is_same(zoo.path, target_path)]
-    is_there = files.exists(target_path / "zoo.json")
-    present = [Zoo.open(target_path)] if is_there else []
-    candidates = _by_model([*present, *opened])
-    conflicts = {id: text for id, zoos in candidates.items() if (text := _conflict(id, zoos))}
-    chosen = {id: _best(id, zoos) for id, zoos in candidates.items()}
-    chosen |= _preferred(conflicts, candidates, prefer, target_path, dry_run=dry_run)
-    others = {id: candidates[id] if id not in conflicts else [] for id in chosen}
-    copied = {
-        id: path
-        for id, zoo in chosen.items()
-        if (path := _copied_from(id, zoo, others[id], is_present=zoo in present))
-    }
-    kept_ids = tuple(id for id in chosen if id not in copied)
+    path, favored = _path(into), None if prefer is None else _path(prefer)
+    by_path = {os.path.realpath(zoo.path): zoo for zoo in map(Zoo.open, zoos)}
+    opened = [zoo for zoo in by_path.values() if not is_same(zoo.path, path)]
+
+    def planned() -> MergePlan:
+        target = Zoo.open(path) if files.exists(path / "zoo.json") else None
+        plan = merge_plan(opened, target)
+        lenient = dry_run and favored is None
+        return plan if lenient else preferring(plan, opened, target, favored)
+
+    plan = planned()
     if dry_run:
-        return ZooMerge(Zoo(target_path), copied, kept_ids, conflicts, 0)
+        return ZooMerge(Zoo(path), plan.copied, plan.present, plan.conflicts, 0)
     with ExitStack() as stack:
-        target, count = Zoo.create(into), 0
+        target, count = Zoo.create(path), 0
         _hold(stack, target, opened)
-        order = [id for zoo in opened for id in parents_first(zoo, zoo.ids())]
-        order = _sources_first(dict.fromkeys(order), chosen)
-        records.remove(target.path, [id for id in copied if id in conflicts])  # of other bits
-        for done, id in enumerate(order):
-            progress.step("models", done, len(order))
-            if id in copied:
-                transfer.copy_model(chosen[id], target, id, others[id])
-        progress.step("models", len(order), len(order))
+        plan = planned()  # anew: another process may have changed a zoo until it was held
+        replaced = [id for id in plan.copied if id in plan.conflicts]
+        records.remove(target.path, replaced)  # numbers of other bits
+        _copy(plan, (id for zoo in opened for id in zoo.ids()), target, progress)
         for zoo in opened:
-            same = [id for id in zoo.ids() if chosen[id] is zoo or id not in conflicts]
+            same = [
+                id
+                for id in zoo.ids()
+                if id in plan.chosen and (plan.chosen[id] is zoo or id not in plan.conflicts)
+            ]
             for id in same:
                 transfer.join_annotations(zoo, target, id)
             transfer.copy_ledger(zoo, target, ())
             count += transfer.copy_records(zoo, target, same)
             transfer.copy_texts(zoo, target)
-    return ZooMerge(target, copied, kept_ids, conflicts, count)
+    return ZooMerge(target, plan.copied, plan.present, plan.conflicts, count)
+
+
+def _path(zoo: Zoo | str | Path) -> Path:
+    return zoo.path if isinstance(zoo, Zoo) else user_path(zoo)
+
+
+def _copy(plan: MergePlan, ids: Iterable[str], target: Zoo, progress: Progress) -> None:
+    """Copy what is to be copied of these models."""
+    order = plan.in_order(ids)
+    for done, id in enumerate(order):
+        progress.step("models", done, len(order))
+        if id in plan.copied:
+            transfer.copy_model(plan.chosen[id], target, id, plan.others[id])
+    progress.step("models", len(order), len(order))
 
 
 def _hold(stack: ExitStack, target: Zoo, sources: Iterable[Zoo]) -> None:
@@ -163,105 +175,6 @@ def _hold(stack: ExitStack, target: Zoo, sources: Iterable[Zoo]) -> None:
     for zoo in sources:
         with suppress(WriteFault):
             stack.enter_context(held(zoo.path))
-
-
-def _by_model(zoos: Sequence[Zoo]) -> dict[str, list[Zoo]]:
-    candidates: dict[str, list[Zoo]] = {}
-    for zoo in zoos:
-        for id in zoo.ids():
-            candidates.setdefault(id, []).append(zoo)
-    return candidates
-
-
-def _conflict(id: str, zoos: Sequence[Zoo]) -> str:
-    """Which zoos have other bits of a model, and in which epochs; "" for the same bits."""
-    if len(zoos) == 1:
-        return ""
-    by_zoo = [transfer.contents(zoo.folder(id)) for zoo in zoos]
-    for zoo, stored in zip(zoos[1:], by_zoo[1:], strict=True):
-        for first, reference in zip(zoos, by_zoo, strict=True):
-            shared = stored.keys() & reference.keys()
-            differing = sorted(epoch for epoch in shared if stored[epoch] != reference[epoch])
-            if differing:
-                epochs = ", ".join(map(str, differing))
-                return f"{first.path} and {zoo.path} have other weights of epochs {epochs}"
-    return ""
-
-
-def _best(id: str, zoos: Sequence[Zoo]) -> Zoo:
-    """Where it is trained to its end, and most of its epochs are kept; else the first."""
-
-    def completeness(folder: ModelFolder) -> tuple[bool, int, int]:
-        epochs = folder.epochs()
-        return (
-            folder.result() is not None,
-            sum(e.checkpoint is not None for e in epochs),
-            len(epochs),
-        )
-
-    return max(zoos, key=lambda zoo: completeness(zoo.folder(id)))
-
-
-def _copied_from(id: str, chosen: Zoo, others: Sequence[Zoo], *, is_present: bool) -> Path | None:
-    """Where a model is from; of one that is there already, a zoo that keeps more epochs of it."""
-    if not is_present:
-        return chosen.path
-    stored = transfer.contents(chosen.folder(id)).keys()
-    more = (zoo.path for zoo in others if not transfer.contents(zoo.folder(id)).keys() <= stored)
-    return next(more, None)
-
-
-def _preferred(
-    conflicts: Mapping[str, str],
-    candidates: Mapping[str, list[Zoo]],
-    prefer: Zoo | str | Path | None,
-    target: Path,
-    *,
-    dry_run: bool,
-) -> dict[str, Zoo]:
-    """Of models with other bits, the zoo that is preferred. Raises InvalidInput without one."""
-    if not conflicts or (dry_run and prefer is None):
-        return {}
-    first, text = next(iter(conflicts.items()))
-    if prefer is None:
-        count = f"{len(conflicts)} model{'s' * (len(conflicts) > 1)} with other bits: "
-        raise InvalidInput(
-            f"{count}{first}: {text}; say which zoo's to keep, {parameter('prefer', 'DIR')}, or "
-            "remove the model from one zoo"
-        )
-    path = prefer.path if isinstance(prefer, Zoo) else Path(prefer)
-    chosen = {}
-    for id in conflicts:
-        zoos = [zoo for zoo in candidates[id] if _is_same(zoo.path, path)]
-        if not zoos:
-            names = " and ".join(str(zoo.path) for zoo in candidates[id])
-            raise InvalidInput(f"model {id} has other bits in {names}, but is not in {path}")
-        chosen[id] = zoos[0]
-    return chosen
-
-
-def _sources_first(ids: Iterable[str], chosen: Mapping[str, Zoo]) -> list[str]:
-    """The models, none before one that it comes of, wherever that is."""
-    ordered: dict[str, None] = {}
-
-    def visit(id: str) -> None:
-        waiting = [(id, False)]
-        while waiting:
-            model, is_ready = waiting.pop()
-            if is_ready:
-                ordered[model] = None
-            elif model not in ordered:
-                of_model = sources(chosen[model].folder(model).factors(), chosen)
-                waiting.append((model, True))
-                waiting += [(each.model, False) for each in of_model if each.model in chosen]
-
-    for id in ids:
-        visit(id)
-    return list(ordered)
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _write_tar(folder: Path, out: Path, mode: str) -> None:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from vitarium.core import files
 from vitarium.core.errors import LeadsOutside, UnusablePath, ZooInUse
 from vitarium.core.file_faults import fault
+from vitarium.zoo._retired import restore_retired
 
 _GRACE = 3.0  # seconds that the workers of an engine which was just killed may take to end
 
@@ -27,7 +28,7 @@ def held(
     """Hold the zoo's lock, so that no other process writes into it.
 
     The operating system gives the lock back when its holder's process ends, however it ends: what
-    a dead process held is simply taken over.
+    a dead process held is simply taken over, and a model that it was replacing is put back.
 
     Args:
         wait: until the present holder is done, instead of giving up.
@@ -59,6 +60,7 @@ def held(
                 user = getpass.getuser()
             facts = {"user": user, "host": socket.gethostname()}
             files.write_json(note, {**facts, "pid": os.getpid(), "since": time.time()})
+        restore_retired(zoo)
         yield
     finally:
         with suppress(OSError):

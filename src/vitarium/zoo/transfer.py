@@ -17,8 +17,9 @@ from vitarium.core.errors import CorruptFile, FileFault
 from vitarium.core.file_faults import reading, writing
 from vitarium.zoo import _ledger, annotations, records
 from vitarium.zoo._format import packing
-from vitarium.zoo._model_files import Epoch
+from vitarium.zoo._model_files import Epoch, read_description
 from vitarium.zoo._rebase import built_on, rebase
+from vitarium.zoo._retired import replace_model
 from vitarium.zoo.checkpoint import Checkpoint
 from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import Zoo
@@ -38,6 +39,16 @@ def contents(folder: ModelFolder) -> dict[int, str]:
     return checkpoints
 
 
+def contents_ever(zoo: Zoo, id: str) -> dict[int, str]:
+    """What the checkpoints of a model hold, and what those held that were removed, by epoch."""
+    folder, removed = zoo.folder(id), _ledger.contents(zoo.path, id)
+    if not folder.exists:
+        return removed
+    if read_description(folder.path)["format"] == 1:  # which names the bytes of a file
+        return contents(folder)
+    return removed | contents(folder)
+
+
 def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) -> None:
     """Copy a model, in the place of one that is there already.
 
@@ -51,14 +62,11 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
     """
     folder, place = source.folder(id), target.path / "models" / id
     staging = target.path / files.temporary_name(place)
-    retired = target.path / f".{id}-before.tmp"
     _read_texts(folder)
     with writing(place):
         place.parent.mkdir(exist_ok=True)
     files.check_inside(place.parent, target.path)
     files.discard(staging, root=target.path)
-    if files.exists(retired) and not files.exists(place):  # who replaced it was killed
-        retired.replace(place)
     replaced = target.folder(id)
     held_by = _holders(folder, [*(zoo.folder(id) for zoo in others), replaced])
     for name in _TEXTS:
@@ -73,27 +81,30 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
             _copy_checkpoint(holder, line.number, target, staging / "checkpoints")
     if files.exists(place):
         _rebase_others(target, id, {line.number: line.checkpoint for line, _ in held_by})
-        files.discard(retired, root=target.path)
-        place.replace(retired)
-    staging.replace(place)
-    files.sync_folder(place.parent)
-    files.discard(retired, root=target.path)
+    replace_model(target.path, id, staging)
+    if _ledger.difference(target.path, id, target.folder(id).epochs()):  # of other bits
+        _ledger.forget(target.path, id)
     pack_as_in(source, target, id)
 
 
 def _holders(folder: ModelFolder, others: Iterable[ModelFolder]) -> list[tuple[Epoch, ModelFolder]]:
-    """The epochs of a model, and who keeps the weights of each: itself, or another of its bits."""
-    stored, lines = contents(folder), folder.epochs()
-    held_by = {line.number: (line, folder) for line in lines}
+    """The epochs of a model, and who keeps the weights of each: itself, or another of its bits.
+
+    Imported from other files, that one may have epochs of which this one knows nothing.
+    """
+    stored = contents(folder)
+    held_by = {line.number: (line, folder) for line in folder.epochs()}
     for other in others:
         by_epoch = contents(other) if other.exists else {}
         if all(stored.get(epoch, content) == content for epoch, content in by_epoch.items()):
+            are_complete = folder.status == other.status != "training"
             for line in other.epochs() if by_epoch else ():
-                if line.checkpoint and line.number in held_by and line.number not in stored:
+                is_expected = line.number in held_by or are_complete
+                if line.checkpoint and is_expected and line.number not in stored:
                     stored[line.number] = by_epoch[line.number]
-                    completed = replace(held_by[line.number][0], checkpoint=line.checkpoint)
-                    held_by[line.number] = completed, other
-    return [held_by[line.number] for line in lines]
+                    own, _ = held_by.get(line.number, (line, other))
+                    held_by[line.number] = replace(own, checkpoint=line.checkpoint), other
+    return [held_by[number] for number in sorted(held_by)]
 
 
 def _copy_checkpoint(holder: ModelFolder, epoch: int, target: Zoo, to: Path) -> None:
@@ -125,14 +136,18 @@ def pack_as_in(source: Zoo, target: Zoo, id: str) -> None:
 
 
 def copy_ledger(source: Zoo, target: Zoo, ids: Collection[str]) -> None:
-    """Let the other zoo remember models that were removed, or that `ids` are without."""
+    """Let the other zoo remember models that were removed, or that `ids` are without.
+
+    Of what it has itself, or remembers, no other bits are written down.
+    """
     for id in ids:
         for entry in (source.folder(id).path, source.path / _ledger.FOLDER / id):
             if id not in target and files.exists(entry / "model.json"):
                 _ledger.remember(target.path, id, source=entry)
     for id in _ledger.ids(source.path):
-        before = _ledger.contents(target.path, id)
-        if not _ledger.contents(source.path, id).items() <= before.items():
+        fresh, known = _ledger.contents(source.path, id), contents_ever(target, id)
+        is_same = all(known.get(epoch, content) == content for epoch, content in fresh.items())
+        if is_same and not fresh.keys() <= known.keys():
             _ledger.remember(target.path, id, source=source.path / _ledger.FOLDER / id)
 
 
@@ -157,6 +172,13 @@ def copy_texts(source: Zoo, target: Zoo) -> None:
     if combined != labels:
         stages = {"stages": combined}
         files.write_sealed(target.path / annotations.STAGES, stages, root=target.path)
+
+
+def copy_annotations(source: Zoo, target: Zoo, id: str) -> None:
+    """Let a model have the tags and the note that it has in another zoo, and no others."""
+    there, here = (annotations.read(zoo.folder(id).path) for zoo in (source, target))
+    if there != here:
+        annotations.write(target.folder(id).path, there)
 
 
 def join_annotations(source: Zoo, target: Zoo, id: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
-from vitarium.core.filenames import file_name
+from vitarium.core.filenames import file_name, user_path
 from vitarium.core.numerals import counted, is_number
 from vitarium.core.weight_suffixes import not_in_zoo
 from vitarium.zoo._keeping import Keeping
@@ -60,7 +60,7 @@ class Zoo(Keeping):
         """Raises NotAZoo for a folder that is none, or of a newer format, and NotReadable."""
         if isinstance(path, Zoo):
             return path if isinstance(path, cls) else cls(path.path)
-        folder = Path(path).expanduser()
+        folder = user_path(path)
         mark = folder / "zoo.json"
         try:
             content = files.read(mark)
@@ -77,7 +77,7 @@ class Zoo(Keeping):
 
         Raises NotWritable and DiskFull, too.
         """
-        folder = path.path if isinstance(path, Zoo) else Path(path).expanduser()
+        folder = path.path if isinstance(path, Zoo) else user_path(path)
         if not files.exists(folder / "zoo.json"):
             empty = folder.is_dir() and all(map(files.is_leftover, files.listed(folder)))
             if folder.exists() and not empty:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vitarium.core import files
 from vitarium.core.errors import HubError, InvalidInput
+from vitarium.core.filenames import user_path
 from vitarium.core.hub_faults import hub_fault
 from vitarium.core.registry import get
 from vitarium.core.scratch import temporary_folder
@@ -55,7 +56,7 @@ def push(
     except HFValidationError as error:
         raise InvalidInput(f"'{repository}' is no name of a repository: {error}") from None
     uploads = []
-    path = directory.path if isinstance(directory, Zoo) else Path(directory)
+    path = directory.path if isinstance(directory, Zoo) else user_path(directory)
     with _folder(path, license) as folder:
         for file in sorted(folder.rglob("*")):
             if file.is_file():

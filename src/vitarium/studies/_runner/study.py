@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vitarium.core import files, registry
 from vitarium.core.errors import UnknownName
 from vitarium.core.file_faults import check_file, check_writable
+from vitarium.core.filenames import user_path
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import choose
 from vitarium.data.loader import SplitName
@@ -99,17 +100,17 @@ def study(
     from vitarium.studies.report.page import html
 
     writers = section.plugin.facts["exports"]
-    targets = {key: Path(path) for key, path in (exports or {}).items()}
+    targets = {key: user_path(path) for key, path in (exports or {}).items()}
     for key in targets:
         if key not in writers:
             raise UnknownName("export", key, writers)
-    page, folder = (None if path is None else Path(path) for path in (out, figures))
+    page, folder = (None if path is None else user_path(path) for path in (out, figures))
     for path in (page, *targets.values()):
         if path is not None:
             check_file(path)
     if folder is not None:
         check_writable(folder)
-    source = zoo if isinstance(zoo, Zoo) else Path(zoo)
+    source = zoo if isinstance(zoo, Zoo) else user_path(zoo)
     named = None if models is None else tuple(names_of(models))
     limits = (where, split, num_images)
     images: dict[str, Any] = {"data": None if data is None else registry.section("dataset", data)}

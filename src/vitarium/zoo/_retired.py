@@ -1,0 +1,40 @@
+"""A model's folder on its way out, while another one takes its place.
+
+Two moves replace a folder; who is killed between them leaves the zoo without the model, whose
+weights others may build on. The next one who writes into the zoo puts it back.
+"""
+
+import re
+from pathlib import Path
+
+from vitarium.core import files
+from vitarium.core.file_faults import writing
+
+_NAME = re.compile(r"\.([0-9a-f]{12})-before\.tmp")
+
+
+def replace_model(zoo: Path, id: str, staging: Path) -> None:
+    """Put a whole folder in the place of the model's, if there is one. Raises NotWritable."""
+    place, retired = zoo / "models" / id, zoo / f".{id}-before.tmp"
+    with writing(place):
+        if files.exists(place):
+            files.discard(retired, root=zoo)
+            place.replace(retired)
+        staging.replace(place)
+    files.sync_folder(place.parent)
+    files.discard(retired, root=zoo)
+
+
+def restore_retired(zoo: Path) -> None:
+    """Put back what nothing took the place of. Raises LeadsOutside and NotWritable."""
+    for retired in filter(files.is_leftover, files.listed(zoo)):
+        if not (match := _NAME.fullmatch(retired.name)):
+            continue
+        place = zoo / "models" / match[1]
+        if files.exists(place):
+            files.discard(retired, root=zoo)
+        elif files.exists(retired / "model.json"):
+            files.check_inside(place.parent, zoo)
+            with writing(place):
+                retired.replace(place)
+            files.sync_folder(place.parent)
