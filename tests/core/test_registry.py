@@ -1,9 +1,12 @@
 """Plug-ins are found wherever they lie in the package of their kind."""
 
+from typing import Literal
+
 import pytest
+from pydantic import PositiveInt
 
 from vitarium.core import registry
-from vitarium.core.config import Config, NoConfig
+from vitarium.core.config import Config, InvalidConfig, NoConfig
 from vitarium.core.errors import VitariumError
 
 
@@ -104,3 +107,13 @@ def test_settings_for_the_contract_tests_are_settings(fact, monkeypatch):
     registry.register("objective", "made_up", **{fact: {"width": 2}})(wide)
     with pytest.raises(TypeError, match=f"'made_up': {fact} has {{'widht'}}, which is no setting"):
         registry.register("objective", "made_up", **{fact: {"widht": 2}})(wide)
+
+
+def test_a_choice_of_types_is_no_part_of_a_settings_name():
+    class Settings(Config):
+        trees: PositiveInt | Literal["auto"] = "auto"
+        size: int | tuple[int, int] = 1
+
+    with pytest.raises(InvalidConfig) as caught:
+        Settings.read({"trees": "many", "size": "large"})
+    assert {problem.path for problem in caught.value.problems} == {("trees",), ("size",)}

@@ -184,6 +184,12 @@ def test_what_a_blueprint_declares_is_checked(folder, declared, message):
         load(section("dataset", {"name": "image_folder", "folder": "mine", **declared}), folder)
 
 
+def test_a_link_to_a_folder_that_it_lies_in_is_named(folder):
+    (folder / "mine" / "train" / "cat" / "again").symlink_to("..")
+    with pytest.raises(InvalidData, match="cat/again is a link to a folder that it lies in"):
+        load(section("dataset", {"name": "image_folder", "folder": "mine"}), folder)
+
+
 def test_a_missing_image_folder_says_what_is_expected_where(folder):
     with pytest.raises(DataNotFound, match="train/CLASS"):
         load(section("dataset", {"name": "image_folder", "folder": "yours"}), folder)
@@ -241,6 +247,18 @@ def test_images_of_parquet_are_read_as_files_are(parquet, missing):
             load(chosen, parquet)
     else:
         assert load(chosen, parquet).test.images[0].unique().tolist() == [2]
+
+
+def test_a_row_without_a_label_is_named(parquet):
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    image = Image.fromarray(np.zeros((4, 4), np.uint8))
+    rows = {"image": [image, image], "label": [0, None]}
+    odd = datasets.Dataset.from_dict(rows, features=features)
+    odd.to_parquet(str(parquet / "tiny" / "test.parquet"))
+    with pytest.raises(InvalidData, match="row 1 of column 'label' is empty"):
+        load(section("dataset", {"name": "hf", "folder": "tiny"}), parquet)
 
 
 def test_a_wrong_column_is_named(parquet):

@@ -45,7 +45,10 @@ def archive(
 
       vitarium archive demo-zoo 3f2a 77b0 --no-ancestors --out two.tar
     """
-    with resumable(f"{directory} is as it was"), progress_bar("models") as progress:
+    with (
+        resumable(f"{directory} is as it was"),
+        progress_bar("archiving", unit="models") as progress,
+    ):
         from vitarium.zoo.combine import archive as write
 
         write(
@@ -81,7 +84,7 @@ def merge_zoos(
       vitarium merge-zoos zoo-b --into zoo-a --dry-run
     """
     state = f"Models that were copied are kept in {into}"
-    with resumable(state), progress_bar("models") as progress:
+    with resumable(state), progress_bar("merging zoos", unit="models") as progress:
         from vitarium.zoo.combine import merge_zoos as combine
 
         merged = combine(directories, into, prefer=prefer, dry_run=dry_run, progress=progress)

@@ -77,7 +77,7 @@ def rm(
         _ask()
     # what was listed, and nothing that came since
     names = [*planned.models, *map(str, planned.checkpoints)]
-    with resumable("The zoo is whole"), progress_bar("checkpoints", transient=True) as progress:
+    with resumable("The zoo is whole"), progress_bar("removing", transient=True) as progress:
         done = remove(zoo, names, keep_dependents=keep_dependents, wait=wait, progress=progress)
     print_line(f"removed: {_total(done)}")
 

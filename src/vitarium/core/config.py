@@ -11,8 +11,8 @@ from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.printable import brief, printable, shortened
 
 KeyPath = tuple[str | int, ...]
-_OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]", re.DOTALL)
-"""What pydantic puts into the path of a complaint: "[key]", "literal['all','last']"."""
+_OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]|(constrained-)?(int|float|str|bool)", re.DOTALL)
+"""What pydantic puts into the path of a complaint: "[key]", "literal['all','last']", "int"."""
 
 
 _ABSENT = {

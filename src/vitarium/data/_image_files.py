@@ -60,8 +60,13 @@ def image_files(folder: Path) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Raises InvalidData for a link to a folder that it lies in: images would be of other classes,
+    and come again and again."""
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if _is_visible(name)]
+        for link in (path for name in folders if (path := Path(root, name)).is_symlink()):
+            if Path(os.path.realpath(root)).is_relative_to(os.path.realpath(link)):
+                raise InvalidData(f"{link} is a link to a folder that it lies in; remove it")
         yield root, names
 
 

@@ -146,6 +146,9 @@ def _split(part: Any, config: HuggingFace) -> Split:
     _check_columns(part.column_names, config, f"'{config.dataset or config.folder}'")
     only = part.select_columns([config.label_column]).with_format("numpy")
     numbers = np.asarray(only[config.label_column][:])
+    for row, label in enumerate(numbers.tolist() if numbers.dtype.kind in "fO" else ()):
+        if label is None or label != label:  # NaN is not itself
+            raise InvalidData(f"row {row} of column '{config.label_column}' is empty")
     if numbers.dtype.kind not in "iub":
         kind = getattr(part.features[config.label_column], "dtype", numbers.dtype)
         raise InvalidData(f"column '{config.label_column}' holds {kind}, not numbers of classes")
