@@ -127,9 +127,8 @@ def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
     )  # fmt: skip
     assert status == 0, err
     lines = message.splitlines()
-    assert lines[0].startswith(
-        "71 models are 1 tree (their number was given), with 1 root and 70 edges"
-    )
+    assert "a forest of 71 models in 1 tree, with 1 root and 70 edges" in lines[0]
+    assert lines[0].endswith("The number of trees was given.")
     assert "**" not in message
     tree = lines[lines.index("") + 1 :]
     assert tree[0] == "base  root 100 %   x"
