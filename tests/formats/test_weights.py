@@ -345,6 +345,10 @@ def test_an_index_that_does_not_fit_its_shards_is_an_error(tmp_path, read):
         CorruptFile, match=r"00002.safetensors: it has no b, which .*index.json says"
     ):
         read(index, tmp_path)
+    save_file({"b": torch.ones(1), "a": torch.zeros(2)}, shard)
+    first = "model-00001-of-00002.safetensors"
+    with pytest.raises(CorruptFile, match=f"00002.safetensors: it has a, and so has {first}"):
+        read(index, tmp_path)
     shard.unlink()
     with pytest.raises(CorruptFile, match=r"00002.safetensors: the file is missing"):
         read(index, tmp_path)

@@ -106,8 +106,8 @@ def read_state_dict_shapes(
 
 
 def shards_of(index: Path, root: Path) -> list[Path]:
-    """The files that a model is split into. Raises CorruptFile where one is missing, or has not the
-    tensors that the index says, UntrustedFile, and NotReadable."""
+    """The files that a model is split into. Raises CorruptFile where one is missing, has not the
+    tensors that the index says, or one that another has, too; UntrustedFile, and NotReadable."""
     check_place(index, root)
     listed = files.read_json(index)
     table = listed.get("weight_map") if isinstance(listed, dict) else None
@@ -115,10 +115,15 @@ def shards_of(index: Path, root: Path) -> list[Path]:
     if not table or not shards or not all(map(_is_shard, shards)):
         raise CorruptFile(index, "its weight_map does not name files of this folder")
     paths = [index.parent / shard for shard in sorted(shards)]
+    shard_of: dict[str, Path] = {}
     for path in paths:
         names = {name for name, shard in table.items() if shard == path.name}
-        if absent := sorted(names - read_shapes(path, root).keys()):
+        stored = read_shapes(path, root).keys()
+        if absent := sorted(names - stored):
             raise CorruptFile(path, f"it has no {absent[0]}, which {index.name} says is in it")
+        if twice := sorted(stored & shard_of.keys()):
+            raise CorruptFile(path, f"it has {twice[0]}, and so has {shard_of[twice[0]].name}")
+        shard_of |= dict.fromkeys(stored, path)
     return paths
 
 
