@@ -7,7 +7,7 @@ augmented as whole batches on the device; others are decoded and framed by worke
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.weak import WeakIdKeyDictionary
 
 from vitarium.core import seeds
-from vitarium.core.errors import InvalidData
+from vitarium.core.errors import InvalidData, InvalidInput, UnknownName
 from vitarium.data._to_device import to_device
 from vitarium.data.augmentations.base import Augmentation, channels
 from vitarium.data.base import Dataset, Images, Split
@@ -29,6 +29,14 @@ PREFETCH_BYTES = 2 * 2**30
 """Framed batches that wait in memory take no more than this, per model."""
 _SCORED_AT_ONCE = 256
 _SHARE_OF_GPU = 0.1
+
+
+def check_images(split: str, num_images: int | None = None) -> None:
+    """Of arguments of that name. Raises UnknownName, and InvalidInput for less than one image."""
+    if split not in get_args(SplitName):
+        raise UnknownName("split", split, get_args(SplitName))
+    if num_images is not None and num_images < 1:
+        raise InvalidInput(f"num_images is {num_images}; it has to be 1 at least")
 
 
 class Batches:

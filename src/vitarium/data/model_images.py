@@ -2,19 +2,19 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitarium.blueprint import Recipe, Spec
-from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName, VitariumError
+from vitarium.core.errors import InvalidInput, NotApplicable, VitariumError
 from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section
 from vitarium.data import load as datasets
 from vitarium.data.class_outputs import ClassOutputs, class_outputs
 from vitarium.data.expected import Normalization
-from vitarium.data.loader import Batches, SplitName
+from vitarium.data.loader import Batches, SplitName, check_images
 from vitarium.data.preprocessing import (
     Assumed,
     Preprocessing,
@@ -115,8 +115,7 @@ def model_images(
     data_dir: Path | None = None,
 ) -> "ModelImages":
     """As `Zoo.data`, of a model with so many outputs of these names. Raises as that does."""
-    if split not in get_args(SplitName):
-        raise UnknownName("split", split, get_args(SplitName))
+    check_images(split)
     chosen = dataset_of(spec, data)
     preprocessing = prepared(spec, chosen, assumed, data_dir)
     dataset = datasets.load(chosen, data_dir)

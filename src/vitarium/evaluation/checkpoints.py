@@ -24,6 +24,8 @@ def targets(zoo: Zoo, models: Iterable[str], epochs: Epochs) -> list[CheckpointR
     """
     names = list(models)
     chosen: list[Any] = [epochs] if isinstance(epochs, str | int) else list(epochs)
+    if not chosen:
+        raise InvalidInput("epochs is an empty list; name an epoch, or take all or last")
     selected = [zoo.at(name) for name in names if "@" in name]
     for id in (zoo.find(name) for name in names if "@" not in name):
         numbers = [epoch.number for epoch in zoo.folder(id).epochs() if epoch.checkpoint]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reference.recorded import layer_vectors
-from vitarium import Blueprint, Zoo, grow, measure
+from vitarium import Blueprint, Zoo, grow, measure, study
 from vitarium.core.config import InvalidConfig, NoConfig
 from vitarium.core.errors import (
     DamagedCache,
@@ -57,6 +57,19 @@ def test_epochs_are_chosen(zoo, counted, epochs, numbers):
 def test_an_epoch_that_no_model_has_is_refused(zoo):
     with pytest.raises(InvalidInput, match="none of the 6 models has weights of epoch 9"):
         measure(zoo, "weight_norm", epochs=9)
+    with pytest.raises(InvalidInput, match="epochs is an empty list"):
+        measure(zoo, "weight_norm", epochs=[])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"split": "testing"}, "unknown split 'testing'"), ({"num_images": 0}, "num_images is 0")],
+)
+def test_images_that_there_are_not_are_refused(zoo, settings, message):
+    with pytest.raises(InvalidInput, match=message):
+        measure(zoo, "accuracy", **settings)
+    with pytest.raises(InvalidInput, match=message):
+        study(zoo, "diversity", **settings)
 
 
 def test_asking_twice_computes_once(zoo, counted):

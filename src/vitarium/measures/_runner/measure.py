@@ -24,7 +24,7 @@ from vitarium.core.errors import (
 from vitarium.core.file_faults import check_writable
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
-from vitarium.data.loader import SplitName
+from vitarium.data.loader import SplitName, check_images
 from vitarium.data.preprocessing import Assumed
 from vitarium.evaluation.checkpoints import Epochs, PairsName, pairs_of, targets
 from vitarium.evaluation.inputs import Values, finite
@@ -96,6 +96,7 @@ def measure(
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
+    check_images(split, num_images)
     zoo = Zoo.open(zoo)
     sections = sections_of(measures, settings, num_images)
     chosen = targets(zoo, select(zoo, models, where), epochs)

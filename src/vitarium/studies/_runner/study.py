@@ -11,7 +11,7 @@ from vitarium.core.file_faults import check_file, check_writable
 from vitarium.core.filenames import user_path
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import choose
-from vitarium.data.loader import SplitName
+from vitarium.data.loader import SplitName, check_images
 from vitarium.data.preprocessing import Assumed
 from vitarium.zoo import Zoo
 from vitarium.zoo.model import ModelNames, names_of
@@ -95,6 +95,7 @@ def study(
     no SQL, or a library is missing; NotWritable and UnusablePath at once where the page cannot be
     written, and DiskFull.
     """
+    check_images(split, num_images)
     section = choose("study", name, **settings)  # where an extra is missing, it says so
     from vitarium.studies.base import Population
     from vitarium.studies.report.page import html
