@@ -124,6 +124,7 @@ def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
     status, message, err = vitarium(
         "study", "lineage", tmp_path, *MADE_UP, "--out", out, "--json", forest,
         "--graphml", graph, "--figures", tmp_path / "figures", "--trees", "1",
+        "--csv", tmp_path / "tables",
     )  # fmt: skip
     assert status == 0, err
     lines = message.splitlines()
@@ -136,9 +137,10 @@ def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
     assert tree[-1] == "… 11 more models; see the page"
     assert len(tree) == 61
     assert err == (
-        f"page written to {out}, 6 figures to {tmp_path / 'figures'}, json to {forest}, "
-        f"graphml to {graph}\n"
+        f"page written to {out}, 6 figures to {tmp_path / 'figures'}, "
+        f"4 tables to {tmp_path / 'tables'}, json to {forest}, graphml to {graph}\n"
     )
+    assert len(list((tmp_path / "tables").glob("*.csv"))) == 4
     assert "child-69" in out.read_text()
     assert isinstance(json.loads(forest.read_text()), dict)
     assert "<graphml" in graph.read_text()

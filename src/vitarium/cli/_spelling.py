@@ -32,7 +32,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Raises InvalidInput for both of --json and --csv, before anything is computed."""
-        if ctx.params.get("json") and ctx.params.get("csv"):
+        if all(ctx.params.get(name) is True for name in ("json", "csv")):  # no files of a study
             raise InvalidInput("choose one of --json and --csv")
         with spelled_by(OptionSpelling(self.params)):
             return super().invoke(ctx)
