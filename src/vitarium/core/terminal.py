@@ -22,10 +22,12 @@ class Terminal(Console):
 
 
 class NameColumn(TextColumn):
-    """A column of a progress bar that prints its text literally, on one line."""
+    """A column of a progress bar that prints its text literally, on one line, cut where it ends."""
 
     def render(self, task: Task) -> Text:
-        return Text(printable(self.text_format.format(task=task)), self.style, justify=self.justify)
+        text = Text(printable(self.text_format.format(task=task)), self.style, justify=self.justify)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 def print_line(text: str = "") -> None:

@@ -87,7 +87,7 @@ def test_scores_before_training_are_called_so(planned, monkeypatch, epoch, prefi
         listener(Started(id))
         listener(EpochEnded(id, epoch, {"val_accuracy": 0.125}))
         bars = listener.progress.tasks
-    assert [bar.fields["note"] for bar in bars][1] == f"{prefix}validation accuracy 0.125"
+    assert [bar.fields["note"] for bar in bars][1] == f"{prefix}val accuracy 0.125"
 
 
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(planned, monkeypatch):
@@ -139,3 +139,18 @@ def test_progress_can_be_switched_off(planned, capsys):
     with module.display(planned, (), enabled=False) as tell:
         tell(Ended(planned.models[0].id, "finished"))
     assert capsys.readouterr().err == ""
+
+
+def test_counts_and_scores_fit_80_columns(tiny, monkeypatch):
+    longer = plan(Blueprint.read({**tiny, "name": "vit-s-imagenet-cifar100-as-released"}))
+    console = Terminal(file=io.StringIO(), width=80, color_system=None, force_terminal=True)
+    monkeypatch.setattr(module, "Terminal", lambda stderr: console)
+    child = longer.of_stage("finetune")[0]
+    with module.display(longer, (), lambda: 700) as listener:
+        listener(Started(child.id))
+        listener(EpochEnded(child.id, 1, {"val_accuracy": 0.125, "train_loss": 2.25}))
+        listener.progress.refresh()
+        overall, running = console.file.getvalue().splitlines()[-2:]
+    assert "1/8 epochs 0:00:00 0 of 6 models; about 12 min left" in overall
+    assert f"finetune {child.id[:8]}" in running
+    assert "1/1 val accuracy 0.125, train loss 2.250" in running

@@ -1,11 +1,11 @@
 """Progress: bars on a terminal (all models, and each that is running), plain lines elsewhere."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import progress as rich_progress
-from rich.console import Console
-from rich.table import Column
+from rich.console import Console, RenderableType
+from rich.table import Column, Table
 
 from vitarium.blueprint import Plan, flatten
 from vitarium.core.heartbeat import Heartbeat
@@ -22,6 +22,8 @@ _SCORES = {
     "train_loss": "training loss",
 }
 """Metrics that are shown, and what they are called."""
+_SHORT = {"validation": "val", "training loss": "train loss"}
+"""In a bar, which has to fit a terminal of 80 columns."""
 
 
 @contextmanager
@@ -37,15 +39,7 @@ def display(
     if not enabled:
         yield lambda event: None
     elif console.is_terminal:
-        columns = (
-            NameColumn("{task.description}", table_column=Column(no_wrap=True, max_width=56)),
-            rich_progress.BarColumn(bar_width=16),
-            rich_progress.MofNCompleteColumn(),
-            NameColumn("{task.fields[unit]}"),
-            rich_progress.TimeElapsedColumn(),
-            NameColumn("{task.fields[note]}", style="dim"),
-        )
-        with rich_progress.Progress(*columns, console=console, refresh_per_second=5) as progress:
+        with _Rows(console=console, refresh_per_second=5) as progress:
             yield _Bars(plan, existing, seconds_left, progress)
     else:
         lines = _Lines(plan, existing, seconds_left, console)
@@ -56,6 +50,34 @@ def display(
         lines.show(
             f"{lines.ended} of {counted(len(plan), 'model')} after {duration(heartbeat.seconds)}"
         )
+
+
+class _Rows(rich_progress.Progress):
+    """A bar of all epochs; below it, a line of each running model.
+
+    Where a line is too narrow, names are cut and the bar is shortened, not counts and scores.
+    """
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        name = NameColumn("{task.description}", table_column=Column())
+        count = rich_progress.MofNCompleteColumn(table_column=Column(no_wrap=True))
+        note = NameColumn("{task.fields[note]}", style="dim")
+        bar = rich_progress.BarColumn(bar_width=16, table_column=Column())
+        elapsed = rich_progress.TimeElapsedColumn(table_column=Column(no_wrap=True))
+        whole, *models = self.tasks or [None]
+        if whole is not None:
+            yield _grid([name, bar, count, NameColumn("epochs"), elapsed, note], [whole])
+        if running := [task for task in models if task.visible]:
+            yield _grid([name, count, note], running)
+
+
+def _grid(
+    columns: Sequence[rich_progress.ProgressColumn], tasks: Iterable[rich_progress.Task]
+) -> Table:
+    grid = Table.grid(*(column.get_table_column().copy() for column in columns), padding=(0, 1))
+    for task in tasks:
+        grid.add_row(*(column(task) for column in columns))
+    return grid
 
 
 def announce(text: str) -> None:
@@ -128,7 +150,7 @@ class _Bars(_Display):
         self.bars: dict[str, rich_progress.TaskID] = {}
         self.done = {id: plan[id].recipe.epochs for id in existing}
         total = sum(spec.recipe.epochs for spec in plan.models)
-        self.all = progress.add_task(plan.name, total=total, unit="epochs", note="")
+        self.all = progress.add_task(plan.name, total=total, note="")
         self._refresh_all()
 
     def __call__(self, event: Event) -> None:
@@ -139,7 +161,6 @@ class _Bars(_Display):
                 self.bars[event.model] = progress.add_task(
                     "  " + self.labels[event.model],
                     total=self.plan[event.model].recipe.epochs,
-                    unit="epochs",
                     note="",
                     visible=len(self.bars) < _MAX_BARS,
                 )
@@ -149,7 +170,7 @@ class _Bars(_Display):
                 self._refresh_all()
             case EpochEnded():
                 bar = self.bars[event.model]
-                progress.update(bar, completed=event.epoch, note=self.scores[event.model])
+                progress.update(bar, completed=event.epoch, note=self._note(event.model))
                 self.done[event.model] = event.epoch
                 self._refresh_all()
             case events.Retried():
@@ -163,6 +184,12 @@ class _Bars(_Display):
                 if event.status != "finished":
                     label = self.labels[event.model]
                     self.show(f"{label} {event.status}: {event.message}", "red")
+
+    def _note(self, model: str) -> str:
+        note = self.scores[model]
+        for word, short in _SHORT.items():
+            note = note.replace(word, short)
+        return note
 
     def _refresh_all(self) -> None:
         count = f"{self.ended} of {counted(len(self.plan), 'model')}{_left(self.seconds_left())}"
