@@ -9,6 +9,7 @@ from vitarium.cli._options import argument, option, path_argument, path_option
 from vitarium.cli._progress import AGAIN, progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.numerals import counted, size
+from vitarium.core.reasons import by_reason
 from vitarium.core.terminal import print_note
 from vitarium.zoo import Zoo
 
@@ -63,8 +64,8 @@ def export(
             listener=skipped.append,
             **options.parsed(settings, of=run),
         )
-    for event in skipped:
-        print_note(f"left out: {event.checkpoint.model}: {event.reason}", style="yellow")
+    for line in by_reason((event.checkpoint.model, event.reason) for event in skipped):
+        print_note(f"left out: {line}", style="yellow")
     what = "1 file or folder" if len(written) == 1 else f"{len(written)} files and folders"
     left_out = f", {counted(len(skipped), 'model')} left out" if skipped else ""
     print_note(f"{what} written to {out}{left_out}")

@@ -16,7 +16,8 @@ from vitarium.cli._progress import Tally, progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.cache import remembered
 from vitarium.core.errors import InvalidInput
-from vitarium.core.numerals import is_number
+from vitarium.core.numerals import counted, is_number
+from vitarium.core.reasons import by_reason
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo, records
 from vitarium.zoo._model_files import model_stamps
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _SHOWN_REFUSALS = 8
 _REMEMBERED = 20_000  # numbers up to which an answer is remembered as a whole
 _MODEL = re.compile(r"[0-9a-f]{1,12}(@\d+)?")
-_ID = re.compile(r"\b[0-9a-f]{12}(@\d+)?\b")
 
 
 def measure(
@@ -191,17 +191,13 @@ def _divided(names: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _print_refusals(refusals: Sequence[Mapping[str, Any]]) -> None:
-    """Print why there is no value; reasons that differ only in the models' ids appear once."""
+    """Print why there is no value, each reason once."""
     if not refusals:
         return
-    reasons_by_text: dict[tuple[str, str], list[str]] = {}
-    for row in refusals:
-        key = (row["measure"], _ID.sub("…", row["refused"]))
-        reasons_by_text.setdefault(key, []).append(row["refused"])
+    reasons = by_reason((row["measure"], row["refused"]) for row in refusals)
     console = Terminal(stderr=True, soft_wrap=True)
     console.print(f"without a value: {len(refusals):,}", style="yellow")
-    for (measure, _), reasons in list(reasons_by_text.items())[:_SHOWN_REFUSALS]:
-        many = f" ({len(reasons):,} times, e.g.)" if len(reasons) > 1 else ""
-        console.print(f"  {measure}{many}: {reasons[0]}")
-    if (more := len(reasons_by_text) - _SHOWN_REFUSALS) > 0:
-        console.print(f"  … and {more} more reasons; --json has all")
+    for reason in reasons[:_SHOWN_REFUSALS]:
+        console.print(f"  {reason}")
+    if (more := len(reasons) - _SHOWN_REFUSALS) > 0:
+        console.print(f"  and {counted(more, 'more reason')}; --json has all")

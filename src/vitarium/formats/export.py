@@ -13,6 +13,7 @@ from vitarium.core.file_faults import check_writable, writing
 from vitarium.core.filenames import user_path
 from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
+from vitarium.core.reasons import by_reason
 from vitarium.core.registry import Plugin, Section, choose
 from vitarium.formats.base import Skipped
 from vitarium.zoo import Zoo
@@ -122,7 +123,7 @@ def _check_skipped(
     """Raises InvalidInput where models may not be left out, or none of the `count` is left."""
     if not reasons or (skip and len(reasons) < count):
         return
-    lines = [f"  {checkpoint.model}: {reason}" for checkpoint, reason in reasons.items()]
+    lines = [f"  {line}" for line in by_reason((c.model, text) for c, text in reasons.items())]
     if len(lines) > _MAX_LISTED:
         lines[_MAX_LISTED:] = [f"  and {len(lines) - _MAX_LISTED} more"]
     what = f"{len(reasons)} of {count} models cannot be exported to {exporter}"
