@@ -14,21 +14,35 @@ from vitarium.core.parameters import PythonSpelling, is_placeholder, spelled_by
 
 _COMMANDS = {"import_zoo": "import"}
 """Commands that are not called as their function is."""
+_OF_ONE_MODEL = {"ls": "show"}
+"""Commands of a whole zoo, and those that do the same for one model."""
 
 
 class Command(TyperCommand):
     """A command; while it runs, messages name its options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """What is missing is named with an example from the command's help."""
+        """What is missing, and what is too much, is named with an example from the help."""
+        words, usage_error = [*args], BadParameter.__base__  # which typer does not name itself
+        assert usage_error is not None
         try:
             return super().parse_args(ctx, args)
-        except BadParameter as error:
-            example = re.search(r"^ +(vitarium .*)$", self.help or "", re.MULTILINE)
-            if type(error).__name__ != "MissingParameter" or not example:
+        except usage_error as error:
+            is_too_much = type(error) is usage_error  # more arguments than the command takes
+            if not is_too_much and type(error).__name__ not in ("MissingParameter", "NoSuchOption"):
                 raise
-            usage_error: Any = BadParameter.__base__  # which typer does not name itself
-            raise usage_error(f"{error.format_message()} Example: {example[1]}", ctx) from None
+            message = error.format_message()  # type: ignore[attr-defined]
+            if is_too_much and self.name in _OF_ONE_MODEL and len(words) == 2:
+                raise usage_error(
+                    f"'{self.name}' takes a zoo and no model. Of one model: "
+                    f"vitarium {_OF_ONE_MODEL[self.name]} {shlex.join(words)}",
+                    ctx,
+                ) from None
+            example = re.search(r"^ +(vitarium .*)$", self.help or "", re.MULTILINE)
+            if not example or "Did you mean" in message or "Possible options" in message:
+                raise
+            dot = "" if message.endswith(".") else "."
+            raise usage_error(f"{message}{dot} Example: {example[1]}", ctx) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Raises InvalidInput for both of --json and --csv, before anything is computed."""
