@@ -114,6 +114,12 @@ def test_a_missing_option_is_named_with_an_example(kept_zoo, vitarium, command):
     assert f"Example: vitarium {command.split()[0]}" in err
 
 
+def test_an_option_that_a_command_does_not_have_is_answered_with_an_example(kept_zoo, vitarium):
+    status, _, err = vitarium("merge-zoos", kept_zoo.path, "--nowhere", "both")
+    assert status == 2
+    assert "Example: vitarium merge-zoos" in err
+
+
 def test_a_condition_tags(kept_zoo, vitarium):
     status, out, _ = vitarium("tag", kept_zoo.path, "--where", "stage = 'finetune'", "tuned")
     assert (status, out[:8]) == (0, "4 models")
@@ -130,13 +136,10 @@ def test_zoos_are_taken_apart_and_made_one(kept_zoo, parent, vitarium, tmp_path)
     tree = [parent, *kept_zoo.children(parent)]
     status, out, _ = vitarium("archive", kept_zoo.path, *tree[1:], "--out", tmp_path / "part")
     assert status == 0
+    assert f"{len(tree)} models, 1 of them an ancestor of the others; --no-ancestors" in out
     assert sorted(Zoo.open(tmp_path / "part").ids()) == sorted(tree)
-    assert (
-        vitarium("archive", kept_zoo.path, tree[1], "--no-ancestors", "--out", tmp_path / "x.tar")[
-            0
-        ]
-        == 0
-    )
+    alone = ("archive", kept_zoo.path, tree[1], "--no-ancestors", "--out", tmp_path / "x.tar")
+    assert vitarium(*alone)[:2] == (0, f"{tmp_path / 'x.tar'}: 1 model\n")
     rest = Zoo.open(shutil.copytree(kept_zoo.path, tmp_path / "rest"))
     assert vitarium("rm", rest.path, parent, "--with-dependents", "--yes")[0] == 0
     sources = (tmp_path / "part", rest.path, "--into", tmp_path / "one")

@@ -12,7 +12,7 @@ from vitarium.cli._options import (
     path_argument,
     path_option,
 )
-from vitarium.cli._progress import progress_bar, resumable
+from vitarium.cli._progress import Tally, progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import print_line
@@ -45,21 +45,26 @@ def archive(
 
       vitarium archive demo-zoo 3f2a 77b0 --no-ancestors --out two.tar
     """
+    tally = Tally()
     with (
         resumable(f"{directory} is as it was"),
-        progress_bar("archiving", unit="models") as progress,
+        progress_bar("archiving", unit="models") as tally.progress,
     ):
+        from vitarium.zoo import Zoo
         from vitarium.zoo.combine import archive as write
+        from vitarium.zoo.listing import select
 
-        write(
-            directory,
-            models or None,
-            out=out,
-            where=where,
-            ancestors=ancestors,
-            progress=progress,
-        )
-    print_line(f"{out} is written")
+        zoo = Zoo.open(directory)
+        chosen = {zoo.find(name) for name in select(zoo, models or None, where)}
+        write(zoo, [*chosen], out=out, ancestors=ancestors, progress=tally)
+    print_line(f"{out}: {counted(tally.total, 'model')}{_came_along(tally.total - len(chosen))}")
+
+
+def _came_along(ancestors: int) -> str:
+    if not ancestors:
+        return ""
+    what = "an ancestor" if ancestors == 1 else "ancestors"
+    return f", {ancestors:,} of them {what} of the others; --no-ancestors leaves ancestors out"
 
 
 def merge_zoos(
