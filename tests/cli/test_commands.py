@@ -74,6 +74,7 @@ def test_a_dry_run_says_how_to_get_the_time(vitarium, tiny, tmp_path, write_blue
     last = out.splitlines()[-1]
     assert "2 kinds of models were not measured on this machine yet; " in last
     assert "--dry-run --calibrate measures them" in last
+    assert "?" not in out  # of which nothing is known is no column
     status, _, err = vitarium("grow", path, "--calibrate")
     assert status == 2
     assert "--calibrate is for --dry-run" in err

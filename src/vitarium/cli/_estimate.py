@@ -5,15 +5,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from vitarium.cli._blueprint import print_normalizations
-from vitarium.cli._tables import print_json, print_rows, print_text
+from vitarium.cli._tables import HAS_ALL, print_json, print_rows, print_text
 from vitarium.core.numerals import counted, duration, size
-from vitarium.core.terminal import Terminal
+from vitarium.core.terminal import Terminal, print_line
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Plan
     from vitarium.blueprint.numerics import Numerics
     from vitarium.engine.tuning.estimate import StageEstimate
     from vitarium.engine.tuning.machine import Machine
+
+
+_UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,21 @@ def print_estimate(estimated: PlanEstimate, *, as_json: bool, as_csv: bool) -> N
         return
     counts = " + ".join(map(str, planned.stages.values()))
     total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
-    print_rows(map(_row, stages), title=f"{planned.name}: {total}", spare=["steps", "starts from"])
+    rows = _without_unknown([_row(stage) for stage in stages])
+    spare = ["steps", "starts from"]
+    print_rows(rows, title=f"{planned.name}: {total}", spare=spare, complete=HAS_ALL)
     for stage in stages:
+        if stage.factors:
+            print_line()
         factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
         print_rows(factors, title=f"Factors of {stage.stage}")
     _print_notes(estimated)
+
+
+def _without_unknown(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Without columns of which nothing is known; notes below the table say why."""
+    known = [name for name in rows[0] if any(row[name] != _UNKNOWN for row in rows)]
+    return [{name: row[name] for name in known} for row in rows]
 
 
 def _print_notes(estimated: PlanEstimate) -> None:
@@ -101,19 +114,29 @@ def _print_notes(estimated: PlanEstimate) -> None:
             f"Time: training speeds of {counted(kinds, 'kind')} of models were not measured on "
             "this machine yet; --dry-run --calibrate measures them and gives the time."
         )
-    if any(stage.steps is None for stage in estimated.stages):
-        console.print("Steps ?: needs data that is not on this machine.")
+    if unknown := [stage.stage for stage in estimated.stages if stage.steps is None]:
+        print_text(
+            f"Steps and sizes of {', '.join(unknown)} are not known: a dry run reads no data. Give "
+            "num_classes and num_train in `data`, e.g. {name: image_folder, folder: photos, "
+            "num_classes: 10, num_train: 5000}."
+        )
 
 
 def _row(stage: "StageEstimate") -> dict[str, object]:
-    low, high = stage.parameters or (None, None)
     return {
         "stage": stage.stage,
         "starts from": stage.start,
         "models": stage.models,
-        "parameters": "?" if low is None else f"{low:,}" if low == high else f"{low:,} to {high:,}",
+        "parameters": _parameters(stage.parameters),
         "epochs": stage.epochs,
-        "steps": "?" if stage.steps is None else f"{stage.steps:,}",
-        "checkpoints": "?" if stage.bytes is None else f"≤ {size(stage.bytes)}",
-        "time": "?" if stage.seconds is None else duration(stage.seconds),
+        "steps": _UNKNOWN if stage.steps is None else f"{stage.steps:,}",
+        "checkpoints": _UNKNOWN if stage.bytes is None else f"≤ {size(stage.bytes)}",
+        "time": _UNKNOWN if stage.seconds is None else duration(stage.seconds),
     }
+
+
+def _parameters(counts: tuple[int, int] | None) -> str:
+    if counts is None:
+        return _UNKNOWN
+    low, high = counts
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
