@@ -18,10 +18,10 @@ def damaged(kept_zoo):
 
 
 @pytest.mark.parametrize("options", [[], ["--deep"]])
-def test_a_whole_zoo_is_said_to_be_whole(kept_zoo, vitarium, options):
+def test_an_intact_zoo_is_said_to_be_intact(kept_zoo, vitarium, options):
     status, out, _ = vitarium("verify", kept_zoo.path, *options)
     assert status == 0
-    assert "is whole" in out
+    assert "is intact" in out
 
 
 def test_faults_are_listed_and_the_exit_status_is_1(damaged, vitarium):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vitarium.cli import _tables
-from vitarium.cli._models import for_people, print_models
+from vitarium.cli._models import for_people, print_models, titled
 from vitarium.cli.zoo import _parent
 from vitarium.core.terminal import Terminal
 
@@ -123,6 +123,18 @@ def test_ls_prints_the_columns_that_are_named(vitarium, written_zoo):
     assert out.splitlines()[2].split() == ["lr", "status"]
     status, _, err = vitarium("ls", written_zoo.path, "--columns", "lrr")
     assert (status, err) == (2, "error: unknown column 'lrr'; did you mean 'lr'?\n")
+
+
+def test_ls_of_one_model_is_answered_with_show(vitarium, written_zoo, monkeypatch):
+    monkeypatch.chdir(written_zoo.path.parent)
+    status, _, err = vitarium("ls", written_zoo.path.name, "d704")
+    assert status == 2
+    assert f"vitarium show {written_zoo.path.name} d704" in err
+
+
+def test_a_title_speaks_of_accuracies_where_there_are_some():
+    assert titled("zoo", rows()) == "zoo; accuracy on test images before and after training"
+    assert titled("zoo", rows(before=None, after=None)) == "zoo"
 
 
 def test_ls_as_csv_is_ls_as_json(vitarium, written_zoo):

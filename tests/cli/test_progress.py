@@ -1,6 +1,7 @@
 """Progress of long commands without a terminal, and what Ctrl-C leaves."""
 
 import importlib
+import io
 import threading
 
 import click
@@ -11,6 +12,8 @@ from vitarium import Zoo
 from vitarium.cli import _progress
 from vitarium.cli._progress import AGAIN, ProgressLines, progress_bar, resumable
 from vitarium.core import heartbeat
+from vitarium.core.errors import InvalidInput
+from vitarium.core.terminal import Terminal
 
 
 def test_a_line_says_how_far_a_task_is_and_since_when():
@@ -124,3 +127,20 @@ def test_ctrl_c_says_what_each_command_has_done(
     monkeypatch.setattr(importlib.import_module(f"vitarium.{module}"), name, interrupted)
     status, _, errors = vitarium(*command.format(child=child).split())
     assert (status, errors) == (130, f"\nStopped. {words}.\n")
+
+
+@pytest.mark.parametrize(("steps", "erased"), [(0, True), (1, False)])
+def test_a_bar_that_never_moved_goes_when_there_is_an_error(monkeypatch, steps, erased):
+    screen = io.StringIO()
+    terminal = Terminal(file=screen, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(_progress, "Terminal", lambda stderr: terminal)
+
+    def fail():
+        with progress_bar("measuring") as progress:
+            for _ in range(steps):
+                progress.step("measuring", 1, 2)
+            raise InvalidInput("unknown measure")
+
+    with pytest.raises(InvalidInput):
+        fail()
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K") is erased

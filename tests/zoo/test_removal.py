@@ -69,7 +69,7 @@ def test_a_model_on_which_nothing_depends_is_removed(zoo):
 def test_what_comes_of_a_model_is_named_and_nothing_removed(zoo):
     parent, before = parent_of(zoo), weights(zoo)
     children = zoo.children(parent)
-    with pytest.raises(InvalidInput, match=r"2 models come of what is to be removed") as refused:
+    with pytest.raises(InvalidInput, match=r"2 models depend on what is to be removed") as refused:
         remove(zoo, parent)
     assert f"{children[0]} (a child of {parent}@2)" in str(refused.value)
     with pytest.raises(InvalidInput, match=r"made from"):

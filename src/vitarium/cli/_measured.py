@@ -6,6 +6,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from vitarium.cli._tables import HAS_ALL, print_rows, print_text, text
+from vitarium.core.terminal import print_line
 from vitarium.zoo import Zoo
 
 _MAX_COLUMNS, _MAX_ROWS = 4, 40
@@ -28,9 +29,12 @@ def print_measured(zoo: Zoo, rows: Sequence[Row], tensors: Collection[str]) -> N
         return
     by_model = _by_model(numbers)
     names = {(row["measure"], row["part"]) for row in numbers}
-    if len(by_model) <= _MAX_ROWS and len(names) <= _MAX_COLUMNS:
-        print_rows(by_model, title=str(zoo.path), complete=HAS_ALL)
+    each_fits = len(by_model) <= _MAX_ROWS and len(names) <= _MAX_COLUMNS
+    if each_fits:
+        print_rows(by_model, title=f"{zoo.path}: measured values", complete=HAS_ALL)
     if len(by_model) > 1:
+        if each_fits:
+            print_line()
         many = _many_parts(names) if len(names) > _MAX_ROWS else set()
         listed = [row for row in numbers if not (row["part"] and row["measure"] in many)]
         title = f"{zoo.path}: mean ± standard deviation by stage"

@@ -23,6 +23,12 @@ _USUAL = (("score", "accuracy"), ("status", "finished"))
 Row = Mapping[str, Any]
 
 
+def titled(title: str, rows: Sequence[Row], mark: str = "; ") -> str:
+    """A title of a listing; of models with accuracies it says which these are."""
+    scored = any(row.get(name) is not None for row in rows for name in ("before", "after"))
+    return f"{title}{mark}{SCORED}" if scored else title
+
+
 def print_models(rows: Sequence[Row], *, title: str = "", every_column: bool = False) -> None:
     """Print a listing (`vitarium.zoo.listing`).
 

@@ -7,6 +7,7 @@ import rich.progress
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeRemainingColumn
 
+from vitarium.core.errors import VitariumError
 from vitarium.core.heartbeat import Heartbeat
 from vitarium.core.numerals import duration
 from vitarium.core.progress import SILENT, Progress
@@ -40,7 +41,13 @@ def progress_bar(task: str = "", *, unit: str = "", transient: bool = False) -> 
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with rich.progress.Progress(*columns, console=console, transient=transient) as bars:
-        yield _Bar(bars, bars.add_task(task[-_MAX_LENGTH:], total=None))
+        bar = _Bar(bars, bars.add_task(task[-_MAX_LENGTH:], total=None))
+        try:
+            yield bar
+        except VitariumError:
+            # nothing was done: the error alone stays on the screen
+            bars.live.transient = transient or bars.tasks[0].total is None
+            raise
 
 
 class _Bar:

@@ -12,7 +12,7 @@ from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._blueprint import read_blueprint
 from vitarium.cli._estimate import estimate_of, print_estimate
-from vitarium.cli._models import SCORED, print_models
+from vitarium.cli._models import print_models, titled
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import resumable
 from vitarium.core.errors import InvalidInput
@@ -222,7 +222,7 @@ def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
         growth = grow_zoo(blueprint, zoo, **settings)
     listed = {row["model"]: row for row in listing(zoo).rows}
     rows = [listed[model.id] for model in growth.plan.models if model.id in listed]
-    print_models(rows, title=f"{zoo}: {SCORED}")
+    print_models(rows, title=titled(str(zoo), rows, ": "))
     print_note(
         f"{counted(len(growth.grown), 'model')} grown, {len(growth.existing)} already there, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "

@@ -48,7 +48,7 @@ def verify(
         title = f"{directory}: {counted(len(rows), 'fault')}"
         print_rows(rows, title=title, complete=HAS_ALL)
     else:
-        print_line(f"{directory} is whole")
+        print_line(f"{directory} is intact: every file has its checksum")
     if faults:
         raise typer.Exit(1)
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from vitarium.cli import _completion as completion
-from vitarium.cli._models import SCORED, for_people, print_models
+from vitarium.cli._models import for_people, print_models, titled
 from vitarium.cli._options import Csv, Json, Where, ZooFolder, argument, option
 from vitarium.cli._tables import HAS_ALL, print_json, print_rows, print_text
 from vitarium.core.numerals import counted
@@ -83,7 +83,7 @@ def ls(
     if chosen:
         print_rows(map(for_people, rows), title=title, every_column=True)
     else:
-        print_models(rows, title=f"{title}; {SCORED}", every_column=bool(names))
+        print_models(rows, title=titled(title, rows), every_column=bool(names))
     if more := listed.matching - len(listed.rows):
         print_text(f"… {more:,} more; --limit 0 for all, --where and --sort to choose")
 
@@ -157,11 +157,22 @@ def show(
     facts |= {"tags": ", ".join(handle.tags)} if handle.tags else {}
     facts |= {"note": handle.note} if handle.note else {}
     facts["outputs"] = about.num_outputs
-    facts["trained with"] = ", ".join(f"{name} {value}" for name, value in about.software.items())
+    software = ", ".join(f"{name} {value}" for name, value in about.software.items())
+    facts |= {"trained with": software} if software else {}
     print_rows(({"": name, "value": value} for name, value in facts.items()), title=f"Model {id}")
     print()
-    print_rows(epochs, title="Epochs", spare=_SPARE_METRICS, complete=HAS_ALL)
+    print_rows(
+        map(_epoch_for_people, epochs), title="Epochs", spare=_SPARE_METRICS, complete=HAS_ALL
+    )
     print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)")
+
+
+def _epoch_for_people(row: dict[str, Any]) -> dict[str, Any]:
+    """An epoch's row that says in words whether its weights are there."""
+    names = {"kept": "weights"}
+    return {names.get(k, k): v for k, v in row.items()} | {
+        "weights": "kept" if row["kept"] else "none"
+    }
 
 
 def _parent(spec: dict[str, Any]) -> str:

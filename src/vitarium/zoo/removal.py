@@ -172,9 +172,9 @@ def _dependents(
 def _refusal(dependents: dict[str, str]) -> str:
     listed = [f"{id} ({how})" for id, how in dependents.items()]
     more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    come = "model comes" if len(listed) == 1 else "models come"
+    depend = "model depends" if len(listed) == 1 else "models depend"
     return (
-        f"{len(listed)} {come} of what is to be removed: {', '.join(listed[:_LISTED])}{more}; "
+        f"{len(listed)} {depend} on what is to be removed: {', '.join(listed[:_LISTED])}{more}; "
         f"{parameter('with_dependents', True)} removes them, too, and "
         f"{parameter('keep_dependents', True)} keeps them, with all their weights"
     )

@@ -61,7 +61,7 @@ def test_bf16_is_chosen_where_it_is_clearly_faster(tiny):
     mode, _ = chosen(tiny, lambda mode: 1.0 if mode.precision == "bf16" else 2.0, messages=messages)
     assert mode == TrainMode("bf16")
     assert messages == [
-        "pretrain: bf16, not compiled, each by itself (2.0 times as fast as plain fp32, 2.0 to 2.0)"
+        "pretrain: bf16, not compiled, not stacked (2.0 times as fast as plain fp32, 2.0 to 2.0)"
     ]
 
 
@@ -78,7 +78,7 @@ def test_noise_does_not_decide(tiny):
     mode, _ = chosen(tiny, bf16_takes(1.0), spreads=[1.1], messages=messages)
     assert mode == TrainMode()
     assert messages[-2] == (
-        "pretrain: bf16 is not clearly faster (2.0 times as fast, 1.4 to 2.5 in half the pairs)"
+        "pretrain: bf16 is not clearly faster (2.0 times as fast, quartiles 1.4 and 2.5)"
     )
 
 
@@ -304,7 +304,7 @@ def test_kinds_are_counted_while_they_are_measured(tiny, cache):
     tiny["stages"]["pretrain"]["epochs"] = 1
     planned, messages = plan(Blueprint.read(tiny)), []
     machine, request = Machine(("cpu",), 1, 1), TrainRequest("auto", False, "auto")
-    for expected in (["kind 1 of 2; once", "kind 2 of 2; once"], []):
+    for expected in (["kind 1 of 2; once per machine", "kind 2 of 2; once per machine"], []):
         messages.clear()
         calibration = Calibration("cpu", 1, messages.append)
         AutoTuner(planned, machine, request, calibration).choose(planned.models)

@@ -157,7 +157,7 @@ class AutoTuner:
         mode = mode._replace(stacked=self._stacked(spec, mode, len(models)))
         if "auto" in (self.request.precision, self.request.compiled, self.request.stacked):
             parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
-            parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
+            parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "not stacked")
             self._notify(f"{spec.stage}: {', '.join(parts)}{self._in_words(spec, mode)}")
         return mode
 

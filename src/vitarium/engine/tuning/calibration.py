@@ -180,7 +180,9 @@ class Calibration:
         parts = (recipe.objective.name, f"{recipe.head.name} head", recipe.optimizer.name)
         number = len(self._announced)
         count = f", kind {number} of {max(number, self.num_kinds)}" if self.num_kinds else ""
-        self.notify(f"measuring how fast {name} trains here ({', '.join(parts)}){count}; once")
+        self.notify(
+            f"measuring how fast {name} trains here ({', '.join(parts)}){count}; once per machine"
+        )
 
     def _key(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> str:
         kind = {

@@ -26,6 +26,4 @@ class Gain(NamedTuple):
         return self.median >= threshold and self.median - 1 > self.high - self.low
 
     def __str__(self) -> str:
-        return (
-            f"{self.median:.1f} times as fast, {self.low:.1f} to {self.high:.1f} in half the pairs"
-        )
+        return f"{self.median:.1f} times as fast, quartiles {self.low:.1f} and {self.high:.1f}"
