@@ -130,6 +130,9 @@ def test_ls_of_one_model_is_answered_with_show(vitarium, written_zoo, monkeypatc
     status, _, err = vitarium("ls", written_zoo.path.name, "d704")
     assert status == 2
     assert f"vitarium show {written_zoo.path.name} d704" in err
+    status, _, err = vitarium("show", written_zoo.path.name, "d704", "3f2a")
+    assert status == 2
+    assert "Example: vitarium show" in err
 
 
 def test_a_title_speaks_of_accuracies_where_there_are_some():

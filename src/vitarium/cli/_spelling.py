@@ -23,22 +23,22 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """What is missing, and what is too much, is named with an example from the help."""
-        words, usage_error = [*args], BadParameter.__base__  # which typer does not name itself
-        assert usage_error is not None
+        words = [*args]
+        usage_error: Any = BadParameter.__base__  # which typer does not name itself
         try:
             return super().parse_args(ctx, args)
         except usage_error as error:
             is_too_much = type(error) is usage_error  # more arguments than the command takes
             if not is_too_much and type(error).__name__ not in ("MissingParameter", "NoSuchOption"):
                 raise
-            message = error.format_message()  # type: ignore[attr-defined]
+            message = error.format_message()
             if is_too_much and self.name in _OF_ONE_MODEL and len(words) == 2:
                 raise usage_error(
                     f"'{self.name}' takes a zoo and no model. Of one model: "
                     f"vitarium {_OF_ONE_MODEL[self.name]} {shlex.join(words)}",
                     ctx,
                 ) from None
-            example = re.search(r"^ +(vitarium .*)$", self.help or "", re.MULTILINE)
+            example = re.search(r"^(?: +|Example: +)(vitarium .*)$", self.help or "", re.MULTILINE)
             if not example or "Did you mean" in message or "Possible options" in message:
                 raise
             dot = "" if message.endswith(".") else "."

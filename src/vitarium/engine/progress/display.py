@@ -64,9 +64,9 @@ class _Rows(rich_progress.Progress):
         note = NameColumn("{task.fields[note]}", style="dim")
         bar = rich_progress.BarColumn(bar_width=16, table_column=Column())
         elapsed = rich_progress.TimeElapsedColumn(table_column=Column(no_wrap=True))
-        whole, *models = self.tasks or [None]
-        if whole is not None:
-            yield _grid([name, bar, count, NameColumn("epochs"), elapsed, note], [whole])
+        overall, models = self.tasks[:1], self.tasks[1:]
+        if overall:
+            yield _grid([name, bar, count, NameColumn("epochs"), elapsed, note], overall)
         if running := [task for task in models if task.visible]:
             yield _grid([name, count, note], running)
 
