@@ -183,3 +183,16 @@ def test_a_teacher_in_a_folder_is_tried_on_the_students_images(tiny, grown_zoo, 
     checked(tiny)
     tiny["stages"]["finetune"]["architecture"] = {"img_size": 16}
     assert problems(tiny)[0].path == ("stages", "finetune", "objective", "teacher")
+
+
+def test_children_of_weights_that_were_removed_are_refused_before_any_is_trained(kept_zoo, tiny):
+    parent = next(model for model in kept_zoo if model.children)
+    last = f"{parent.id}@2"
+    kept_zoo.remove(last, keep_dependents=True)
+    checked(tiny, kept_zoo)  # whose models are all there
+    tiny["stages"]["finetune"]["grid"]["optimizer.lr"].append(0.1)
+    (problem,) = problems(tiny, kept_zoo)
+    assert problem.path == ("stages", "finetune", "start")
+    assert f"{parent.id} after epoch 2 were removed" in problem.message
+    kept_zoo.remove(parent.id, keep_dependents=True)
+    checked(tiny, kept_zoo)

@@ -16,6 +16,12 @@ def test_adamw_gets_its_settings():
     assert {key: group[key] for key in settings} == {**settings, "betas": (0.5, 0.75)}
 
 
+@pytest.mark.parametrize("betas", [[1, 0.9], [0.9, 1.0], [-0.1, 0.9]])
+def test_decay_rates_that_torch_refuses_are_refused(betas):
+    with pytest.raises(InvalidConfig, match="betas"):
+        section("optimizer", {"name": "adamw", "betas": betas})
+
+
 def test_sgd_gets_its_settings():
     settings = {"lr": 0.5, "weight_decay": 0.25, "momentum": 0.75, "nesterov": True}
     optimizer = section("optimizer", {"name": "sgd", **settings})([torch.zeros(1)])

@@ -39,6 +39,15 @@ def test_weights_of_another_training_do_not_replace_those_that_were_removed(zoo,
     assert_whole(zoo, before)
 
 
+def test_weights_of_another_training_do_not_complete_what_is_preferred(zoo, tmp_path):
+    other, parent = other_bits(zoo, tmp_path)
+    remove(other, f"{parent}@2", keep_dependents=True)
+    expected = of_models(weights(other), [parent])
+    merge_zoos([other], zoo, prefer=other)
+    assert of_models(weights(zoo), [parent]) == expected
+    assert merge_zoos([other], zoo, prefer=other).copied == {}
+
+
 def test_an_archive_is_brought_up_to_date(zoo, tmp_path):
     before, parent = weights(zoo), parent_of(zoo)
     folder = zoo.folder(parent)

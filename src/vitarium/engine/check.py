@@ -54,7 +54,7 @@ class ModelCheck:
     def __call__(self, spec: ModelSpec, parent: Parent | None) -> None:
         """Raises InvalidConfig with everything that stands against training the model."""
         self._parents.planned[spec.id] = spec.recipe
-        if self._is_finished(spec):
+        if self._is_finished(spec.id):
             return
         recipe = spec.recipe
         images = repr((recipe.data, recipe.augmentation, recipe.batch_size, recipe.architecture))
@@ -63,6 +63,7 @@ class ModelCheck:
         kind = repr((*parts, recipe.data, *start))
         problems = self._once(("images", images), lambda: self._check_images(recipe))
         problems += self._once(("shapes", kind), lambda: self._check_shapes(spec, parent, kind))
+        problems += self._once(("start", spec.parent, spec.parent_epoch), lambda: self._gone(spec))
         if not problems:
             problems = self._once(("teacher", kind), lambda: self._check_teacher(spec, parent))
         if problems:
@@ -81,9 +82,20 @@ class ModelCheck:
         if problems:
             raise InvalidConfig(list(dict.fromkeys(problems)))
 
-    def _is_finished(self, spec: ModelSpec) -> bool:
+    def _is_finished(self, id: str) -> bool:
         zoo = self._parents.zoo
-        return zoo is not None and zoo.folder(spec.id).exists and bool(zoo.folder(spec.id).result())
+        return zoo is not None and zoo.folder(id).exists and bool(zoo.folder(id).result())
+
+    def _gone(self, spec: ModelSpec) -> Iterator[Problem]:
+        """Weights to start from that were removed, of a parent that is not trained again."""
+        id, epoch = spec.parent, spec.parent_epoch or 0
+        if id is None or self._parents.zoo is None or not self._is_finished(id):
+            return
+        folder = self._parents.zoo.folder(id)
+        is_trained = folder.status == "finished"  # children of diverged models are skipped
+        if is_trained and epoch not in [e.number for e in folder.epochs() if e.checkpoint]:
+            fault = f"the weights of {id} after epoch {epoch} were removed from the zoo"
+            yield Problem(("start",), f"{fault}; remove the whole model, so that it is grown again")
 
     def _kind(self, parent: Parent | None, epoch: int | None) -> Hashable:
         """What parents have in common from which models start alike."""

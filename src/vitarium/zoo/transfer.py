@@ -67,8 +67,7 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
         place.parent.mkdir(exist_ok=True)
     files.check_inside(place.parent, target.path)
     files.discard(staging, root=target.path)
-    replaced = target.folder(id)
-    held_by = _holders(folder, [*(zoo.folder(id) for zoo in others), replaced])
+    held_by = _holders(id, source, [*others, target])
     for name in _TEXTS:
         if files.exists(folder.path / name):
             _copy_file(folder.path / name, staging / name)
@@ -87,23 +86,25 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
     pack_as_in(source, target, id)
 
 
-def _holders(folder: ModelFolder, others: Iterable[ModelFolder]) -> list[tuple[Epoch, ModelFolder]]:
+def _holders(id: str, source: Zoo, others: Iterable[Zoo]) -> list[tuple[Epoch, ModelFolder]]:
     """The epochs of a model, and who keeps the weights of each: itself, or another of its bits.
 
     Imported from other files, that one may have epochs of which this one knows nothing.
     """
+    folder, known = source.folder(id), contents_ever(source, id)
     stored = contents(folder)
     held_by = {line.number: (line, folder) for line in folder.epochs()}
-    for other in others:
-        by_epoch = contents(other) if other.exists else {}
-        if all(stored.get(epoch, content) == content for epoch, content in by_epoch.items()):
-            are_complete = folder.status == other.status != "training"
-            for line in other.epochs() if by_epoch else ():
-                is_expected = line.number in held_by or are_complete
-                if line.checkpoint and is_expected and line.number not in stored:
-                    stored[line.number] = by_epoch[line.number]
-                    own, _ = held_by.get(line.number, (line, other))
-                    held_by[line.number] = replace(own, checkpoint=line.checkpoint), other
+    for other in (zoo for zoo in others if zoo.folder(id).exists):
+        by_epoch, holder = contents_ever(other, id), other.folder(id)
+        if any(known.get(epoch, content) != content for epoch, content in by_epoch.items()):
+            continue
+        are_complete = folder.status == holder.status != "training"
+        for line in holder.epochs():
+            is_expected = line.number in held_by or are_complete
+            if line.checkpoint and is_expected and line.number not in stored:
+                stored[line.number] = known[line.number] = by_epoch[line.number]
+                own, _ = held_by.get(line.number, (line, holder))
+                held_by[line.number] = replace(own, checkpoint=line.checkpoint), holder
     return [held_by[number] for number in sorted(held_by)]
 
 

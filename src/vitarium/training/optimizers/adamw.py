@@ -1,14 +1,17 @@
 """torch's AdamW."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
 from vitarium.core.config import Config
 from vitarium.training.base import optimizer
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AdamW(Config):
@@ -18,8 +21,8 @@ class AdamW(Config):
     """Peak learning rate; the schedule multiplies it."""
     weight_decay: NonNegativeFloat = 1e-2
     """Decoupled weight decay: each step shrinks weights by lr times this."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the moving averages of the gradient and of its square."""
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay rates of the moving averages of the gradient and of its square, in [0, 1)."""
     eps: PositiveFloat = 1e-8
     """Number added to the denominator for numerical stability."""
 
