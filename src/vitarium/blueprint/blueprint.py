@@ -6,9 +6,9 @@ from contextlib import contextmanager, suppress
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from vitarium.blueprint._raw_values import with_named_stages, without
 from vitarium.blueprint.hints import hinted_at_top
@@ -31,14 +31,6 @@ _MAX_FILES = 100
 """YAML files in a folder, of which one may be meant by the name of a missing one."""
 
 
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        meant = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "my-zoo"
-        rule = "lowercase letters, digits, '.', '_' and '-', a letter or digit first"
-        raise ValueError(f"{brief(name)} is no name of a blueprint: {rule}, e.g. {meant}")
-    return name
-
-
 class Blueprint(Config):
     """What to grow. Read one with `Blueprint.load`; plan it with `vitarium.plan`.
 
@@ -48,13 +40,22 @@ class Blueprint(Config):
 
     vitarium: Literal[1] = 1
     """Version of the blueprint's format."""
-    name: Annotated[str, AfterValidator(_checked_name)]
+    name: str
     title: str = ""
     description: str = ""
     paper: str = ""
     numerics: Numerics = Numerics()
     """How its models are computed, where that is left open when it is grown."""
     stages: dict[str, Stage] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            meant = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "my-zoo"
+            rule = "lowercase letters, digits, '.', '_' and '-', a letter or digit first"
+            raise ValueError(f"{brief(name)} is no name of a blueprint: {rule}, e.g. {meant}")
+        return name
 
     @field_validator("stages", mode="before")
     @classmethod
