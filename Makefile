@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast evidence coverage lint format docs bench clean
+.PHONY: demo test test-fast evidence coverage lint format docs web bench clean
 
 demo: $(VENV)/demo-ready
 	$(BIN)/vitarium demo
@@ -43,6 +43,10 @@ docs: $(VENV)/test-ready
 	$(BIN)/python tools/plugin_tables.py
 	$(BIN)/python tools/api_reference.py
 
+# the explorer's page, from web/ into the package; needs Node.js, which users do not
+web:
+	cd web && npm ci --no-audit --no-fund && npm run check && npm run build
+
 bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/growing.py
 	$(BIN)/python benchmarks/loop_overhead.py
@@ -68,7 +72,7 @@ $(BIN)/python:
 
 $(VENV)/demo-ready: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing vitarium into $(VENV) (torch and its libraries: some minutes, once)"
-	$(PIP) --editable '.[study]'
+	$(PIP) --editable '.[study,explore]'
 	@touch $@
 
 $(VENV)/test-ready: pyproject.toml constraints.txt | $(BIN)/python

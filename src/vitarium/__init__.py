@@ -8,7 +8,6 @@
 Nothing heavy is imported before it is used; the names and where they are: `__init__.pyi`.
 """
 
-import sys
 from typing import Any
 
 import lazy_loader
@@ -21,7 +20,4 @@ def __getattr__(name: str) -> Any:
         from vitarium.core.version import installed_version
 
         return installed_version()
-    if name not in __all__:  # with both, Python says what may be meant
-        fault = f"module 'vitarium' has no attribute '{name}'"
-        raise AttributeError(fault, name=name, obj=sys.modules[__name__])
     return _attribute(name)

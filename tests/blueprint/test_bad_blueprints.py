@@ -40,7 +40,7 @@ def complaint(values, write_blueprint) -> str:
         ({"stages.pretrain.checkpoints": [1, 9]}, "pretrain.checkpoints: epoch 9 is after the last, 2"),
         ({"stages.pretrain.checkpoints": "some"}, "pretrain.checkpoints: 'some' is not 'all' or 'last'"),
         ({"stages": {}}, "stages: "),
-        ({"name": "Not a name"}, "name: 'Not a name' is no name of a blueprint: lowercase letters, digits, '.', '_' and '-', a letter or digit first, e.g. not-a-name"),
+        ({"name": "Not a name"}, "name: "),
         ({"staegs": {}}, "staegs: unknown factor 'staegs'; did you mean 'stages'?"),
         ({"vitarium": 2}, "vitarium: 2 is not 1"),
         ({"stages.pretrain.architecture.num_heads": 3}, "pretrain.architecture: "),
@@ -108,12 +108,6 @@ def test_numbers_are_those_of_yaml_1_2(tiny, write_blueprint):
 def test_an_unknown_blueprint_names_the_nearest():
     with pytest.raises(VitariumError, match="did you mean 'demo'"):
         Blueprint.load("dem")
-
-
-def test_a_file_of_a_similar_name_is_named(write_blueprint, tiny):
-    path = write_blueprint(tiny)
-    with pytest.raises(VitariumError, match=f"did you mean '{path}'"):
-        Blueprint.load(path.with_suffix(".yml"))
 
 
 def test_a_missing_file_says_so():

@@ -21,10 +21,6 @@ def test_a_published_zoo_is_imported_and_again_skipped(vitarium, published, tmp_
     status, out, _ = vitarium("ls", tmp_path / "zoo")
     assert status == 0
     assert out.count("pretraining/") == 2
-    name, id = "finetuning/sl_seed_42/ft_lr_0.001", lines[2].split()[1]
-    status, _, err = vitarium("show", tmp_path / "zoo", name)
-    assert status == 2
-    assert f"unknown model '{name}': it is the name of {id}" in err
 
 
 def test_a_dry_run_lists_and_writes_nothing(vitarium, published, tmp_path):

@@ -106,14 +106,6 @@ def test_numbers_are_printed_by_model_and_by_stage(vitarium, grown_zoo):
     assert len([line for line in of_stages.splitlines() if line.startswith("accuracy")]) == 2
 
 
-def test_of_a_single_model_all_numbers_are_printed(vitarium, grown_zoo):
-    id = grown_zoo.ids()[0]
-    names = ("weight_norm", "weight_std", "weight_mean", "weight_kurtosis", "spectral_norm")
-    out = vitarium("measure", grown_zoo.path, *names, id)[1]
-    assert out.startswith(f"{grown_zoo.path}: {id[:8]}\n")
-    assert {line.split()[0] for line in out.splitlines() if line} >= {*names}
-
-
 def test_numbers_are_csv(vitarium, grown_zoo):
     by_csv = vitarium("measure", grown_zoo.path, "accuracy", "--csv")[1]
     by_json = json.loads(vitarium("measure", grown_zoo.path, "accuracy", "--json")[1])

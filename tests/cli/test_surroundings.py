@@ -100,6 +100,7 @@ EXAMPLES = {
         Example("query {zoo} 'SELECT * FROM models' --output {out}/models.csv", "out"),
         Example("query {zoo} 'SELECT * FROM models' --output {out}/models.parquet", "out"),
     ],
+    "explore": [Example("explore {zoo} --host 192.0.2.1", status=2)],  # not an address of ours
     "verify": [Example("verify {zoo} --deep")],
     "pack": [Example("pack {zoo}", "zoo", before="unpack {zoo}")],
     "unpack": [Example("unpack {zoo}", "zoo")],

@@ -1,10 +1,8 @@
 """A blueprint: the stages of a zoo, as a YAML file says them."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
@@ -26,9 +24,6 @@ from vitarium.core.filenames import user_path
 from vitarium.core.printable import brief
 
 _LIBRARY = files("vitarium.blueprint") / "library"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_MAX_FILES = 100
-"""YAML files in a folder, of which one may be meant by the name of a missing one."""
 
 
 class Blueprint(Config):
@@ -40,22 +35,13 @@ class Blueprint(Config):
 
     vitarium: Literal[1] = 1
     """Version of the blueprint's format."""
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str = ""
     description: str = ""
     paper: str = ""
     numerics: Numerics = Numerics()
     """How its models are computed, where that is left open when it is grown."""
     stages: dict[str, Stage] = Field(min_length=1)
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            meant = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "my-zoo"
-            rule = "lowercase letters, digits, '.', '_' and '-', a letter or digit first"
-            raise ValueError(f"{brief(name)} is no name of a blueprint: {rule}, e.g. {meant}")
-        return name
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -186,14 +172,6 @@ def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
     return InvalidConfig(located, f"{file.name} is not a valid blueprint:")
 
 
-def _files_beside(path: Path) -> list[str]:
-    """YAML files of the folder in which a file is missing, as they are typed."""
-    with suppress(OSError, ValueError):  # no folder, or one that may not be read
-        paths = (file for ending in ("*.yaml", "*.yml") for file in path.parent.glob(ending))
-        return sorted(map(str, islice(paths, _MAX_FILES)))
-    return []
-
-
 def _find(source: str | Path, beside: Path | None = None) -> Path:
     source_path = user_path(source)
     paths = [source_path, *([beside / source_path] if beside else [])]
@@ -206,6 +184,6 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
     names = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
     error = UnknownName("blueprint", str(source), names)
     what = "no such file, and no blueprint of vitarium's has that name"
-    hint = did_you_mean(str(source), [*names, *_files_beside(source_path)])
+    hint = did_you_mean(str(source), names)
     error.args = (f"unknown blueprint {brief(str(source))}: {what}{hint}",)
     raise error

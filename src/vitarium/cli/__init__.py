@@ -16,6 +16,7 @@ from vitarium.cli import (
     blueprints,
     combining,
     compressing,
+    exploring,
     exporting,
     grow,
     importing,
@@ -99,6 +100,7 @@ _PANELS: dict[str, list[tuple[str, Any]]] = {
         ("ls", zoo.ls),
         ("show", zoo.show),
         ("query", query.query),
+        ("explore", exploring.explore),
     ],
     "Measure and study it": [
         ("measure", measuring.measure),

@@ -18,8 +18,7 @@ Row = Mapping[str, Any]
 
 
 def print_measured(zoo: Zoo, rows: Sequence[Row], tensors: Collection[str]) -> None:
-    """Print of few models and measures each model's numbers; and each stage's mean and spread, or
-    of a single model all that it has.
+    """Print of few models and measures each model's numbers; and each stage's mean and spread.
 
     `rows` are those of `vitarium.measure`; parts that are layers or one of the `tensors` are left
     out, and where the table becomes too long, measures' many parts.
@@ -33,17 +32,12 @@ def print_measured(zoo: Zoo, rows: Sequence[Row], tensors: Collection[str]) -> N
     each_fits = len(by_model) <= _MAX_ROWS and len(names) <= _MAX_COLUMNS
     if each_fits:
         print_rows(by_model, title=f"{zoo.path}: measured values", complete=HAS_ALL)
-    if len(by_model) > 1 or not each_fits:
+    if len(by_model) > 1:
         if each_fits:
             print_line()
         many = _many_parts(names) if len(names) > _MAX_ROWS else set()
         listed = [row for row in numbers if not (row["part"] and row["measure"] in many)]
-        what = "mean ± standard deviation by stage"
-        if len(by_model) == 1:
-            what = " and ".join(
-                by_model[0][key] for key in ("model", "other") if key in by_model[0]
-            )
-        title = f"{zoo.path}: {what}"
+        title = f"{zoo.path}: mean ± standard deviation by stage"
         print_rows(_by_stage(listed), title=title, spare=["unit"], complete=HAS_ALL)
         if many:
             print_text(f"without the parts of {', '.join(sorted(many))}; {HAS_ALL}")

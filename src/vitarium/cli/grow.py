@@ -51,6 +51,7 @@ def demo(
     table = f"import vitarium; print(vitarium.Zoo.open('{zoo}').models())"
     print_note(
         f"\nThe zoo lies in {zoo}. Look around:\n"
+        f"  {program} explore {zoo} --open\n"
         f"  {program} ls {zoo}\n"
         f"  {program} show {zoo} MODEL\n"
         f'  {program.with_name("python")} -c "{table}"'

@@ -160,7 +160,7 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
             common["data"] = options.section("dataset", "--data", *given)
         if values["csv"] is not None:
             check_writable(values["csv"])
-        with progress_bar("studying", transient=True) as progress:
+        with progress_bar("opening", transient=True) as progress:
             result = study(
                 values["directory"],
                 plugin.name,

@@ -12,7 +12,6 @@ from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
 from vitarium.core.filenames import file_name, user_path
 from vitarium.core.numerals import counted, is_number
 from vitarium.core.weight_suffixes import not_in_zoo
-from vitarium.zoo._imported_names import named_in
 from vitarium.zoo._keeping import Keeping
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._not_a_zoo import not_a_zoo
@@ -139,7 +138,7 @@ class Zoo(Keeping):
             ids = self.ids()
             matches = [id for id in ids if name and id.startswith(name)]
         if not matches:
-            raise named_in(self.path, name) or not_in_zoo(name, self.path, ids)
+            raise not_in_zoo(name, self.path, ids)
         if len(matches) > 1:
             fault = f"'{name}' is the beginning of {', '.join(matches)}; give more digits"
             raise InvalidInput(fault)

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from vitarium.core.errors import DataNotFound, InvalidData
+from vitarium.core.errors import InvalidData
 from vitarium.core.registry import section
 from vitarium.data.load import load
 
@@ -41,22 +41,6 @@ def image_of(root, image, suffix="png", **options):
         if suffix != "png" or number:
             (root / "val" / "cat" / f"{number}.png").unlink()
     return read(root).test.images[0]
-
-
-# What is missing
-
-
-def test_a_folder_in_the_current_one_is_said_to_be_found_from_there(root, monkeypatch):
-    monkeypatch.chdir(root.parent)
-    with pytest.raises(DataNotFound, match=r"in the current folder is found with data_dir='\.'"):
-        read("mine")
-
-
-def test_classes_that_are_not_split_are_told_the_layout(root):
-    with pytest.raises(
-        DataNotFound, match=r"no folder 'train' and no folder 'val'\. It has to hold"
-    ):
-        read(root / "train")
 
 
 # Pixels

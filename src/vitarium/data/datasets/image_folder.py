@@ -15,8 +15,6 @@ from vitarium.data._image_files import RULES, decoded, image_files, visible_fold
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
 from vitarium.data.splits import with_splits
 
-_LAYOUT = "It has to hold train/CLASS/*.jpg and val/CLASS/*.jpg"
-
 
 class ImageFolder(OwnDataConfig):
     """A folder with train/, val/ and perhaps test/, each with one folder of images per class;
@@ -33,16 +31,16 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
     root = folders.find(config.folder)
     if root is None:
         looked = ", ".join(str(folder / config.folder) for folder in folders.all)
-        remedy = f"{_LAYOUT}; name its parent: {parameter('data_dir', 'DIR')} or VITARIUM_DATA"
-        if DataFolders(Path()).find(config.folder):
-            remedy = f"The one in the current folder is found with {parameter('data_dir', '.')}"
-        fault = f"image folder '{config.folder}' is not there; looked for {looked}"
-        raise DataNotFound(f"{fault}. {remedy}")
+        raise DataNotFound(
+            f"image folder '{config.folder}' is not there; looked for {looked}. It has to hold "
+            "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent: "
+            f"{parameter('data_dir', 'DIR')} or VITARIUM_DATA"
+        )
     there = [part for part in ("train", "val", "test") if (root / part).is_dir()]
     parts = {part: _read(root / part) for part in there}
     if lacking := [part for part in ("train", "val") if part not in parts]:
-        missing = " and no ".join(f"folder '{part}'" for part in lacking)
-        raise DataNotFound(f"{root} has no {missing}. {_LAYOUT}")
+        missing = f"{root} has no folder '{lacking[0]}'"
+        raise DataNotFound(f"{missing} with one folder of images per class")
     classes, train = parts["train"]
     for part in parts:
         for complete, lacking_some in (("train", part), (part, "train")):

@@ -1,0 +1,110 @@
+"""The server of the page: answers from `payloads`, the built page, and nothing else of the disk."""
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from vitarium.core.errors import InvalidInput, UnknownName, VitariumError
+from vitarium.explorer import payloads
+from vitarium.explorer.security import MAX_BODY, Access, Guard
+from vitarium.zoo import Zoo
+from vitarium.zoo.listing import select
+
+PAGE = Path(__file__).parent / "page"
+"""What `make web` builds."""
+_GZIP_BYTES = 1000
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(zoo: Zoo, access: Access) -> Starlette:
+    """An ASGI application over a zoo.
+
+    Answers below `api/`: `zoo.json`, `models.json`, `models/ID.json` (see `payloads`); POST `query`
+    with `{"where": SQL}` gives the ids of matching models, POST `models/ID/tag` with `{"tag": ...,
+    "remove": ...}` and `models/ID/note` with `{"note": ...}` change words beside a model.
+    """
+
+    def answer(payload: Callable[[Request], Any]) -> Handler:
+        async def handle(request: Request) -> Response:
+            return JSONResponse(await run_in_threadpool(payload, request))
+
+        return handle
+
+    def change(payload: Callable[[Request, dict[str, Any]], Any]) -> Handler:
+        async def handle(request: Request) -> Response:
+            values = await _body(request)
+            return JSONResponse(await run_in_threadpool(payload, request, values))
+
+        return handle
+
+    def summary(_: Request) -> payloads.Json:
+        token = {"token": access.token}  # the browser hands it to no other page
+        return {**payloads.zoo_summary(zoo), "can_write": True, **token}
+
+    def matching(_: Request, values: dict[str, Any]) -> payloads.Json:
+        return {"ids": select(zoo, where=_text(values, "where"))}
+
+    def tag(request: Request, values: dict[str, Any]) -> payloads.Json:
+        change = zoo.untag if values.get("remove") else zoo.tag
+        change(request.path_params["id"], _text(values, "tag"))
+        return payloads.model_page(zoo, request.path_params["id"])
+
+    def note(request: Request, values: dict[str, Any]) -> payloads.Json:
+        zoo.note(request.path_params["id"], _text(values, "note"))
+        return payloads.model_page(zoo, request.path_params["id"])
+
+    model = "/api/models/{id:str}"
+    routes = [
+        Route("/api/zoo.json", answer(summary)),
+        Route("/api/models.json", answer(lambda _: payloads.models_table(zoo))),
+        Route(f"{model}.json", answer(lambda r: payloads.model_page(zoo, r.path_params["id"]))),
+        Route("/api/query", change(matching), methods=["POST"]),
+        Route(f"{model}/tag", change(tag), methods=["POST"]),
+        Route(f"{model}/note", change(note), methods=["POST"]),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    middleware = [
+        Middleware(Guard, access=access),
+        Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=5),
+    ]
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers={VitariumError: _refused}
+    )
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    is_absent = isinstance(error, UnknownName) and error.kind == "model"
+    return JSONResponse({"error": str(error)}, 404 if is_absent else 400)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """Raises InvalidInput for what is no JSON object, or is too large."""
+    pieces = bytearray()
+    async for piece in request.stream():
+        pieces += piece
+        if len(pieces) > MAX_BODY:
+            raise InvalidInput(f"a request has at most {MAX_BODY} bytes")
+    try:
+        values = json.loads(bytes(pieces) or b"{}")
+    except (ValueError, RecursionError):
+        raise InvalidInput("the request is no JSON") from None
+    if not isinstance(values, dict):
+        raise InvalidInput("the request is no JSON object")
+    return values
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    value = values.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is a text")
+    return value

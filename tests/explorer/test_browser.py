@@ -1,0 +1,193 @@
+"""The page in a browser: every view on a zoo, and what a reader does there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from explorer.conftest import served
+from needs import browser as browser_command
+from vitarium import Zoo, measure, merge
+from vitarium.explorer.security import Access
+from vitarium.zoo.listing import listing
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "<img src=x onerror=alert(1)><b>bold</b>"
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=browser_command(), args=["--no-sandbox"])
+
+
+@pytest.fixture
+def zoo(kept_zoo: Zoo) -> Zoo:
+    """Two models, two children of each, a soup of two children, a hostile tag, measured numbers."""
+    parent = next(model for model in kept_zoo if model.children)
+    merge(kept_zoo, "uniform_soup", models=parent.children)
+    measure(kept_zoo, "alpha")
+    kept_zoo.tag(parent.id, HOSTILE)
+    return kept_zoo
+
+
+@pytest.fixture
+def address(zoo: Zoo) -> Iterator[str]:
+    with served(zoo, Access("127.0.0.1")) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The page, opened; nothing may be loaded from elsewhere, and no error logged."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page, problems = context.new_page(), []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    # a refused condition is shown by the page, and logged by the browser all the same
+    page.on(
+        "console", lambda m: m.type == "error" and "400" not in m.text and problems.append(m.text)
+    )
+    page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+    page.on("request", lambda r: r.url.startswith((address, "blob:")) or problems.append(r.url))
+    page.goto(address)
+    expect(page.get_by_role("heading", level=1)).to_have_text("zoo")
+    yield page
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "last.png")
+    context.close()
+    assert problems == []
+
+
+def ids_in(page: Page) -> list[str]:
+    return page.locator("tbody .link").all_inner_texts()
+
+
+def test_the_table_lists_sorts_searches_and_filters(page, zoo):
+    assert ids_in(page) == [row["model"][:8] for row in listing(zoo.path).rows]
+    page.get_by_role("button", name="lr", exact=True).click()
+    by_lr = [row["model"][:8] for row in listing(zoo.path, sort=["-lr"]).rows]
+    with_lr = [row["model"][:8] for row in listing(zoo.path, where="lr IS NOT NULL").rows]
+    assert {*ids_in(page)[: len(with_lr)]} == {*by_lr[: len(with_lr)]}
+    page.get_by_label("Search").fill("finetune")
+    expect(page.locator("output")).to_have_text(f"4 of {len(zoo)} models")
+    page.get_by_label("Search").fill("")
+    page.get_by_label("SQL condition").fill("parent IS NULL AND operator IS NULL")
+    page.get_by_label("SQL condition").press("Enter")
+    expect(page.locator("output")).to_have_text(f"2 of {len(zoo)} models")
+    page.get_by_label("SQL condition").fill("lrr < 1")
+    page.get_by_label("SQL condition").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("did you mean")
+
+
+def test_columns_are_chosen(page):
+    headings = page.locator("thead th").all_inner_texts()
+    assert "alpha" not in headings
+    page.get_by_text("Columns (").click()
+    page.get_by_label("alpha", exact=True).check()
+    expect(page.locator("thead")).to_contain_text("alpha")
+
+
+def test_a_link_brings_back_what_was_looked_at(page, address, browser):
+    page.get_by_label("Search").fill("finetune")
+    page.get_by_label("Select all").check()
+    page.get_by_role("button", name="Tree").click()
+    expect(page.get_by_role("region", name="Lineage")).to_be_visible()
+    other = browser.new_page()
+    other.goto(page.url)
+    expect(other.get_by_role("region", name="Lineage")).to_be_visible()
+    expect(other.get_by_label("Search")).to_have_value("finetune")
+    expect(other.get_by_label("Selection")).to_contain_text("4 selected")
+    other.close()
+    page.go_back()
+    expect(page.get_by_role("region", name="Models")).to_be_visible()
+
+
+def test_a_model_has_a_page_where_words_are_written(page, zoo):
+    child = next(model for model in zoo if model.parent)
+    page.get_by_role("button", name=child.id[:8]).first.click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text(child.id)
+    page.get_by_label("New tag").fill("best")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("button", name="Remove tag best")).to_be_visible()
+    page.get_by_label("Note").fill("two\nlines")
+    page.get_by_role("button", name="Save note").click()
+    expect(page.get_by_role("button", name="Save note")).to_be_disabled()
+    assert (zoo[child.id].tags, zoo[child.id].note) == (("best",), "two\nlines")
+    page.get_by_role("button", name=f"{child.parent.id[:8]} after epoch").click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text(child.parent.id)
+    page.go_back()
+    expect(page.get_by_role("heading", level=2)).to_contain_text(child.id)
+
+
+def test_names_are_data_and_never_markup(page, zoo):
+    hostile = next(model for model in zoo if model.tags)
+    page.get_by_role("button", name=hostile.id[:8]).first.click()
+    expect(page.get_by_text(HOSTILE)).to_be_visible()
+    assert page.locator("img[src='x']").count() == 0
+
+
+def test_a_lasso_on_the_map_selects_models(page, zoo):
+    page.get_by_role("button", name="Map").click()
+    page.get_by_label("x axis").select_option("optimizer.lr")
+    page.get_by_label("y axis").select_option("alpha")
+    box = page.locator("canvas").bounding_box()
+    left, top = box["x"] + 60, box["y"] + 14
+    right, bottom = box["x"] + box["width"] - 14, box["y"] + box["height"] - 46
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(x, y, steps=3)
+    page.mouse.up()
+    grown = sum(model.factors.get("optimizer.lr") is not None for model in zoo)
+    expect(page.get_by_label("Selection")).to_contain_text(f"{grown} selected")
+
+
+def test_brushing_an_axis_selects_models(page, zoo):
+    page.get_by_role("button", name="Factors").click()
+    axis = page.locator("text.axis-title", has_text="stage")
+    box, svg = axis.bounding_box(), page.locator(".map svg").bounding_box()
+    x, tick = box["x"] + box["width"] / 2, page.locator("text.tick", has_text="finetune")
+    y = tick.bounding_box()["y"] + 8
+    page.mouse.move(x, y - 20)
+    page.mouse.down()
+    page.mouse.move(x, y + 20, steps=4)
+    page.mouse.up()
+    assert svg["height"] > 100
+    expect(page.get_by_label("Selection")).to_contain_text("4 selected")
+
+
+def test_the_tree_shows_families_and_several_parents(page, zoo):
+    page.get_by_role("button", name="Tree").click()
+    soup = next(model for model in zoo if model.ingredients)
+    line = page.locator(".node", has_text=soup.id[:8]).last
+    expect(line).to_contain_text(f"also of {soup.ingredients[1].model[:8]}")
+    root = next(model for model in zoo if len(model.children) and not model.parent)
+    page.get_by_label(f"Children of {root.id[:8]}").click()
+    expect(page.get_by_role("button", name=root.children[0].id[:8])).to_have_count(0)
+
+
+def test_models_are_compared(page, zoo):
+    children = next(model for model in zoo if model.children).children
+    for child in children:
+        page.get_by_label(f"Select {child.id[:8]}").check()
+    page.get_by_role("button", name="Compare").last.click()
+    expect(page.get_by_role("region", name="Differences")).to_contain_text("optimizer")
+    for child in children:
+        expect(page.get_by_role("region", name="Differences")).to_contain_text(child.id[:8])
+
+
+@pytest.mark.parametrize("view", ["Table", "Map", "Factors", "Tree", "Compare"])
+def test_every_view_fits_a_phone_and_the_dark(browser, address, view):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_role("button", name=view, exact=True).first.click()
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"phone-{view.lower()}.png")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert max(map(int, background[4:-1].split(","))) < 60
+    context.close()

@@ -1,0 +1,146 @@
+// What the reader looks at. All of it stands in the address, so that it can be linked to.
+
+import { read, send, sortRows, type Column, type ModelsTable, type Summary } from "./zoo";
+
+export const VIEWS = ["table", "map", "factors", "tree", "compare"] as const;
+export type View = (typeof VIEWS)[number];
+
+const LIST_SEPARATOR = "~";
+
+class Explorer {
+  summary = $state<Summary | null>(null);
+  table = $state.raw<ModelsTable | null>(null);
+  error = $state("");
+
+  view = $state<View>("table");
+  model = $state("");
+  search = $state("");
+  where = $state("");
+  sort = $state("");
+  shown = $state<string[]>([]);
+  selected = $state.raw<ReadonlySet<number>>(new Set());
+  x = $state("");
+  y = $state("");
+  color = $state("");
+
+  whereRows = $state.raw<ReadonlySet<number> | null>(null);
+  whereError = $state("");
+
+  columns = $derived(new Map(this.table?.columns.map((column) => [column.name, column]) ?? []));
+  rowOf = $derived(new Map(this.table?.ids.map((id, row) => [id, row]) ?? []));
+  /** Rows that fulfill search and condition, sorted. */
+  rows = $derived.by(() => {
+    if (!this.table) return [];
+    const matches = this.matcher(this.table, this.search.trim().toLowerCase());
+    const conditional = this.whereRows;
+    let rows = this.table.ids.map((_, row) => row);
+    if (conditional) rows = rows.filter((row) => conditional.has(row));
+    rows = rows.filter(matches);
+    const column = this.columns.get(this.sort.replace(/^-/, ""));
+    return column ? sortRows(rows, column, this.sort.startsWith("-")) : rows;
+  });
+  numbers = $derived(this.table?.columns.filter((column) => column.type === "number") ?? []);
+
+  async open(): Promise<void> {
+    try {
+      [this.summary, this.table] = await Promise.all([
+        read<Summary>("zoo.json"),
+        read<ModelsTable>("models.json"),
+      ]);
+      document.title = `${this.summary.name} · vitarium`;
+      this.readAddress();
+    } catch (error) {
+      this.error = (error as Error).message;
+    }
+  }
+
+  column(name: string): Column | undefined {
+    return this.columns.get(name);
+  }
+
+  async filter(where: string): Promise<void> {
+    this.where = where;
+    this.whereError = "";
+    if (!where.trim()) {
+      this.whereRows = null;
+      return;
+    }
+    try {
+      const token = this.summary?.token ?? "";
+      const { ids } = await send<{ ids: string[] }>("query", { where }, token);
+      if (this.where === where) this.whereRows = new Set(ids.map((id) => this.rowOf.get(id)!));
+    } catch (error) {
+      this.whereError = (error as Error).message;
+    }
+  }
+
+  toggle(row: number): void {
+    const selected = new Set(this.selected);
+    if (!selected.delete(row)) selected.add(row);
+    this.selected = selected;
+  }
+
+  selectedIds(): string[] {
+    return [...this.selected].sort((a, b) => a - b).map((row) => this.table!.ids[row]);
+  }
+
+  sortBy(name: string): void {
+    this.sort = this.sort === `-${name}` ? name : this.sort === name ? "" : `-${name}`;
+  }
+
+  private matcher(table: ModelsTable, words: string): (row: number) => boolean {
+    if (!words) return () => true;
+    const searched = words.split(/\s+/);
+    const texts = table.columns.flatMap((column) =>
+      column.type === "text" ? [{ codes: column.codes, levels: column.levels.map((l) => l.toLowerCase()) }] : [],
+    );
+    return (row) =>
+      searched.every(
+        (word) =>
+          table.ids[row].startsWith(word) ||
+          texts.some(({ codes, levels }) => codes[row] >= 0 && levels[codes[row]].includes(word)),
+      );
+  }
+
+  /** The address's part after `#`, from which `readAddress` brings all of this back. */
+  address(): string {
+    const parts = new URLSearchParams();
+    const put = (name: string, value: string, usual = "") => value !== usual && parts.set(name, value);
+    put("view", this.view, "table");
+    put("model", this.model);
+    put("search", this.search);
+    put("where", this.where);
+    put("sort", this.sort);
+    put("columns", this.shown.join(LIST_SEPARATOR), this.table?.shown.join(LIST_SEPARATOR));
+    put("x", this.x, this.usualAxis("before"));
+    put("y", this.y, this.usualAxis("after"));
+    put("color", this.color, "stage");
+    put("selected", this.selectedIds().map((id) => id.slice(0, 12)).join(LIST_SEPARATOR));
+    return parts.toString();
+  }
+
+  readAddress(): void {
+    if (!this.table) return;
+    const parts = new URLSearchParams(location.hash.slice(1));
+    const known = (name: string) => this.columns.has(name);
+    const view = parts.get("view") as View;
+    this.view = VIEWS.includes(view) ? view : "table";
+    this.model = parts.get("model") ?? "";
+    this.search = parts.get("search") ?? "";
+    this.sort = parts.get("sort") ?? "";
+    this.shown = parts.get("columns")?.split(LIST_SEPARATOR).filter(known) ?? this.table.shown;
+    this.x = parts.get("x") ?? this.usualAxis("before");
+    this.y = parts.get("y") ?? this.usualAxis("after");
+    this.color = parts.get("color") ?? "stage";
+    const ids = parts.get("selected")?.split(LIST_SEPARATOR) ?? [];
+    this.selected = new Set(ids.flatMap((id) => this.rowOf.get(id) ?? []));
+    const where = parts.get("where") ?? "";
+    if (where !== this.where) void this.filter(where);
+  }
+
+  private usualAxis(name: string): string {
+    return this.columns.has(name) ? name : (this.numbers[0]?.name ?? "");
+  }
+}
+
+export const explorer = new Explorer();

@@ -1,0 +1,137 @@
+// What the server, or a static site, tells of a zoo; tables come column by column.
+
+export interface Summary {
+  name: string;
+  models: number;
+  version: string;
+  can_write?: boolean;
+  token?: string;
+}
+
+interface NumberColumn {
+  type: "number";
+  values: (number | null)[];
+}
+interface TextColumn {
+  type: "text";
+  levels: string[];
+  codes: number[];
+}
+export type Group = "fact" | "factor" | "score" | "metric" | "training" | "measure";
+export type Column = { name: string; label: string; group: Group } & (NumberColumn | TextColumn);
+
+export interface ModelsTable {
+  ids: string[];
+  columns: Column[];
+  shown: string[];
+  constants: Record<string, unknown>;
+}
+
+export interface Epoch {
+  epoch: number;
+  kept: boolean;
+  [metric: string]: number | boolean | null;
+}
+
+export interface Measured {
+  measure: string;
+  part: string;
+  epoch: number;
+  value: number | null;
+  unit: string;
+  data: string;
+  split: string;
+  settings: string;
+}
+
+export interface ModelPage {
+  id: string;
+  stage: string;
+  status: string;
+  message: string;
+  parent: { model: string; epoch: number } | null;
+  children: string[];
+  siblings: string[];
+  ingredients: { model: string; epoch: number }[];
+  operator: string | null;
+  tags: string[];
+  note: string;
+  factors: Record<string, unknown>;
+  differing: string[];
+  trained: Record<string, unknown>;
+  classes: string[];
+  outputs: number;
+  epochs: Epoch[];
+  measured: Measured[];
+  python: string[];
+}
+
+export async function read<T>(address: string): Promise<T> {
+  const response = await fetch(`api/${address}`);
+  if (!response.ok) throw new Error(await reason(response));
+  return response.json();
+}
+
+export async function send<T>(address: string, values: object, token: string): Promise<T> {
+  const response = await fetch(`api/${address}`, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-vitarium-token": token },
+    body: JSON.stringify(values),
+  });
+  if (!response.ok) throw new Error(await reason(response));
+  return response.json();
+}
+
+async function reason(response: Response): Promise<string> {
+  const text = await response.text();
+  try {
+    return JSON.parse(text).error ?? text;
+  } catch {
+    return text || response.statusText;
+  }
+}
+
+export function hasValue(column: Column, row: number): boolean {
+  return column.type === "number" ? column.values[row] !== null : column.codes[row] >= 0;
+}
+
+export function textOf(column: Column, row: number): string {
+  if (column.type === "number") {
+    const value = column.values[row];
+    return value === null ? "" : formatNumber(value);
+  }
+  const code = column.codes[row];
+  if (code < 0) return "";
+  return shortIds(column.levels[code]);
+}
+
+/** Ids in a text by their first 8 digits, as everywhere. */
+export function shortIds(text: string): string {
+  return text.replace(/\b([0-9a-f]{8})[0-9a-f]{4}\b/g, "$1");
+}
+
+export function formatNumber(value: number): string {
+  if (Number.isInteger(value)) return String(value);
+  const size = Math.abs(value);
+  return size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
+}
+
+/** Rows in the order of a column's values; those without a value come last in either direction. */
+export function sortRows(rows: number[], column: Column, isDescending: boolean): number[] {
+  const sign = isDescending ? -1 : 1;
+  const rank = rankOf(column);
+  return [...rows].sort((a, b) => {
+    const [x, y] = [rank(a), rank(b)];
+    if (x === null || y === null) return x === y ? 0 : x === null ? 1 : -1;
+    return sign * (x - y);
+  });
+}
+
+function rankOf(column: Column): (row: number) => number | null {
+  if (column.type === "number") return (row) => column.values[row];
+  const order = column.levels.map((_, code) => code);
+  order.sort((a, b) => column.levels[a].localeCompare(column.levels[b], "en", { numeric: true }));
+  const ranks = new Array<number>(order.length);
+  order.forEach((code, place) => (ranks[code] = place));
+  return (row) => (column.codes[row] < 0 ? null : ranks[column.codes[row]]);
+}
