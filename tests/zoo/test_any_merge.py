@@ -30,7 +30,7 @@ class Siblings(Store):
     @precondition(lambda self: self.holds)
     @rule(chance=chance)
     def merge_a_sibling(self, chance):
-        sibling = Zoo.open(shutil.copytree(self.zoo.path, self.folder / f"b-{chance.random()}"))
+        sibling = Zoo.open(shutil.copytree(self.zoo.path, self._new_folder()))
         of_sibling, trainings = dict(self.holds), dict(self.trainings)
         for _ in range(chance.randint(1, 3)):
             self._change(sibling, of_sibling, trainings, chance)

@@ -245,7 +245,7 @@ class Store(RuleBasedStateMachine):
     @rule(chance=chance)
     def copy(self, chance):
         """All of it, or a part without what that comes of, killed and taken up again."""
-        target = self.folder / f"copy-{chance.random()}"
+        target = self._new_folder()
         ids = sorted({model for model, _ in self.holds})
         part = chance.sample(ids, chance.randint(1, len(ids)))
         is_part = chance.random() < 0.5
@@ -292,6 +292,9 @@ class Store(RuleBasedStateMachine):
             assert holds_the_same(tensors, self._open(place).state_dict()), place
 
     # How
+
+    def _new_folder(self):
+        return Path(tempfile.mkdtemp(dir=self.folder)) / "zoo"
 
     def _faults(self, zoo):
         return verify(zoo, deep=True)

@@ -138,7 +138,9 @@ def files_of(zoo, kind):
 def test_every_file_of_the_zoo_is_of_one_kind(zoo):
     by_kind = {kind: files_of(zoo, kind) for kind in KINDS}
     assert all(by_kind.values())
-    everything = [path for path in zoo.path.rglob("*") if path.is_file() and path.name != ".lock"]
+    everything = [
+        path for path in zoo.path.rglob("*") if path.is_file() and not path.name.endswith(".lock")
+    ]
     assert sorted(chain.from_iterable(by_kind.values())) == sorted(everything)
     codes = {
         stored.code

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from vitarium.core import files
 from vitarium.core.errors import InvalidInput
 from vitarium.formats.base import ForeignEpoch, ForeignModel
 from vitarium.formats.import_zoo import ForeignZoo
-from vitarium.zoo import combine
+from vitarium.operators._runner.plan import MergePlan
+from vitarium.zoo import ModelFolder, combine, removal
 from vitarium.zoo.combine import archive, merge_zoos
 from vitarium.zoo.removal import remove
 from vitarium.zoo.verify import verify
@@ -154,3 +156,51 @@ def test_epochs_that_were_imported_into_different_zoos_come_together(tmp_path):
         assert all(torch.equal(merged.state_dict(id, n)["a"], states[n]["a"]) for n in states)
         assert verify(merged.path, deep=True) == []
         assert merge_zoos(zoos, target).copied == {}
+
+
+def test_a_soup_is_whole_though_an_ingredient_is_removed_while_it_is_made(kept_zoo, monkeypatch):
+    children, computed = kept_zoo.children(parent_of(kept_zoo)), Event()
+    plan_removal, compute = removal._planned, MergePlan.weights
+    soup = Thread(target=merge, args=(kept_zoo, "uniform_soup"), kwargs={"models": children})
+
+    def computing(plan, *args):
+        weights = compute(plan, *args)
+        computed.set()
+        return weights
+
+    def planning(*args):
+        plan = plan_removal(*args)
+        soup.start()
+        assert computed.wait(60)
+        return plan
+
+    monkeypatch.setattr(MergePlan, "weights", computing)
+    monkeypatch.setattr(removal, "_planned", planning)
+    remove(kept_zoo, children[0], keep_dependents=True)
+    soup.join()
+    assert children[0] not in kept_zoo
+    assert verify(kept_zoo.path, deep=True) == []
+    assert kept_zoo.state_dict(soup_of(kept_zoo))
+
+
+def test_nothing_is_removed_while_a_soup_is_written_that_builds_on_it(kept_zoo, monkeypatch):
+    children, planned, write = kept_zoo.children(parent_of(kept_zoo)), Event(), ModelFolder.commit
+    plan_removal, keep = removal._planned, {"keep_dependents": True}
+    remover = Thread(target=remove, args=(kept_zoo, children[0]), kwargs=keep)
+
+    def planning(*args):
+        planned.set()
+        return plan_removal(*args)
+
+    def writing(folder, *args, **options):
+        remover.start()
+        assert not planned.wait(0.3)
+        return write(folder, *args, **options)
+
+    monkeypatch.setattr(removal, "_planned", planning)
+    monkeypatch.setattr(ModelFolder, "commit", writing)
+    merge(kept_zoo, "uniform_soup", models=children)
+    remover.join()
+    assert children[0] not in kept_zoo
+    assert verify(kept_zoo.path, deep=True) == []
+    assert kept_zoo.state_dict(soup_of(kept_zoo))

@@ -68,6 +68,27 @@ def held(
         lock.release()
 
 
+@contextmanager
+def bases_stay(zoo: Path) -> Iterator[None]:
+    """Wait until nobody removes or replaces weights, and let nobody begin.
+
+    For who builds on weights without holding the zoo, which may be growing meanwhile, and for who
+    removes them. Raises NotWritable, DiskFull and LeadsOutside.
+    """
+    path = zoo / ".removal.lock"
+    if path.is_symlink():
+        raise LeadsOutside(path, zoo)
+    lock = FileLock(path)
+    try:
+        lock.acquire(poll_interval=0.05)
+    except OSError as error:
+        raise fault(error, path, writing=True) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def holder(zoo: Path) -> str:
     """Who holds the zoo's lock, and since when, in words on one line."""
     try:

@@ -22,7 +22,7 @@ from vitarium.zoo import _index, _ledger, _sources, records
 from vitarium.zoo._rebase import built_on, rebase
 from vitarium.zoo.checkpoint import Checkpoint
 from vitarium.zoo.listing import select
-from vitarium.zoo.lock import held
+from vitarium.zoo.lock import bases_stay, held
 from vitarium.zoo.model import ModelNames
 from vitarium.zoo.zoo import Zoo
 
@@ -87,7 +87,7 @@ def remove(
     zoo = Zoo.open(zoo)
     if dry_run:
         return _planned(zoo, models, where, with_dependents, keep_dependents)
-    with held(zoo.path, wait=wait):
+    with held(zoo.path, wait=wait), bases_stay(zoo.path):
         _sweep(zoo)
         removal = _planned(zoo, models, where, with_dependents, keep_dependents)
         for id in removal.models:  # before anything goes

@@ -21,6 +21,7 @@ from vitarium.zoo._model_files import Epoch, read_description
 from vitarium.zoo._rebase import built_on, rebase
 from vitarium.zoo._retired import replace_model
 from vitarium.zoo.checkpoint import Checkpoint
+from vitarium.zoo.lock import bases_stay
 from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import Zoo
 
@@ -78,9 +79,10 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
     for line, holder in held_by:
         if line.checkpoint:
             _copy_checkpoint(holder, line.number, target, staging / "checkpoints")
-    if files.exists(place):
-        _rebase_others(target, id, {line.number: line.checkpoint for line, _ in held_by})
-    replace_model(target.path, id, staging)
+    with bases_stay(target.path):
+        if files.exists(place):
+            _rebase_others(target, id, {line.number: line.checkpoint for line, _ in held_by})
+        replace_model(target.path, id, staging)
     if _ledger.difference(target.path, id, target.folder(id).epochs()):  # of other bits
         _ledger.forget(target.path, id)
     pack_as_in(source, target, id)

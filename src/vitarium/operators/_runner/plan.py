@@ -34,6 +34,7 @@ from vitarium.operators._runner.images import check_images_alike
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
 from vitarium.training import TrainOptions
 from vitarium.training.options import software
+from vitarium.zoo.lock import bases_stay
 from vitarium.zoo.model import ModelName
 
 _OF_TRAINING = ("precision", "compiled", "stacked")
@@ -141,9 +142,10 @@ class MergePlan:
             large = self.models[0].nbytes > IN_MEMORY
             buffer = stack.enter_context(disk_buffer(self.zoo.path / "cache")) if large else None
             weights = self.weights(progress, buffer)
+            stack.enter_context(bases_stay(self.zoo.path))
             folder.begin(self.spec, replace(self.about, software=self._software()))
             folder.commit(0, self.log.metrics, weights, None, plain=large)
-        folder.finish("finished", "; ".join(self.log.lines))
+            folder.finish("finished", "; ".join(self.log.lines))
         return self.spec.id
 
     def _software(self) -> dict[str, str]:
