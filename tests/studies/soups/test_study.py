@@ -183,10 +183,10 @@ def test_figures_show_something(studied):
 
 def test_sentences_say_when_one_may_average(studied):
     message = " ".join(studied.sentences)
-    assert "The uniform soup of one parent's children differs" in message
+    assert "The uniform soup of one parent's children against" in message
     assert "models of the same parent" in message
     assert "models of different parents" in message
-    assert "copy first takes away" in message or "copy first does not clearly lower" in message
+    assert "copy first removes" in message or "copy first does not clearly lower" in message
     (table,) = tables(studied, "Published directions")
     assert len(table.rows) == 4
     assert all("here" in row[1] for row in table.rows)
