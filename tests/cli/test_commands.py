@@ -289,3 +289,11 @@ def test_a_normalization_of_its_own_stands_in_the_check_and_in_the_plan(
     for command in (dry, ("blueprint", "check", path)):
         status, out, _ = vitarium(*command)
         assert "finetune: images are normalized by mean/std 0.5/0.25" in " ".join(out.split())
+
+
+def test_names_of_options_are_not_cut_at_80_columns(vitarium, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    _, out, _ = vitarium("grow", "--help")
+    assert "--no-deterministic" in out
+    assert "…" not in out

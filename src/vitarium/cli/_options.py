@@ -19,6 +19,8 @@ from vitarium.core.errors import InvalidInput
 def option(*texts: str, **settings: Any) -> Any:
     """An option by its names, none for that of the parameter, and its help."""
     *names, help = texts
+    if "min" in settings:  # shorter than "<int range>", which leaves no room for long names
+        settings.setdefault("metavar", "N")
     return typer.Option(*names, help=help, **settings)
 
 
