@@ -10,8 +10,8 @@ import torch
 from vitarium import Zoo
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, LeadsOutside
+from vitarium.core.scratch import disk_buffer
 from vitarium.measures._runner.cache import Cache
-from vitarium.operators._runner.plan import disk_buffer
 from vitarium.zoo import _index as index
 from vitarium.zoo import records
 from vitarium.zoo.verify import verify

@@ -4,13 +4,14 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
+from vitarium.core import files
 from vitarium.core.file_faults import writing
 
 _ZEROS = bytes(1 << 20)
@@ -36,6 +37,14 @@ def temporary_folder(folder: Path | None = None, prefix: str = "vitarium-") -> I
         with writing(folder or Path(os.environ.get("TMPDIR", "/tmp"))):
             name = stack.enter_context(TemporaryDirectory(prefix=prefix, dir=folder))
         yield Path(name)
+
+
+def disk_buffer(folder: Path) -> AbstractContextManager[Path]:
+    """A folder inside of a zoo's, gone at the end. Raises DiskFull, NotWritable, LeadsOutside."""
+    files.check_inside(folder, folder.parent)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return temporary_folder(folder, ".merge.")
 
 
 def reserve(handle: int, nbytes: int) -> None:

@@ -59,6 +59,13 @@ def test_opposite_or_empty_tensors_are_interpolated_in_a_line(merged):
     assert found["empty"].tolist() == [0.25, 0.25]
 
 
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_on_a_line_there_is_no_arc_however_strict_the_limit(direction, merged):
+    models = {"a": {"w": torch.tensor([2.0, 0])}, "b": {"w": torch.tensor([4.0, 0]) * direction}}
+    middle = merged("slerp", models["a"], models, linear_above=1.0)["w"]
+    assert middle.tolist() == [1 + 2 * direction, 0]
+
+
 def test_gives_mergekits_numbers(merged, mergekit):
     two = {name: mergekit.models[name] for name in ("one", "two")}
     found = merged("slerp", mergekit.base, two, t=0.3, linear_above=0.9995)

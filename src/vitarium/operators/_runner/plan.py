@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.blueprint import CheckpointRef
 from vitarium.blueprint.spec import differing_factors
-from vitarium.core import files
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
-from vitarium.core.file_faults import check_writable, writing
+from vitarium.core.file_faults import check_writable
 from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section
-from vitarium.core.scratch import scratch, temporary_folder
+from vitarium.core.scratch import disk_buffer, scratch
 from vitarium.evaluation.batch_statistics import joined, recount, statistics_of
 from vitarium.evaluation.compatible import mismatch
 from vitarium.evaluation.data import EvalData
@@ -292,11 +291,3 @@ class MergePlan:
 def _without_operator(factors: Mapping[str, Any]) -> dict[str, Any]:
     """Of an ingredient that was itself merged: how is its own matter."""
     return {k: v for k, v in factors.items() if k.partition(".")[0] != "operator"}
-
-
-def disk_buffer(folder: Path) -> AbstractContextManager[Path]:
-    """A folder inside of a zoo's, gone at the end. Raises DiskFull, NotWritable, LeadsOutside."""
-    files.check_inside(folder, folder.parent)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return temporary_folder(folder, ".merge.")

@@ -20,7 +20,7 @@ class Slerp(Config):
     """Whether the angle is taken for each tensor by itself, or for the whole model as one
     vector."""
     linear_above: Annotated[float, Field(gt=0, le=1)] = 1 - 1e-12
-    """Absolute cosine of the angle above which the arc is replaced by a straight line."""
+    """Absolute cosine of the angle from which on the arc is replaced by a straight line."""
 
 
 @operator(
@@ -37,7 +37,7 @@ def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
         (first_square, between), (_, second_square) = products.tolist()
         squares = first_square * second_square
         cosine = between / math.sqrt(squares) if first_square and second_square else 1.0
-        if abs(cosine) > config.linear_above:
+        if abs(cosine) >= config.linear_above:
             return [1 - config.t, config.t]
         angle = math.acos(max(-1.0, min(1.0, cosine)))
         ends = (1 - config.t, config.t)
