@@ -271,7 +271,10 @@ def test_a_path_with_the_letters_of_patterns_and_quotes_is_a_path(zoo):
         ("SELECT * EXCLUDE (stagee) FROM models", "did you mean 'stage'"),
         ("SELECT optimizer_lr FROM models", "did you mean 'optimizer.lr'"),
         ("SELECT 1 FROM models WHERE optimizer.lrr < 1", "did you mean 'optimizer.lr'"),
-        ("SELECT id FROM models WHERE stage = finetune", "stands in single quotes: 'finetune'"),
+        (
+            "SELECT id FROM models WHERE stage = finetune",
+            "'finetune' (a text stands in single quotes: 'finetune'",
+        ),
         ("SELECT id FROM models WHERE zq = 1", "known: "),
         ("SELEC 1", "syntax error at or near"),
         ("SELECT stage::INT FROM models", "Could not convert string"),

@@ -266,9 +266,10 @@ class UnknownColumn(UnknownName):
             self.args = (f"unknown column '{name}'; did you mean '{meant}'?",)
         elif is_text and not difflib.get_close_matches(name, self.candidates, cutoff=0.7):
             is_alike = difflib.get_close_matches(name, self.candidates, cutoff=0.5)
-            fault = f"unknown column '{name}'" if is_alike else str(self)  # it is hardly meant
+            known = "" if is_alike else "".join(str(self).partition("; known: ")[1:])
             in_shell = "in a shell, double quotes around the condition keep them"
-            self.args = (f"{fault} (a text stands in single quotes: '{name}'; {in_shell})",)
+            text = f"(a text stands in single quotes: '{name}'; {in_shell})"
+            self.args = (f"unknown column '{name}' {text}{known}",)  # what is alike is hardly meant
 
 
 _SYNONYMS = {
