@@ -59,6 +59,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/matching.py
 	$(BIN)/python benchmarks/lineage_accuracy.py
 	$(BIN)/python benchmarks/multiplexing.py
+	$(BIN)/python benchmarks/exploring.py
 	$(BIN)/python benchmarks/gpu.py
 
 clean:

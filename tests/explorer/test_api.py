@@ -2,10 +2,11 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from vitarium import measure
-from vitarium.explorer import payloads
+from vitarium.explorer.models_table import encode
 from vitarium.zoo.listing import listing
 
 
@@ -47,7 +48,7 @@ def test_what_is_shown_first_are_the_columns_of_ls(client, kept_zoo):
 
 
 def test_a_number_that_is_none_is_not_sent_as_one(kept_zoo):
-    encoded = payloads._encoded([1.0, math.nan, None, math.inf])
+    encoded = encode(pd.Series([1.0, math.nan, None, math.inf]))
     assert encoded == {"type": "number", "values": [1.0, None, None, None]}
 
 

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from vitarium.core.errors import InvalidInput, UnknownName, VitariumError
 from vitarium.explorer import payloads
+from vitarium.explorer.models_table import ModelsTable
 from vitarium.explorer.security import MAX_BODY, Access, Guard
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
@@ -63,10 +64,16 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
         zoo.note(request.path_params["id"], _text(values, "note"))
         return payloads.model_page(zoo, request.path_params["id"])
 
+    table = ModelsTable(zoo)
+
+    async def answer_table(_: Request) -> Response:
+        content = await run_in_threadpool(table.content)
+        return Response(content, media_type="application/json")
+
     model = "/api/models/{id:str}"
     routes = [
         Route("/api/zoo.json", answer(summary)),
-        Route("/api/models.json", answer(lambda _: payloads.models_table(zoo))),
+        Route("/api/models.json", answer_table),
         Route(f"{model}.json", answer(lambda r: payloads.model_page(zoo, r.path_params["id"]))),
         Route("/api/query", change(matching), methods=["POST"]),
         Route(f"{model}/tag", change(tag), methods=["POST"]),

@@ -1,0 +1,118 @@
+"""The table of models as the page gets it: column by column, texts as codes of their levels."""
+
+import json
+import math
+from collections.abc import Mapping
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from vitarium.zoo import Zoo, records
+from vitarium.zoo._measured import measured_columns
+from vitarium.zoo._model_files import model_stamps
+from vitarium.zoo.listing import listing
+from vitarium.zoo.query import Database
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FACTS = ("stage", "parent", "operator", "ingredients", "status", "tags", "note")
+_COUNTS = ("parent_epoch", "initial_epoch", "last_epoch")
+_SCORES = ("before", "after", "score")
+"""Of a listing, beside facts and factors."""
+_TRAINED = "trained."
+
+
+class ModelsTable:
+    """The table of a zoo as JSON; made anew when a file of the zoo's models or numbers changes."""
+
+    def __init__(self, zoo: Zoo) -> None:
+        self._zoo = zoo
+        self._lock = Lock()
+        self._stamp: object = None
+        self._content = b""
+
+    def content(self) -> bytes:
+        """Raises CorruptFile."""
+        with self._lock:  # who asks meanwhile waits, and gets the same
+            stamp = (model_stamps(self._zoo.path), records.stamps(self._zoo.path))
+            if stamp != self._stamp:
+                self._content = json.dumps(models_table(self._zoo), separators=(",", ":")).encode()
+                self._stamp = stamp
+            return self._content
+
+
+def models_table(zoo: Zoo) -> dict[str, Any]:
+    """Every model with its factors, metrics and measured numbers, column by column.
+
+    Rows are in the order of `vitarium ls`: parents before children, stage by stage. Columns have
+    `name` (as SQL knows it), `label`, `group` ("fact", "factor", "score", "metric", "training",
+    "measure") and `values`; texts as `levels` with `codes` into them, -1 where there is no value.
+    `shown` are the columns of `vitarium ls`; `constants` have one value in all models. Raises
+    CorruptFile.
+    """
+    database = Database(zoo.path, timeout=None)
+    frame = _frame(zoo, database)
+    constants, columns = dict[str, Any](), list[dict[str, Any]]()
+    metrics = database.columns["epochs"].keys()
+    own = database.columns["models"].keys()
+    for name, column in frame.items():
+        encoded = encode(column)
+        if column.nunique(dropna=False) > 1:
+            label = database.headings.get(name, name)
+            group = _group(name, metrics=metrics, own=own)
+            columns.append({"name": name, "label": label, "group": group, **encoded})
+        elif column.notna().any():
+            first = encoded["levels"] if encoded["type"] == "text" else encoded["values"]
+            constants[name] = first[0]
+    varying = {column["name"] for column in columns}
+    shown = [name for name in (*_FACTS, *database.headings, *_SCORES) if name in varying]
+    ids = frame.index.tolist()
+    return {"ids": ids, "columns": columns, "shown": shown, "constants": constants}
+
+
+def encode(column: "pd.Series[Any]") -> dict[str, Any]:
+    """Finite numbers as they are, None for others; all else as codes into levels, as they come."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        is_finite = column.notna() & ~column.isin([math.inf, -math.inf])
+        return {"type": "number", "values": column.astype(object).where(is_finite, None).tolist()}
+    codes, levels = pd.factorize(column)
+    return {
+        "type": "text",
+        "levels": [_text(each) for each in levels.tolist()],
+        "codes": codes.tolist(),
+    }
+
+
+def _frame(zoo: Zoo, database: Database) -> "pd.DataFrame":
+    """All columns, by the models' ids in the order of a listing."""
+    import pandas as pd
+
+    scores = pd.DataFrame(listing(zoo.path, columns=_SCORES).rows, columns=["model", *_SCORES])
+    frame = database.frame("SELECT * FROM models").set_index("id")
+    parts = [frame, scores.set_index("model")]
+    if records.exist(zoo.path):
+        taken = [*frame, *_SCORES]
+        numbers = database.frame(measured_columns(database, taken).table)
+        parts.append(numbers.set_index("model"))
+    return pd.concat([part.reindex(scores["model"]) for part in parts], axis=1)
+
+
+def _group(name: str, *, metrics: Any, own: Mapping[str, str] | Any) -> str:
+    if name in _SCORES:
+        return "score"
+    if name in _FACTS or name in _COUNTS:
+        return "fact"
+    if name in metrics or name == "seconds":
+        return "metric"
+    if name not in own:
+        return "measure"
+    return "training" if name.startswith(_TRAINED) else "factor"
+
+
+def _text(value: Any) -> str:
+    """As blueprints write it; checkpoints (`["ID@EPOCH", ...]`) one after the other."""
+    if isinstance(value, str) and value.startswith('["'):
+        return " ".join(json.loads(value))
+    return value if isinstance(value, str) else json.dumps(value)
