@@ -90,6 +90,14 @@ def test_an_archive_is_a_file_where_its_name_ends_so(zoo, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
 
 
+def test_of_no_models_nothing_is_made(zoo, tmp_path):
+    with pytest.raises(InvalidInput, match="no model to copy"):
+        zoo.archive([], out=tmp_path / "copy")
+    with pytest.raises(InvalidInput, match="name the zoos"):
+        merge_zoos([], tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_an_archive_is_no_place_for_other_models(zoo, tmp_path):
     out = archive(zoo, parent_of(zoo), out=tmp_path / "copy")
     with pytest.raises(InvalidInput, match="other models"):

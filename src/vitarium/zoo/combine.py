@@ -67,6 +67,8 @@ def archive(
     """
     zoo, out = Zoo.open(zoo), user_path(out)
     ids = [zoo.find(name) for name in select(zoo, models, where)]
+    if not ids:
+        raise InvalidInput(f"{zoo.path}: there is no model to copy; name some, or none for all")
     ids = with_ancestors(zoo, ids) if ancestors else parents_first(zoo, ids)
     ending = next((end for end in TARS if out.name.endswith(end)), None)
     if ending is None and out.suffix in _OTHER_ARCHIVES:
@@ -122,6 +124,8 @@ def merge_zoos(
     NotAZoo, ZooInUse, CorruptFile, NotWritable and DiskFull.
     """
     path, favored = _path(into), None if prefer is None else _path(prefer)
+    if not (zoos := list(zoos)):
+        raise InvalidInput("name the zoos that are to become one")
     by_path = {os.path.realpath(zoo.path): zoo for zoo in map(Zoo.open, zoos)}
     opened = [zoo for zoo in by_path.values() if not is_same(zoo.path, path)]
 

@@ -39,7 +39,7 @@ def test_merging_again_is_the_same_model_and_computes_nothing(grown_zoo, sibling
     with pytest.warns(UserWarning, match=f"{first} is in the zoo already, of stage 'merge'"):
         again = merge(grown_zoo, "uniform_soup", models=siblings, stage="soups")
     assert (again, again.stage) == (grown_zoo[first], "merge")
-    assert merge(grown_zoo, "uniform_soup", models=[siblings[0]] * 2).id != first
+    assert merge(grown_zoo, "slerp", models=siblings).id != first
 
 
 def test_a_large_result_is_laid_on_disk_and_kept_plain(grown_zoo, siblings, monkeypatch):
@@ -152,6 +152,7 @@ def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
     [
         ([], "say which models to merge: their ids, or a condition"),
         (["{id}"], "needs at least 2 models; 1 is given"),
+        (["{id}", "{id}"], "is named more than once"),
         (["{id}@x"], "write an epoch as a number"),
         (["{id}@9"], "no weights of epoch 9"),
     ],
