@@ -368,7 +368,9 @@ def give_away(folder):
 
 
 def content(folder):
+    """By path; a lock has none."""
     return {
         path.relative_to(folder): path.is_dir() or hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
+        if path.suffix != ".lock"
     }
