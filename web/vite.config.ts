@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig, type Plugin } from "vite";
 
-const PAGE = "../src/vitarium/explorer/page";
+const PAGE = "../src/vitarium/page/built";
 const SOURCES = ["index.html", "package-lock.json", "package.json", "public", "src", "vite.config.ts"];
 
 /** Writes down what the page was built from, so that a test sees when the source is newer. */

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from vitarium import measure
-from vitarium.explorer.models_table import encode
+from vitarium.page.models_table import encode
 from vitarium.zoo.listing import listing
 
 

@@ -1,6 +1,10 @@
 """The page in a browser: every view on a zoo, and what a reader does there."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from explorer.conftest import served
 from needs import browser as browser_command
-from vitarium import Zoo, measure, merge
+from vitarium import Zoo, export, measure, merge
 from vitarium.explorer.security import Access
 from vitarium.zoo.listing import listing
 
@@ -63,6 +67,11 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 def ids_in(page: Page) -> list[str]:
     return page.locator("tbody .link").all_inner_texts()
+
+
+def ids_in_when_shown(page: Page) -> list[str]:
+    page.wait_for_selector("tbody .link")
+    return ids_in(page)
 
 
 def test_the_table_lists_sorts_searches_and_filters(page, zoo):
@@ -177,6 +186,33 @@ def test_models_are_compared(page, zoo):
     expect(page.get_by_role("region", name="Differences")).to_contain_text("optimizer")
     for child in children:
         expect(page.get_by_role("region", name="Differences")).to_contain_text(child.id[:8])
+
+
+@contextmanager
+def files_served(folder: Path) -> Iterator[str]:
+    """The address of any web server that gives files, as `python -m http.server` does."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/site/"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_exported_site_is_the_page_without_a_server_of_ours(browser, zoo, tmp_path):
+    shown = [model.id for model in zoo if not model.ingredients]
+    export(zoo, "site", out=tmp_path / "www" / "site", models=shown)
+    with files_served(tmp_path / "www") as address:
+        page = browser.new_page()
+        page.goto(address)
+        assert {*ids_in_when_shown(page)} == {id[:8] for id in shown}
+        expect(page.get_by_label("SQL condition")).to_have_count(0)
+        page.get_by_role("button", name=shown[0][:8]).first.click()
+        expect(page.get_by_role("heading", level=2)).to_contain_text(shown[0])
+        expect(page.get_by_label("New tag")).to_have_count(0)
+        assert str(zoo.path) not in page.content()
+        page.close()
 
 
 @pytest.mark.parametrize("view", ["Table", "Map", "Factors", "Tree", "Compare"])

@@ -5,7 +5,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from vitarium.explorer.app import PAGE
+from vitarium.page import BUILT
 
 WEB = Path(__file__).parents[2] / "web"
 SOURCES = ("index.html", "package-lock.json", "package.json", "vite.config.ts")
@@ -18,15 +18,15 @@ def test_the_page_is_built_from_its_source():
     digest = hashlib.sha256()
     for name in sorted(path.relative_to(WEB).as_posix() for path in paths):
         digest.update(f"{name}\n".encode() + (WEB / name).read_bytes())
-    assert (PAGE / "source.sha256").read_text().strip() == digest.hexdigest(), "run `make web`"
+    assert (BUILT / "source.sha256").read_text().strip() == digest.hexdigest(), "run `make web`"
 
 
 def test_the_page_is_small_and_loads_nothing_from_elsewhere():
-    files = [path for path in PAGE.rglob("*") if path.is_file()]
+    files = [path for path in BUILT.rglob("*") if path.is_file()]
     assert {"index.html", "explorer.js", "explorer.css"} <= {path.name for path in files}
     assert sum(len(gzip.compress(path.read_bytes())) for path in files) < MAX_BYTES
-    loaded = re.findall(r"(?:src|href)=\"([^\"]+)\"", (PAGE / "index.html").read_text())
+    loaded = re.findall(r"(?:src|href)=\"([^\"]+)\"", (BUILT / "index.html").read_text())
     assert loaded
     assert all(address.startswith("./") for address in loaded)
-    assert "@import" not in (PAGE / "explorer.css").read_text()
-    assert "url(http" not in (PAGE / "explorer.css").read_text()
+    assert "@import" not in (BUILT / "explorer.css").read_text()
+    assert "url(http" not in (BUILT / "explorer.css").read_text()

@@ -1,8 +1,7 @@
-"""The server of the page: answers from `payloads`, the built page, and nothing else of the disk."""
+"""The server of the page: it answers from `vitarium.page`, and reads nothing else of the disk."""
 
 import json
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,14 +14,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from vitarium.core.errors import InvalidInput, UnknownName, VitariumError
-from vitarium.explorer import payloads
-from vitarium.explorer.models_table import ModelsTable
 from vitarium.explorer.security import MAX_BODY, Access, Guard
+from vitarium.page import BUILT
+from vitarium.page.model_page import Json, model_page, zoo_summary
+from vitarium.page.models_table import ModelsTable
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
 
-PAGE = Path(__file__).parent / "page"
-"""What `make web` builds."""
 _GZIP_BYTES = 1000
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -30,9 +28,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 def create_app(zoo: Zoo, access: Access) -> Starlette:
     """An ASGI application over a zoo.
 
-    Answers below `api/`: `zoo.json`, `models.json`, `models/ID.json` (see `payloads`); POST `query`
-    with `{"where": SQL}` gives the ids of matching models, POST `models/ID/tag` with `{"tag": ...,
-    "remove": ...}` and `models/ID/note` with `{"note": ...}` change words beside a model.
+    Answers below `api/`: `zoo.json`, `models.json`, `models/ID.json` (see `vitarium.page`); POST
+    `query` with `{"where": SQL}` gives the ids of matching models, POST `models/ID/tag` with
+    `{"tag": ..., "remove": ...}` and `models/ID/note` with `{"note": ...}` change words beside a
+    model.
     """
 
     def answer(payload: Callable[[Request], Any]) -> Handler:
@@ -48,21 +47,21 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
 
         return handle
 
-    def summary(_: Request) -> payloads.Json:
+    def summary(_: Request) -> Json:
         token = {"token": access.token}  # the browser hands it to no other page
-        return {**payloads.zoo_summary(zoo), "can_write": True, **token}
+        return {**zoo_summary(zoo), "can_write": True, **token}
 
-    def matching(_: Request, values: dict[str, Any]) -> payloads.Json:
+    def matching(_: Request, values: dict[str, Any]) -> Json:
         return {"ids": select(zoo, where=_text(values, "where"))}
 
-    def tag(request: Request, values: dict[str, Any]) -> payloads.Json:
+    def tag(request: Request, values: dict[str, Any]) -> Json:
         change = zoo.untag if values.get("remove") else zoo.tag
         change(request.path_params["id"], _text(values, "tag"))
-        return payloads.model_page(zoo, request.path_params["id"])
+        return model_page(zoo, request.path_params["id"])
 
-    def note(request: Request, values: dict[str, Any]) -> payloads.Json:
+    def note(request: Request, values: dict[str, Any]) -> Json:
         zoo.note(request.path_params["id"], _text(values, "note"))
-        return payloads.model_page(zoo, request.path_params["id"])
+        return model_page(zoo, request.path_params["id"])
 
     table = ModelsTable(zoo)
 
@@ -74,11 +73,11 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
     routes = [
         Route("/api/zoo.json", answer(summary)),
         Route("/api/models.json", answer_table),
-        Route(f"{model}.json", answer(lambda r: payloads.model_page(zoo, r.path_params["id"]))),
+        Route(f"{model}.json", answer(lambda r: model_page(zoo, r.path_params["id"]))),
         Route("/api/query", change(matching), methods=["POST"]),
         Route(f"{model}/tag", change(tag), methods=["POST"]),
         Route(f"{model}/note", change(note), methods=["POST"]),
-        Mount("/", StaticFiles(directory=PAGE, html=True)),
+        Mount("/", StaticFiles(directory=BUILT, html=True)),
     ]
     middleware = [
         Middleware(Guard, access=access),

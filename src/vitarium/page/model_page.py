@@ -1,4 +1,4 @@
-"""What the page is told of a zoo, as values that become JSON: one function per address."""
+"""What the page is told of a zoo as such, and of a model, as values that become JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,20 @@ Json = dict[str, Any]
 
 
 def zoo_summary(zoo: Zoo) -> Json:
-    """The zoo's name, its number of models, and what the page may do."""
+    """The zoo's name, its number of models, and by which version it is shown."""
     return {
         "name": printable(zoo.path.resolve().name),
         "models": len(zoo),
         "version": vitarium.__version__,
-        "studies": [],
     }
 
 
-def model_page(zoo: Zoo, name: str) -> Json:
+def model_page(zoo: Zoo, name: str, *, path: str = "") -> Json:
     """All that is known of a model: facts, factors, epochs, family, measured numbers.
+
+    Args:
+        name: its id, or a beginning of it.
+        path: of the zoo, as the lines of Python write it; "": where it lies now.
 
     Raises UnknownName and CorruptFile.
     """
@@ -63,7 +66,7 @@ def model_page(zoo: Zoo, name: str) -> Json:
         "measured": _records(zoo, model.id),
         "python": [
             "import vitarium",
-            f"zoo = vitarium.Zoo.open({str(zoo.path)!r})",
+            f"zoo = vitarium.Zoo.open({(path or str(zoo.path))!r})",
             f"model = zoo.load({model.id!r})  # an nn.Module; epoch=3 for an earlier state",
             f"images = zoo.data({model.id!r})  # its test images as it sees them, with labels",
         ],

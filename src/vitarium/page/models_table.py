@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +41,23 @@ class ModelsTable:
             return self._content
 
 
-def models_table(zoo: Zoo) -> dict[str, Any]:
+def models_table(zoo: Zoo, models: Collection[str] | None = None) -> dict[str, Any]:
     """Every model with its factors, metrics and measured numbers, column by column.
 
     Rows are in the order of `vitarium ls`: parents before children, stage by stage. Columns have
     `name` (as SQL knows it), `label`, `group` ("fact", "factor", "score", "metric", "training",
     "measure") and `values`; texts as `levels` with `codes` into them, -1 where there is no value.
-    `shown` are the columns of `vitarium ls`; `constants` have one value in all models. Raises
-    CorruptFile.
+    `shown` are the columns of `vitarium ls`; `constants` have one value in all models.
+
+    Args:
+        models: only these, by their ids; None: all.
+
+    Raises CorruptFile.
     """
     database = Database(zoo.path, timeout=None)
     frame = _frame(zoo, database)
+    if models is not None:
+        frame = frame[frame.index.isin(list(models))]
     constants, columns = dict[str, Any](), list[dict[str, Any]]()
     metrics = database.columns["epochs"].keys()
     own = database.columns["models"].keys()

@@ -1,0 +1,40 @@
+"""A zoo as a page for any web server: what `vitarium explore` shows, as files."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.config import Config
+from vitarium.formats.base import exporter
+from vitarium.page import BUILT
+from vitarium.page.model_page import model_page, zoo_summary
+from vitarium.page.models_table import models_table
+from vitarium.zoo import Zoo
+
+
+class Site(Config):
+    """The site has no settings."""
+
+
+@exporter("site")
+def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path) -> Iterator[Path]:
+    """A web page over the zoo, read-only, for any static web server: no Python runs there.
+
+    `index.html` is the page; `api/` has what it is told: the table of models and a file per model.
+    Weights are not in it.
+    """
+    shutil.copytree(BUILT, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sha256"))
+    models = list(dict.fromkeys(checkpoint.model for checkpoint in checkpoints))
+    _write(out / "api" / "zoo.json", {**zoo_summary(zoo), "models": len(models)})
+    _write(out / "api" / "models.json", models_table(zoo, models))
+    for id in models:
+        _write(out / "api" / "models" / f"{id}.json", model_page(zoo, id, path=zoo.path.name))
+        yield out / "api" / "models" / f"{id}.json"
+    yield out / "index.html"
+
+
+def _write(file: Path, values: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values, separators=(",", ":")), encoding="utf-8")
