@@ -72,7 +72,9 @@ def test_soups_are_studied_by_a_command(vitarium, grown_zoo, tmp_path):
         "--set", "points=3", "--set", "n_resamples=20", "--num-images", "40",
     )  # fmt: skip
     assert status == 0, err
-    assert message.startswith("finetune: The uniform soup of one parent's children differs from ")
+    assert message.startswith(
+        "finetune: The uniform soup of one parent's children against the best of "
+    )
     assert err == f"page written to {out}\n"
     status, _, err = vitarium(
         "study", "soups", grown_zoo.path, "--where", "stage = 'pretrain'", "--out", out,
