@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from explorer.conftest import served
 from needs import browser as browser_command
-from vitarium import Zoo, export, measure, merge
+from vitarium import Zoo, export, grow, measure, merge
 from vitarium.explorer.security import Access
 from vitarium.zoo.listing import listing
 
@@ -186,6 +186,24 @@ def test_models_are_compared(page, zoo):
     expect(page.get_by_role("region", name="Differences")).to_contain_text("optimizer")
     for child in children:
         expect(page.get_by_role("region", name="Differences")).to_contain_text(child.id[:8])
+
+
+def test_a_zoo_that_grows_is_followed(page, zoo, tiny):
+    chosen = zoo.ids()[0]
+    page.get_by_label(f"Select {chosen[:8]}").check()
+    before = len(zoo)
+    tiny["stages"]["pretrain"]["grid"]["seed"] = [3, 4]
+    grow(tiny, zoo, workers=0, precision="fp32", compiled=False, stacked=1, stages=["pretrain"])
+    assert len(zoo) == before + 2
+    expect(page.locator("output")).to_have_text(f"{before + 2} models", timeout=15_000)
+    expect(page.get_by_label("Selection")).to_contain_text(chosen[:8])
+    unfinished = zoo.folder(next(id for id in zoo.ids() if zoo[id].status == "finished"))
+    result = unfinished.path / "result.json"
+    content = result.read_bytes()
+    result.unlink()
+    expect(page.locator(".training")).to_contain_text("1 in training", timeout=15_000)
+    result.write_bytes(content)
+    expect(page.get_by_text("in training")).to_have_count(0, timeout=15_000)
 
 
 @contextmanager

@@ -48,8 +48,9 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
         return handle
 
     def summary(_: Request) -> Json:
-        token = {"token": access.token}  # the browser hands it to no other page
-        return {**zoo_summary(zoo), "can_write": True, **token}
+        # the browser hands the token to no other page
+        live = {"can_write": True, "token": access.token, "stamp": table.stamp()}
+        return {**zoo_summary(zoo), **live}
 
     def matching(_: Request, values: dict[str, Any]) -> Json:
         return {"ids": select(zoo, where=_text(values, "where"))}

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from vitarium.core import files
 from vitarium.zoo import Zoo, records
 from vitarium.zoo._measured import measured_columns
 from vitarium.zoo._model_files import model_stamps
@@ -28,14 +29,18 @@ class ModelsTable:
     def __init__(self, zoo: Zoo) -> None:
         self._zoo = zoo
         self._lock = Lock()
-        self._stamp: object = None
+        self._stamp = ""
         self._content = b""
+
+    def stamp(self) -> str:
+        """A text that is another one once a model or a measured number has changed."""
+        stamps = (model_stamps(self._zoo.path), records.stamps(self._zoo.path))
+        return files.checksum(repr(stamps).encode())
 
     def content(self) -> bytes:
         """Raises CorruptFile."""
         with self._lock:  # who asks meanwhile waits, and gets the same
-            stamp = (model_stamps(self._zoo.path), records.stamps(self._zoo.path))
-            if stamp != self._stamp:
+            if (stamp := self.stamp()) != self._stamp:
                 self._content = json.dumps(models_table(self._zoo), separators=(",", ":")).encode()
                 self._stamp = stamp
             return self._content

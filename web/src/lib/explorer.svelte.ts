@@ -6,11 +6,14 @@ export const VIEWS = ["table", "map", "factors", "tree", "compare"] as const;
 export type View = (typeof VIEWS)[number];
 
 const LIST_SEPARATOR = "~";
+const REFRESH_MS = 3000;
 
 class Explorer {
   summary = $state<Summary | null>(null);
   table = $state.raw<ModelsTable | null>(null);
   error = $state("");
+  /** The server does not answer any more. */
+  isLost = $state(false);
 
   view = $state<View>("table");
   model = $state("");
@@ -39,6 +42,19 @@ class Explorer {
     const column = this.columns.get(this.sort.replace(/^-/, ""));
     return column ? sortRows(rows, column, this.sort.startsWith("-")) : rows;
   });
+  /** Models that are being trained, with their last finished epoch. */
+  training = $derived.by(() => {
+    if (!this.table) return [];
+    const epoch = this.columns.get("last_epoch");
+    const status = this.columns.get("status");
+    const isTraining = (row: number) =>
+      status?.type === "text"
+        ? status.levels[status.codes[row]] === "training"
+        : this.table!.constants.status === "training";
+    return this.table.ids.flatMap((id, row) =>
+      isTraining(row) ? [{ id, epoch: epoch?.type === "number" ? epoch.values[row] : null }] : [],
+    );
+  });
   numbers = $derived(this.table?.columns.filter((column) => column.type === "number") ?? []);
 
   async open(): Promise<void> {
@@ -49,8 +65,28 @@ class Explorer {
       ]);
       document.title = `${this.summary.name} · vitarium`;
       this.readAddress();
+      if (this.summary.stamp) setInterval(() => void this.refresh(), REFRESH_MS);
     } catch (error) {
       this.error = (error as Error).message;
+    }
+  }
+
+  /** Follows a zoo that grows, or is measured or changed elsewhere, while the page is looked at. */
+  private async refresh(): Promise<void> {
+    if (document.hidden) return;
+    try {
+      const summary = await read<Summary>("zoo.json");
+      this.isLost = false;
+      if (summary.stamp === this.summary?.stamp) return;
+      const table = await read<ModelsTable>("models.json");
+      const selected = this.selectedIds();
+      const areUsual = this.shown.join() === this.table!.shown.join();
+      [this.summary, this.table] = [summary, table];
+      this.selected = new Set(selected.flatMap((id) => this.rowOf.get(id) ?? []));
+      if (areUsual) this.shown = table.shown;
+      if (this.where) await this.filter(this.where);
+    } catch {
+      this.isLost = true;
     }
   }
 

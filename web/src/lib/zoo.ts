@@ -6,6 +6,8 @@ export interface Summary {
   version: string;
   can_write?: boolean;
   token?: string;
+  /** Another text once anything of the zoo has changed; a static site has none. */
+  stamp?: string;
 }
 
 interface NumberColumn {
