@@ -25,6 +25,8 @@ class Explorer {
   x = $state("");
   y = $state("");
   color = $state("");
+  size = $state("");
+  shape = $state("");
 
   whereRows = $state.raw<ReadonlySet<number> | null>(null);
   whereError = $state("");
@@ -151,6 +153,8 @@ class Explorer {
     put("x", this.x, this.usualAxis("before"));
     put("y", this.y, this.usualAxis("after"));
     put("color", this.color, "stage");
+    put("size", this.size);
+    put("shape", this.shape);
     put("selected", this.selectedIds().map((id) => id.slice(0, 12)).join(LIST_SEPARATOR));
     return parts.toString();
   }
@@ -168,6 +172,8 @@ class Explorer {
     this.x = parts.get("x") ?? this.usualAxis("before");
     this.y = parts.get("y") ?? this.usualAxis("after");
     this.color = parts.get("color") ?? "stage";
+    this.size = parts.get("size") ?? "";
+    this.shape = parts.get("shape") ?? "";
     const ids = parts.get("selected")?.split(LIST_SEPARATOR) ?? [];
     this.selected = new Set(ids.flatMap((id) => this.rowOf.get(id) ?? []));
     const where = parts.get("where") ?? "";
