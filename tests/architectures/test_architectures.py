@@ -134,6 +134,10 @@ def test_whether_a_setting_is_refused_does_not_depend_on_what_was_built_before()
         ({"name": "timm", "model": "vit_tiny_patch16_224", "depth": None}, "depth: None is neither a number"),
         ({"name": "timm", "model": "vit_tiny_patch16_224", "mlp_ratio": float("inf")}, "mlp_ratio: inf is not a finite number"),
         ({"name": "vit", "num_heads": 5}, "embed_dim 192 is not divisible by num_heads 5"),
+        (  # all of them at once
+            {"name": "vit", "num_heads": 5, "img_size": 225, "class_token": False},
+            "img_size 225 is not .*; embed_dim 192 is not .*; global_pool 'token' needs",
+        ),
         ({"name": "vit", "patch_size": 15}, "img_size 224 is not divisible by patch_size 15"),
         ({"name": "vit", "class_token": False}, "needs the class token"),
         ({"name": "vit", "depth": 0}, "depth: 0 is not greater than 0"),

@@ -1,9 +1,12 @@
 """The blueprints that vitarium ships."""
 
+import json
+
 import pytest
 
 from vitarium import Blueprint, plan
 from vitarium.blueprint import library
+from vitarium.blueprint.blueprint import read_values
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +17,15 @@ def paper():
 @pytest.mark.parametrize("name", ["demo", "fashion", "vit-s-cifar", "vit-s-imagenet-cifar100"])
 def test_every_shipped_blueprint_makes_a_plan(name):
     assert len(plan(library()[name])) > 3
+
+
+def test_a_plan_takes_a_name_a_file_or_a_mapping(tmp_path):
+    values, _ = read_values("demo")
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps(values))
+    for source in ("demo", file, str(file), values):
+        assert plan(source).models == plan(Blueprint.load("demo")).models
+    assert plan("vit_s_cifar").models == plan("vit-s-cifar").models
 
 
 def test_the_papers_zoo_has_10_and_240_models(paper):

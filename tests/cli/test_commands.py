@@ -115,6 +115,16 @@ def test_a_model_is_shown_by_the_beginning_of_its_id(vitarium, zoo):
     assert [epoch["epoch"] for epoch in found["epochs"]] == [0, 1, 2]
 
 
+def test_an_epoch_of_a_model_is_shown(vitarium, zoo):
+    id = Zoo.open(zoo).ids()[0]
+    out = json.loads(vitarium("show", zoo, f"{id[:6]}@1", "--json")[1])
+    assert (out["id"], [row["epoch"] for row in out["epochs"]]) == (id, [1])
+    assert f"load({id!r}, epoch=1)" in vitarium("show", zoo, f"{id}@1")[1]
+    for epoch in ("77", "x", "-1"):
+        status, _, error = vitarium("show", zoo, f"{id}@{epoch}")
+        assert (status, f"model {id} has no epoch {epoch}; it has 0-" in error) == (2, True)
+
+
 def test_blueprints_are_listed_shown_and_checked(vitarium, write_blueprint, tiny):
     assert {
         row["name"]: row["models"] for row in json.loads(vitarium("blueprint", "list", "--json")[1])

@@ -97,3 +97,10 @@ def test_ids_are_completed_without_torch(written_zoo):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.splitlines() == [str(written_zoo.ids()), "HEAVY"]
+
+
+def test_stages_and_columns_are_completed(complete, written_zoo):
+    assert complete("rename-stage", written_zoo.path, "pre") == ["pretrain"]
+    assert complete("grow", "demo", "--stages", "pretrain,fin") == ["pretrain,finetune"]
+    assert complete("ls", written_zoo.path, "--columns", "mode") == ["model"]
+    assert "model,lr" in complete("ls", written_zoo.path, "--columns", "model,l")

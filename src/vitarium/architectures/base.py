@@ -1,6 +1,6 @@
 """The contracts of architectures, heads and initializations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -54,12 +54,15 @@ class TransformerConfig(ArchitectureConfig):
     def input_size(self) -> tuple[int, int, int]:
         return (self.in_chans, self.img_size, self.img_size)
 
-    @model_validator(mode="after")
-    def _patches_fit(self) -> Self:
+    def mismatches(self) -> Iterator[str]:
+        """All that does not go together; an architecture adds its own."""
         if self.img_size % self.patch_size:
-            raise ValueError(
-                f"img_size {self.img_size} is not divisible by patch_size {self.patch_size}"
-            )
+            yield f"img_size {self.img_size} is not divisible by patch_size {self.patch_size}"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if faults := list(self.mismatches()):
+            raise ValueError("; ".join(faults))
         return self
 
 

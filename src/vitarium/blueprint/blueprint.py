@@ -176,7 +176,7 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
     source_path = user_path(source)
     paths = [source_path, *([beside / source_path] if beside else [])]
     if isinstance(source, str) and "/" not in source:
-        paths.insert(0, Path(str(_LIBRARY / f"{source}.yaml")))
+        paths.insert(0, Path(str(_LIBRARY / f"{source.replace('_', '-')}.yaml")))
     for path in paths:
         with suppress(UnusablePath), reading(path):  # longer than any file's name
             if path.is_file():

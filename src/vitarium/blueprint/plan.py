@@ -1,8 +1,10 @@
 """A plan: every model that a blueprint asks for, with all factors resolved and an id each."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint.blueprint import Blueprint
@@ -93,8 +95,12 @@ def distinguishing_factors(rows: list[dict[str, Any]]) -> list[str]:
     return [key for key in swept_factors(rows) if tells(key)]
 
 
-def plan(blueprint: Blueprint, find: Find | None = None, check: Check | None = None) -> Plan:
-    """Work out every model of a blueprint.
+def plan(
+    blueprint: Blueprint | Mapping[str, Any] | str | Path,
+    find: Find | None = None,
+    check: Check | None = None,
+) -> Plan:
+    """Work out every model of a blueprint: a mapping, a YAML file, or the name of a shipped one.
 
     Models that two points of a grid, or two stages, ask for alike are one model.
 
@@ -102,8 +108,12 @@ def plan(blueprint: Blueprint, find: Find | None = None, check: Check | None = N
         find: finds the models of the zoo that stages start from (`engine.parents.parents_in`).
         check: looks at every model before it is trained (`engine.check.ModelCheck`).
 
-    Raises InvalidConfig that lists every problem with its path in the blueprint.
+    Raises InvalidConfig that lists every problem with its path in the blueprint, and UnknownName.
     """
+    if isinstance(blueprint, Mapping):
+        blueprint = Blueprint.read(dict(blueprint), find, check)
+    elif not isinstance(blueprint, Blueprint):
+        blueprint = Blueprint.load(blueprint, find, check)
     planner = Planner(blueprint.stages, find, check)
     if planner.problems:
         raise blueprint.refusal(planner.problems)

@@ -98,8 +98,36 @@ def columns(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     from vitarium.zoo.query import Database
 
     before, comma, _ = incomplete.rpartition(",")
-    names = Database(_directory(ctx)).columns["models"]
+    database = Database(_directory(ctx))
+    names = [
+        "model",
+        "before",
+        "after",
+        "score",
+        *database.short_names,
+        *database.columns["models"],
+    ]
     return [f"{before}{comma}{name}" for name in names]
+
+
+@_quiet
+def stages(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Stages of the zoo, as they are shown."""
+    from vitarium.zoo.query import Database
+
+    return [
+        row[0] for row in Database(_directory(ctx)).rows("SELECT DISTINCT stage FROM models")[1]
+    ]
+
+
+@_quiet
+def stages_of_blueprint(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Stages of the blueprint that is grown, after the last comma."""
+    from vitarium.blueprint.blueprint import read_values
+
+    before, comma, _ = incomplete.rpartition(",")
+    values, _ = read_values(ctx.params.get("blueprint") or ctx.args[0])
+    return [f"{before}{comma}{name}" for name in values["stages"]]
 
 
 def names_of(kind: str) -> list[str]:

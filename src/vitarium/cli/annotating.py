@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+from vitarium.cli import _completion as completion
 from vitarium.cli._options import Models, Where, ZooFolder, argument, option
 from vitarium.core.errors import InvalidInput, UnknownName, VitariumError
 from vitarium.core.numerals import counted
@@ -66,7 +67,9 @@ def note(
 
 def rename_stage(
     directory: ZooFolder,
-    old: Annotated[str, argument("The stage as it is shown.", metavar="OLD")],
+    old: Annotated[
+        str, argument("The stage as it is shown.", metavar="OLD", autocompletion=completion.stages)
+    ],
     new: Annotated[str, argument("Its new name.", metavar="NEW")],
 ) -> None:
     """Show a stage under another name; ids and the models' own files stay as they are.

@@ -69,7 +69,11 @@ def grow(
     zoo: Annotated[Path | None, path_option("The zoo's folder. Default: NAME-zoo.")] = None,
     stages: Annotated[
         str,
-        _part_option("Only models of these stages, and what they start from.", metavar="NAME,..."),
+        _part_option(
+            "Only models of these stages, and what they start from.",
+            metavar="NAME,...",
+            autocompletion=completion.stages_of_blueprint,
+        ),
     ] = "",
     only: Annotated[
         str,

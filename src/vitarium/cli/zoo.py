@@ -7,9 +7,11 @@ from vitarium.cli import _completion as completion
 from vitarium.cli._models import for_people, print_models, titled
 from vitarium.cli._options import Csv, Json, Where, ZooFolder, argument, option
 from vitarium.cli._tables import HAS_ALL, print_json, print_rows, print_text
+from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
+from vitarium.zoo._model_files import ranges
 
 _SPARE_METRICS = ("images_per_second", "seconds", "epoch_lr", "train_loss", "train_accuracy")
 _OWN = ("tags", "note", "outputs", "trained with")
@@ -109,7 +111,7 @@ def show(
     model: Annotated[
         str,
         argument(
-            "A model's id, or its first digits.",
+            "A model's id, or its first digits; ID@EPOCH: that epoch alone.",
             metavar="MODEL",
             autocompletion=completion.models,
         ),
@@ -124,12 +126,18 @@ def show(
     Example:  vitarium show demo-zoo 3f2a
     """
     zoo = Zoo.open(directory)
-    handle = zoo[model]
+    name, _, number = model.partition("@")
+    handle = zoo[name]
     id, folder = handle.id, zoo.folder(handle.id)
+    finished = [epoch.number for epoch in folder.epochs()]
+    if number and number not in map(str, finished):
+        raise InvalidInput(f"model {id} has no epoch {number}; it has {ranges(finished) or 'none'}")
+    chosen = int(number) if number else -1
     spec, children, about = folder.factors(), zoo.children(id), folder.about()
     epochs: list[dict[str, Any]] = [
         {"epoch": epoch.number, "kept": epoch.checkpoint is not None, **epoch.metrics}
         for epoch in folder.epochs()
+        if chosen in (-1, epoch.number)
     ]
     if csv:
         print_rows(epochs, as_json=json, as_csv=csv)
@@ -164,7 +172,7 @@ def show(
     print_rows(
         map(_epoch_for_people, epochs), title="Epochs", spare=_SPARE_METRICS, complete=HAS_ALL
     )
-    print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)")
+    print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch={chosen})")
 
 
 def _epoch_for_people(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The plain vision transformer, with its usual sizes as factors."""
 
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -52,14 +53,13 @@ class Vit(TransformerConfig):
             values["act_layer"] = self.act_layer
         return values
 
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
+    def mismatches(self) -> Iterator[str]:
+        """See the base."""
+        yield from super().mismatches()
         if self.embed_dim % self.num_heads:
-            sizes = f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}"
-            raise ValueError(sizes)
+            yield f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}"
         if self.global_pool == "token" and not self.class_token:
-            raise ValueError("global_pool 'token' needs the class token; use 'avg' without it")
-        return self
+            yield "global_pool 'token' needs the class token; use 'avg' without it"
 
 
 def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
