@@ -206,6 +206,22 @@ def test_a_zoo_that_grows_is_followed(page, zoo, tiny):
     expect(page.get_by_text("in training")).to_have_count(0, timeout=15_000)
 
 
+def test_what_a_model_does_with_images_is_shown(browser, grown_zoo):
+    with served(grown_zoo, Access("127.0.0.1")) as address:
+        page = browser.new_page()
+        page.goto(f"{address}#model={grown_zoo.ids()[0]}")
+        page.get_by_text("On its test images").click()
+        expect(page.get_by_text("Errors of which it is surest")).to_be_visible(timeout=60_000)
+        assert page.locator(".images img").count() > 0
+        page.get_by_text("Where it looks").click()
+        expect(page.locator(".images canvas").first).to_be_visible(timeout=60_000)
+        page.get_by_label("block").select_option(index=1)
+        page.get_by_label("head").select_option(index=1)
+        drawn = "c => c.getContext('2d').getImageData(0, 0, 72, 72).data.some(v => v > 0)"
+        assert page.locator(".images canvas").first.evaluate(drawn)
+        page.close()
+
+
 @contextmanager
 def files_served(folder: Path) -> Iterator[str]:
     """The address of any web server that gives files, as `python -m http.server` does."""

@@ -1,7 +1,8 @@
 """The server of the page: it answers from `vitarium.page`, and reads nothing else of the disk."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,20 +16,22 @@ from starlette.staticfiles import StaticFiles
 
 from vitarium.core.errors import InvalidInput, UnknownName, VitariumError
 from vitarium.explorer.security import MAX_BODY, Access, Guard
+from vitarium.explorer.worker import Worker
 from vitarium.page import BUILT
 from vitarium.page.model_page import Json, model_page, zoo_summary
 from vitarium.page.models_table import ModelsTable
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
 
-_GZIP_BYTES = 1000
+_GZIP_BYTES, _JSON = 1000, "application/json"
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(zoo: Zoo, access: Access) -> Starlette:
     """An ASGI application over a zoo.
 
-    Answers below `api/`: `zoo.json`, `models.json`, `models/ID.json` (see `vitarium.page`); POST
+    Answers below `api/`: `zoo.json`, `models.json`, `models/ID.json` (see `vitarium.page`),
+    `models/ID/behavior.json` and `models/ID/attention.json` (see `behavior`); POST
     `query` with `{"where": SQL}` gives the ids of matching models, POST `models/ID/tag` with
     `{"tag": ..., "remove": ...}` and `models/ID/note` with `{"note": ...}` change words beside a
     model.
@@ -68,12 +71,28 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
 
     async def answer_table(_: Request) -> Response:
         content = await run_in_threadpool(table.content)
-        return Response(content, media_type="application/json")
+        return Response(content, media_type=_JSON)
+
+    worker = Worker(zoo.path)
+
+    def answer_of_worker(name: str) -> Handler:
+        async def handle(request: Request) -> Response:
+            id = await run_in_threadpool(zoo.find, request.path_params["id"])
+            return Response(await worker.answer(name, id, table.stamp()), media_type=_JSON)
+
+        return handle
+
+    @asynccontextmanager
+    async def until_the_end(_: Starlette) -> AsyncIterator[None]:
+        yield
+        worker.close()
 
     model = "/api/models/{id:str}"
     routes = [
         Route("/api/zoo.json", answer(summary)),
         Route("/api/models.json", answer_table),
+        Route(f"{model}/behavior.json", answer_of_worker("behavior")),
+        Route(f"{model}/attention.json", answer_of_worker("attention")),
         Route(f"{model}.json", answer(lambda r: model_page(zoo, r.path_params["id"]))),
         Route("/api/query", change(matching), methods=["POST"]),
         Route(f"{model}/tag", change(tag), methods=["POST"]),
@@ -85,7 +104,10 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
         Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=5),
     ]
     return Starlette(
-        routes=routes, middleware=middleware, exception_handlers={VitariumError: _refused}
+        routes=routes,
+        middleware=middleware,
+        exception_handlers={VitariumError: _refused},
+        lifespan=until_the_end,
     )
 
 
