@@ -55,7 +55,9 @@ def test_bins_of_calibration_hold_every_image(grown_zoo, id):
 
 def test_attention_is_the_models_and_images_are_the_data_sets(grown_zoo, id):
     shown = behavior.attention(grown_zoo.path, id)
-    images = torch.stack([grown_zoo.data(id)[n][0] for n in range(len(shown["images"]))])
+    numbers = behavior._subject(grown_zoo.path, id).examples.first(behavior.MAX_IMAGES).numbers
+    images = torch.stack([grown_zoo.data(id)[n][0] for n in numbers.tolist()])
+    assert len(shown["images"]) == len(images) == behavior.MAX_IMAGES
     model, expected = grown_zoo.load(id), {}
     watch(model, images, lambda name, a: expected.update({name: a.clone()}))
     patches = shown["rows"] * shown["columns"]
@@ -75,7 +77,7 @@ def test_attention_is_the_models_and_images_are_the_data_sets(grown_zoo, id):
     assert np.abs(values - flow.numpy().ravel()).max() <= 0.51
     content = base64.b64decode(shown["images"][0].partition(",")[2])
     pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(content))))
-    assert torch.equal(pixels, load(grown_zoo[id].recipe.data).test.images[0, 0])
+    assert torch.equal(pixels, load(grown_zoo[id].recipe.data).test.images[numbers[0], 0])
 
 
 def test_what_has_no_answer_says_why(grown_zoo, id, monkeypatch):

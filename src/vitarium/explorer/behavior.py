@@ -67,7 +67,7 @@ def behavior(zoo: Path, id: str) -> Json:
 
 
 def attention(zoo: Path, id: str) -> Json:
-    """Where a model looks, on the first of its test images.
+    """Where a model looks, on some of its test images, the same for all models of a data set.
 
     `images`: PNG as data addresses. `maps`: of each block, the attention of what is read out (the
     class token, or all patches' mean) to the patches, uint8 [images, heads, rows, columns] as
