@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from vitarium.cli.measuring import _is_final
+from vitarium.cli._value_memory import is_final
 from vitarium.core import cache
+from vitarium.core.errors import DataNotFound
+from vitarium.measures._runner.measure import measure
 
 _RUN = """
 import json, sys
@@ -124,43 +126,114 @@ def test_a_check_that_reads_files_is_known_as_such(tiny, grown_zoo):
     assert reads_files({"more": {**stage, "start": start}})
 
 
-def test_numbers_that_are_known_are_given_without_torch(grown_zoo, monkeypatch, tmp_path):
-    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
-    command = ["measure", str(grown_zoo.path), "accuracy", "distance_from_parent"]
-    measured = run(command)
-    assert assert_without_torch([command]) == measured.stdout
-    # what is said of those without a value stays, too
-    again = run(command)
-    lines = measured.stderr.splitlines()  # with some of progress, if it took long
-    assert again.stderr.splitlines() == [line for line in lines if not line.startswith("measuring")]
-    assert "without a value: 2" in again.stderr
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """Names of the measures, of every time that something was not remembered; commands in this
+    process remember as one without torch does."""
+    measured = []
+
+    def recorded(zoo, measures, **options):
+        measured.append(list(measures))
+        return measure(zoo, measures, **options)
+
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "sys", SimpleNamespace(modules={}))
+    monkeypatch.setattr("vitarium.measures._runner.measure.measure", recorded)
+    return measured
 
 
-def test_numbers_are_looked_up_again_where_the_zoo_has_changed(grown_zoo, monkeypatch, tmp_path):
-    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
-    command = ["measure", str(grown_zoo.path), "accuracy", "--json"]
-    before = json.loads(run(command).stdout)
+def test_known_values_and_refusals_are_given_without_torch(grown_zoo, runs, vitarium):
+    zoo, (first, *_) = str(grown_zoo.path), grown_zoo.ids()
+    command = ["measure", zoo, "accuracy", "distance_from_parent", "weight_norm"]
+    _, computed, refusals = vitarium(*command, "--json")
+    commands = [
+        [*command, "--json"],
+        ["measure", zoo, "weight-norm", "distance-from-parent", "--json"],
+        ["measure", zoo, "accuracy", first[:6], "--json"],
+        ["measure", zoo, *command[2:], "--where", "stage = 'finetune'", "--json"],
+    ]
+    recalled = [vitarium(*command) for command in commands]
+    assert recalled[0] == (0, computed, refusals)
+    assert "without a value: 2" in refusals
+    assert len(runs) == 1
+    assert assert_without_torch(commands) == "".join(output for _, output, _ in recalled)
+
+    recomputed = [vitarium(*command, "--overwrite") for command in commands[1:]]
+    assert len(runs) == len(commands)
+    for (_, output, errors), (_, again, errors_again) in zip(recalled[1:], recomputed, strict=True):
+        rows, rows_again = json.loads(output), json.loads(again)
+        assert sorted(map(str, rows)) == sorted(map(str, rows_again))
+        assert errors.splitlines() == errors_again.splitlines()[-len(errors.splitlines()) :]
+
+
+def test_what_is_known_stays_known_when_more_is_measured(grown_zoo, runs, vitarium):
+    zoo, ids = grown_zoo.path, grown_zoo.ids()
+    for model in ids:
+        vitarium("measure", zoo, "weight_norm", model)
+    vitarium("measure", zoo, "sparsity")
+    assert len(runs) == len(ids) + 1
+    vitarium("measure", zoo, "sparsity", "weight_norm")
+    assert len(runs) == len(ids) + 1
+    for more in (["--epochs", "all"], ["--set", "order=1"], [f"{ids[0]}@1"]):
+        before = len(runs)
+        outputs = [vitarium("measure", zoo, "weight_norm", *more, "--json")[:2] for _ in range(2)]
+        assert len(runs) == before + 1, more
+        assert outputs[0] == outputs[1]
+    vitarium("measure", zoo, "weight_norm")
+    assert len(runs) == before + 1
+
+
+def test_pairs_are_known_for_the_same_models_alone(grown_zoo, runs, vitarium):
+    zoo, ids = grown_zoo.path, grown_zoo.ids()
+    command = ["measure", zoo, "agreement", "--pairs", "all", "--json"]
+    status, *output = vitarium(*command)
+    assert [status, *output] == [0, *vitarium(*command)[1:]]
+    assert len(runs) == 1
+    _, fewer, _ = vitarium(*command, *ids[:2])
+    assert len(runs) == 2
+    assert {(row["model"], row["other"]) for row in json.loads(fewer)} == {tuple(sorted(ids[:2]))}
+
+
+def test_what_is_refused_for_want_of_data_is_looked_up_each_time(
+    grown_zoo, runs, vitarium, monkeypatch
+):
+    def lacks(*_):
+        raise DataNotFound("not here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vitarium.evaluation.loader.ModelLoader.examples", lacks)
+        _, lacking, _ = vitarium("measure", grown_zoo.path, "accuracy", "weight_norm", "--json")
+    assert "not here" in lacking
+    _, complete, _ = vitarium("measure", grown_zoo.path, "accuracy", "--json")
+    assert not any(row["refused"] for row in json.loads(complete))
+    vitarium("measure", grown_zoo.path, "weight_norm", "--json")
+    assert runs == [["accuracy", "weight_norm"], ["accuracy"]]
+
+
+def test_values_are_looked_up_again_where_the_zoo_has_changed(grown_zoo, runs, vitarium):
+    command = ["measure", grown_zoo.path, "accuracy", "--json"]
+    before = json.loads(vitarium(*command)[1])
     first = before[0]["model"]
     shutil.rmtree(grown_zoo.path / "models" / first)
-    after = json.loads(run(command).stdout)
+    after = json.loads(vitarium(*command)[1])
     assert [row for row in before if row["model"] != first] == after
+    assert len(runs) == 2
+    records = next((grown_zoo.path / "records").glob("*.parquet"))
+    records.unlink()
+    vitarium(*command)
+    assert len(runs) == 3
 
 
 def test_a_model_that_comes_while_others_are_measured_is_no_part_of_what_is_remembered():
     before = [{"a": "1"}, ["old.parquet"]]
     own = {"final": True, "written": ["new.parquet"]}
-    assert _is_final(own, before, [{"a": "1"}, ["old.parquet", "new.parquet"]])
-    assert not _is_final(own, before, [{"a": "1", "b": "2"}, ["old.parquet", "new.parquet"]])
+    assert is_final(own, before, [{"a": "1"}, ["old.parquet", "new.parquet"]])
+    assert not is_final(own, before, [{"a": "1", "b": "2"}, ["old.parquet", "new.parquet"]])
     of_others = ["old.parquet", "new.parquet", "of-another-process.parquet"]
-    assert not _is_final(own, before, [{"a": "1"}, of_others])
-    assert not _is_final(
+    assert not is_final(own, before, [{"a": "1"}, of_others])
+    assert not is_final(
         {**own, "final": False}, before, [{"a": "1"}, [*before[1], *own["written"]]]
     )
-
-
-def run(command):
-    program = [sys.executable, "-m", "vitarium", *command]
-    return subprocess.run(program, capture_output=True, text=True, check=True, env=dict(os.environ))
 
 
 def assert_without_torch(commands):

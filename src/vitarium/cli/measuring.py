@@ -1,9 +1,8 @@
 """`vitarium measure`: numbers of models, and of pairs of them."""
 
-import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from json import dumps
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,19 +13,18 @@ from vitarium.cli._measured import print_measured
 from vitarium.cli._options import argument, option
 from vitarium.cli._progress import Tally, progress_bar, resumable
 from vitarium.cli._tables import print_rows
-from vitarium.core.cache import remembered
-from vitarium.core.errors import InvalidInput
+from vitarium.cli._value_memory import ValueMemory
+from vitarium.core.cache import can_remember, remembered
+from vitarium.core.errors import CorruptFile, FileFault, InvalidInput
 from vitarium.core.numerals import counted, is_number
 from vitarium.core.reasons import by_reason
 from vitarium.core.terminal import Terminal
-from vitarium.zoo import Zoo, records
-from vitarium.zoo._model_files import model_stamps
+from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     from vitarium.evaluation.checkpoints import Epochs
 
 _SHOWN_REFUSALS = 8
-_REMEMBERED = 20_000  # numbers up to which an answer is remembered as a whole
 _MODEL = re.compile(r"[0-9a-f]{1,12}(@\d+)?")
 
 
@@ -91,17 +89,19 @@ def measure(
     """
     zoo = Zoo.open(directory)
     measures, models = _divided(names or [])
-    which: dict[str, Any] = {
-        "models": models,
-        "where": where,
+    request: dict[str, Any] = {
         "epochs": epochs,
         "pairs": pairs,
         "split": split,
         "data": options.section("dataset", "--data", data, data_set),
         "normalization": normalization,
+        "num_images": num_images,
+        "data_dir": data_dir,
+        "force": force,
+        "device": device,  # of which there may be none here
     }
-    which |= {"num_images": num_images, "data_dir": data_dir, "force": force, "set": set_}
-    which["device"] = device  # of which there may be none here
+    if set_:  # each measure takes those that it has, and one of them has to
+        request |= {"set": set_, "measures": measures}
 
     def computed() -> dict[str, Any]:
         tally = Tally()
@@ -112,21 +112,20 @@ def measure(
             return f"{tally.done:,} of {tally.total:,} measurements are kept in {directory}"
 
         with resumable(state):
-            from vitarium.measures._runner.jobs import quick
             from vitarium.measures._runner.measure import measure as run
 
             settings = options.parsed(set_, of=run)
             with progress_bar("measuring") as tally.progress:
                 table = run(
                     zoo,
-                    measures or quick(),
+                    measures,
                     models=models or None,
                     where=where,
                     epochs=_epochs(epochs),
                     pairs=pairs,
                     split=split,
                     num_images=num_images,
-                    data=which["data"],
+                    data=request["data"],
                     normalization=normalization,
                     device=device,
                     data_dir=data_dir,
@@ -136,12 +135,16 @@ def measure(
                     **settings,
                 )
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
-        tensors = {name for model in table["model"].unique()[:1] for name in zoo.checkpoint(model)}
-        final = table.attrs["final"] and len(rows) <= _REMEMBERED
-        written = table.attrs["written"]
-        return {"final": final, "written": written, "rows": rows, "tensors": sorted(tensors)}
+        return {**table.attrs, "rows": rows, "tensors": _tensors(zoo, rows)}
 
-    answer = computed() if overwrite else _remembered(zoo, [measures, which], computed)
+    memory = ValueMemory(zoo, request) if can_remember() and not overwrite else None
+    with resumable(lambda: "Nothing was measured yet"):
+        measures = list(dict.fromkeys(measures)) or remembered("quick-measures", _quick)
+    answer = memory and memory.recall(measures, models, where)
+    if not answer:
+        answer = computed()
+        if memory:
+            answer = memory.add(answer, measures, models, where)
     if json or csv:
         print_rows(answer["rows"], as_json=json, as_csv=csv)
     else:
@@ -152,23 +155,10 @@ def measure(
         raise typer.Exit(2)
 
 
-def _remembered(zoo: Zoo, request: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the same command gave, if neither the zoo's models nor its numbers have changed since:
-    without importing torch."""
-    text = dumps([str(zoo.path.resolve()), request], sort_keys=True, default=str)
-    return remembered(
-        f"measure-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
-        compute,
-        stamps=lambda: [model_stamps(zoo.path), records.stamps(zoo.path)],
-        final=_is_final,
-    )
+def _quick() -> list[str]:
+    from vitarium.measures._runner.jobs import quick
 
-
-def _is_final(answer: Mapping[str, Any], before: Any, after: Any) -> bool:
-    """Whether nothing but the answer's own numbers came to the zoo while it was measured."""
-    (models, numbers), (models_after, numbers_after) = before, after
-    own = {*numbers, *answer["written"]}
-    return bool(answer["final"]) and models == models_after and own == {*numbers_after}
+    return quick()
 
 
 def _epochs(text: str) -> "Epochs":
@@ -181,6 +171,19 @@ def _epochs(text: str) -> "Epochs":
     if not all(is_number(number) for number in numbers):
         raise InvalidInput(f"--epochs {text}: write all, last, or numbers as in 0,5,10")
     return [int(number) for number in numbers]
+
+
+def _tensors(zoo: Zoo, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of tensors, of one of the models that have values of the same parts."""
+    parts: dict[str, set[str]] = {}
+    for row in rows:
+        if not row["refused"]:
+            parts.setdefault(row["model"], set()).add(row["part"])
+    names: set[str] = set()
+    for model in {frozenset(of_model): model for model, of_model in parts.items()}.values():
+        with suppress(CorruptFile, FileFault):  # its values were stored before it was damaged
+            names.update(zoo.checkpoint(model))
+    return sorted(names)
 
 
 def _divided(names: list[str]) -> tuple[list[str], list[str]]:

@@ -52,22 +52,28 @@ def remembered(
         final: `final(value, before, after)` with the stamps before and after it was computed:
             whether it follows from those afterwards; else it is not remembered.
     """
-    outside = os.environ.get("VITARIUM_PLUGINS") or entry_points(group="vitarium")
-    if outside or "torch" in sys.modules:
+    if not can_remember():
         return compute()
-    path, sources, before = cache_folder() / "remembered" / f"{name}.json", _sources(), stamps()
+    path = cache_folder() / "remembered" / f"{name}.json"
+    sources, before = source_stamps(), stamps()
     with suppress(OSError, CorruptFile, KeyError):
         stored = files.read_sealed(path)
         if stored["stamps"] == [sources, before]:
             return stored["value"]
     value, after = compute(), stamps()
-    if final(value, before, after) and _sources() == sources:
+    if final(value, before, after) and source_stamps() == sources:
         with suppress(OSError):  # where nothing can be kept, it is computed each time
             files.write_sealed(path, {"stamps": [sources, after], "value": value})
     return value
 
 
-def _sources() -> list[list[Any]]:
+def can_remember() -> bool:
+    """Whether an answer follows from vitarium's own files, and would spare the import of torch."""
+    outside = os.environ.get("VITARIUM_PLUGINS") or entry_points(group="vitarium")
+    return not outside and "torch" not in sys.modules
+
+
+def source_stamps() -> list[list[Any]]:
     """Times and sizes of vitarium's files, and which libraries of its extras are missing."""
     stamps = [[module, find_spec(module) is None] for module in chain(*EXTRAS.values())]
     for file in sorted(Path(__file__).parents[1].rglob("*.*")):

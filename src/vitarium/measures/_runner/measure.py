@@ -89,10 +89,10 @@ def measure(
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
-    and refused: why there is no value, if there is none. `attrs` of the table: `final`,
-    whether these are the same numbers as long as the zoo does not change, and `written`, names of
-    the files of records with those that are new. Where the zoo cannot be written,
-    numbers are not stored, with a warning (NotKept).
+    and refused: why there is no value, if there is none. `attrs` of the table: `final`, names of
+    the measures whose rows are the same as long as the zoo does not change, and `written`, names
+    of the files of records with those that are new. Where the zoo cannot be written, numbers are
+    not stored, with a warning (NotKept).
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
@@ -138,14 +138,18 @@ class _Run:
         """Records without a value, and why there is none."""
         self._unsaved: list[Measured] = []
         self._written: list[str] = []
-        self._saved, self._keeps, self._final = time.monotonic(), True, True
+        self._saved, self._keeps = time.monotonic(), True
+        self._not_final: set[str] = set()
+        """Measures that refused for a reason that may go away though the zoo does not change."""
 
     def table(self, requested: Iterable[Job], overwrite: bool) -> "pd.DataFrame":
         """Stored values of the jobs, and those of the others, which are computed."""
         stored: dict[tuple[str, str], dict[object, list[Measured]]] = {}
+        needs: dict[str, str] = {}
         todo = []
         for job in requested:
             which = (job.section.name, job.settings)
+            needs[job.section.name] = job.section.plugin.facts["needs"]
             if job.refused:
                 self._refuse(job, job.refused)
                 continue
@@ -175,11 +179,16 @@ class _Run:
         names = [name for name in records.COLUMNS if name not in ("images", "weights")]
         table = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
         table["refused"] = [""] * len(self.measured) + [reason for _, reason in self.refused]
-        settled = self.loader.data_is_fixed and not self.loader.by_number  # of which it warns
         table.attrs["written"] = self._written
-        table.attrs["final"] = self._final and self._keeps and settled
+        table.attrs["final"] = self._final(needs)
         numbers = ("epoch", "other_epoch", "num_images")
         return table.astype(dict.fromkeys(numbers, "Int64") | {"value": "float64"})
+
+    def _final(self, needs: Mapping[str, str]) -> list[str]:
+        """Of the measures, by what each needs, those whose rows follow from the zoo alone."""
+        settled = self.loader.data_is_fixed and not self.loader.by_number  # of which it warns
+        final = [name for name in needs if settled or needs[name] == "weights"]
+        return [name for name in final if self._keeps and name not in self._not_final]
 
     def _measure(self, todo: Sequence[Job]) -> None:
         done = 0
@@ -205,7 +214,8 @@ class _Run:
 
     def _refuse(self, job: Job, reason: VitariumError) -> None:
         self.refused.append((job.record(), str(reason)))
-        self._final &= isinstance(reason, NotApplicable)  # all others may be mended
+        if not isinstance(reason, NotApplicable):
+            self._not_final.add(job.section.name)
 
     def _save(self) -> None:
         if self._keeps:
