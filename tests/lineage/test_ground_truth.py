@@ -77,6 +77,16 @@ def test_models_that_start_from_each_other_end_nowhere():
     assert true_parents(read("c"), origins(c=["a"], a=["b"], b=["a"])) == {"c": ()}
 
 
+def test_models_whose_nearest_ancestors_nobody_knows_are_not_in_the_truth():
+    table = {"a": (), "b": [CheckpointRef("x", LAST)], "c": [CheckpointRef("b", LAST)]}
+    assert true_parents(read("a", "b", "c", "x"), table.get) == {"a": (), "b": ("x",), "c": ("b",)}
+    # x may descend from a: of b it is known only that x is its parent, and x was not read
+    assert true_parents(read("a", "b", "c"), table.get) == {"a": (), "c": ("b",)}
+    assert true_parents(read("x@0", "x@1"), table.get) == {"x@1": ("x@0",)}
+    assert restrict_truth({"a": (), "b": ("x",)}, ["a", "b", "x"]) == {"a": (), "b": ("x",)}
+    assert restrict_truth({"a": (), "b": ("x",)}, ["a", "b"]) == {"a": ()}
+
+
 def test_truth_within_some_models_skips_the_others():
     truth = {"a": (), "b": ("a",), "c": ("b",), "d": ("c", "a")}
     assert restrict_truth(truth, ["a", "c", "d"]) == {"a": (), "c": ("a",), "d": ("c", "a")}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from vitarium import Zoo, import_zoo
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import choose
 from vitarium.lineage.recover import recover
@@ -47,6 +48,38 @@ def short(forest) -> dict[str, tuple[str, ...]]:
         plain[model]: tuple(sorted(plain[parent] for parent in of))
         for model, of in forest.parents.items()
     }
+
+
+# Imported models
+
+
+def test_imported_models_without_a_parent_have_no_truth(folder, walks, tmp_path):
+    import_zoo(folder, tmp_path / "zoo", architecture="none")
+    recovered = recover(tmp_path / "zoo", compare=["nearest_root"])
+    assert (recovered.truth, recovered.scores) == (None, None)
+    assert recovered.others["nearest_root"][1] is None
+    assert len(recovered.forest.edges) == sum(map(bool, walks.parents.values()))
+    with pytest.raises(InvalidInput, match="the true parents are not known"):
+        recover(tmp_path / "zoo", truth=True)
+
+
+def test_the_parents_that_a_table_names_are_known_and_no_others(folder, walks, tmp_path):
+    with (folder / "models.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "name", "parent", "architecture"])
+        for name, parents in walks.parents.items():
+            rows.writerow([f"{name}.safetensors", name, *(parents or [""]), "none"])
+    import_zoo(folder, tmp_path / "zoo")
+    zoo = Zoo.open(tmp_path / "zoo")
+    ids = {zoo.spec(id).origin.name: id for id in zoo.ids()}
+    recovered = recover(zoo, compare=["nearest_root"])
+    children = {name: parents for name, parents in walks.parents.items() if parents}
+    assert recovered.truth == {ids[name]: (ids[p],) for name, (p,) in children.items()}
+    assert not recovered.knows_all_parents
+    assert (recovered.scores.models, recovered.scores.trees) == (len(children), 0)
+    assert recovered.scores.node_accuracy == recovered.scores.edge_precision == 1
+    known = recovered.to_frame().set_index("model")["true_parents"]
+    assert {name for name in ids if known[ids[name]]} == set(children)
 
 
 # A folder of files

@@ -118,10 +118,27 @@ def test_unknown_and_missing_models_are_errors_that_name_them():
         scores(recovered, {"alpha": (), "beta": ("alfa",)})
     with pytest.raises(UnknownName, match="unknown model of the forest 'gamma'"):
         scores(recovered, {"alpha": (), "beta": (), "gamma": ()})
-    with pytest.raises(InvalidInput, match="the truth says nothing of beta"):
-        scores(recovered, {"alpha": ()})
+    with pytest.raises(InvalidInput, match="the truth is of no model"):
+        scores(recovered, {})
     with pytest.raises(InvalidInput, match="without models"):
         scores(forest({}), {})
+
+
+def test_models_whose_parents_are_not_known_are_no_part_of_the_scores():
+    # x and y were imported, y's child z with its parent; a -> b is a tree that is known
+    true = truth(a="", b="a", z="y")
+    recovered = truth(a="", b="a", z="y", x="a", y="b")
+    scored = scores(forest(recovered, [0] * 5), true)
+    assert scored.node_accuracy == scored.parent_accuracy == scored.node_accuracy_up_to_ties == 1
+    assert scored.edge_precision == scored.edge_recall == scored.mother_accuracy == 1
+    assert scored.root_accuracy == scored.adjusted_rand_index == 1
+    assert (scored.models, scored.trees, scored.roots, scored.edges) == (3, 1, 1, 2)
+    assert scored.recovered_edges == 2
+    turned = scores(forest(recovered | truth(z="", y="z"), [0] * 5), true)
+    assert (turned.edge_recall, turned.undirected_edge_accuracy) == (1 / 2, 1)
+    only_edge = scores(forest(truth(y="", z="y")), truth(z="y"))
+    assert (only_edge.node_accuracy, only_edge.trees) == (1, 0)
+    assert only_edge.root_accuracy is only_edge.adjusted_rand_index is None
 
 
 def matrix(parents, models):

@@ -18,13 +18,14 @@ def near(weights, seed, step=0.01):
 
 
 def imported(folder, *models):
-    """A zoo of weights with what the table says of each, and the ids by name."""
+    """A zoo of weights with what the table says of each, and the ids by name. Those that name no
+    architecture are tensors alone."""
     folder.mkdir()
     rows = []
     for number, (weights, columns) in enumerate(models):
         separate = {name: tensor.clone().contiguous() for name, tensor in weights.items()}
         save_file(separate, folder / f"{number}.safetensors")
-        rows.append({"file": f"{number}.safetensors", **columns})
+        rows.append({"file": f"{number}.safetensors", "architecture": "none", **columns})
     with (folder / "models.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(c for row in rows for c in row)))
         writer.writeheader()

@@ -52,7 +52,8 @@ class LoadedModels:
     shared: Sequence[float]
     """Of every set, the share of its largest model's numbers that is compared, heads left out."""
     left_out: Mapping[str, str]  # why a model or file was not read
-    truth: Truth | None  # true parents among those that were read; None where nobody knows
+    truth: Truth | None
+    """True parents among those that were read; None where nobody knows any."""
     info: Mapping[str, Mapping[str, Any]]
     """To be shown, methods never see it: stage, epoch, accuracy, and the factors that differ; of
     files, the file, and the rest if `models.csv` has it."""
@@ -93,7 +94,8 @@ def load(
         rows = listing(path, models=ids, where=where).rows
         loaded, left_out, checkpoints, info = _load_zoo(zoo, rows, epochs, progress)
         usable = _usable(loaded, left_out)
-        truth = true_parents({name: checkpoints[name] for name in usable}, zoo_origins(zoo))
+        # of a zoo of imported models that name no parents nothing is known
+        truth = true_parents({n: checkpoints[n] for n in usable}, zoo_origins(zoo)) or None
     else:
         path = user_path(source)
         if models is not None or where or epochs != "last":

@@ -63,10 +63,16 @@ class Recovered:
             [f"{counted(len(forest.models), 'model')} by {forest.method}: {counts}", *lines]
         )
 
+    @property
+    def knows_all_parents(self) -> bool:
+        """Whether the true parents of every model are known."""
+        return self.truth is not None and self.truth.keys() >= set(self.forest.models)
+
     def to_frame(self) -> "pd.DataFrame":
         """A row per edge, and one without a parent per root: model, tree, parent, confidence,
         share, kind, decided (confidence of 90 % or more; else the weights cannot tell), candidates
-        (probability by parent); where the truth is known true_parents, too, a tuple of names."""
+        (probability by parent); where the truth is known true_parents, too, a tuple of names, or
+        None."""
         import pandas as pd
 
         forest = self.forest
@@ -79,7 +85,7 @@ class Recovered:
         frame["decided"] = frame["confidence"] >= DECIDED
         frame["candidates"] = [dict(forest.candidates.get(model, {})) for model in frame["model"]]
         if self.truth is not None:
-            frame["true_parents"] = frame["model"].map(dict(self.truth))
+            frame["true_parents"] = [self.truth.get(model) for model in frame["model"]]
         return frame
 
 
@@ -108,8 +114,8 @@ def recover(
         method: see `vitarium plugins lineages`.
         trees: number of trees; None: inferred.
         compare: other methods to run on the same models, with their defaults; those that take
-            roots are given the true ones, where they are known. Of more than 2,000 models they are
-            left out, and the forest's notes say so.
+            roots are given the true ones, where all of them are known. Of more than 2,000 models
+            they are left out, and the forest's notes say so.
         truth: score against true parents: None where they are known; True: raise where they are
             not; False: never.
         models: of a zoo, only these, by their ids or beginnings of them.
@@ -125,8 +131,9 @@ def recover(
     loaded = _usable(load(source, models=models, where=where, epochs=epochs, progress=progress))
     if truth and loaded.truth is None:
         raise InvalidInput(
-            f"{source}: the true parents are not known; use a zoo, or put a table of them into the "
-            "folder: lineage.csv with the columns model and parent, or the models.csv of an export"
+            f"{source}: the true parents are not known; use a zoo of grown models, or put a table "
+            "of them into a folder of files: lineage.csv with the columns model and parent, or the "
+            "models.csv of an export"
         )
     if trees is not None and len(loaded.model_sets) > 1:
         what = f"{trees} trees, but models of {len(loaded.model_sets)} different shapes"
@@ -139,7 +146,7 @@ def recover(
         why = f"there are more than {MAX_COMPARED_MODELS} models."
         note = f"No other method ran beside it ({names}): {why}"
         forest, baselines = replace(forest, notes=[*forest.notes, note]), []
-    roots = {model for model, parents in true.items() if not parents} if true else set()
+    roots = _all_roots(forest.models, true)
     others = [_combined_forest(baseline, loaded, trees, roots) for baseline in baselines]
     return Recovered(
         forest=forest,
@@ -153,6 +160,13 @@ def recover(
         ],
         info=loaded.info,
     )
+
+
+def _all_roots(models: Sequence[str], truth: Truth | None) -> set[str]:
+    """The true roots, where all of them are known: some alone would mislead a method."""
+    if truth is None or not truth.keys() >= set(models):
+        return set()
+    return {model for model, parents in truth.items() if not parents}
 
 
 def _usable(loaded: LoadedModels) -> LoadedModels:
@@ -177,7 +191,7 @@ def _usable(loaded: LoadedModels) -> LoadedModels:
     if len(usable.models) < 2:
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
         raise InvalidInput(f"lineage takes two models or more that can be used ({reasons})")
-    truth = restrict_truth(loaded.truth, usable.models) if loaded.truth is not None else None
+    truth = (restrict_truth(loaded.truth, usable.models) or None) if loaded.truth else None
     return replace(usable, truth=truth)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from vitarium.architectures.create import create_model
 from vitarium.cli.zoo import show
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.registry import section
 from vitarium.formats.export import export
 from vitarium.formats.import_zoo import find_models, import_zoo
 from vitarium.zoo import Zoo
@@ -79,17 +80,91 @@ def test_models_epochs_factors_metrics_and_parents_come_from_the_rows(folder, tm
             assert torch.equal(zoo.load(id, epoch)(images), vit(seed).eval()(images))
 
 
-def test_without_an_architecture_tensors_keep_their_names(folder, tmp_path):
-    write(folder, ROWS[1])
+def test_tensors_alone_keep_their_names_and_come_back_from_an_export(folder, tmp_path):
+    write(folder, {**ROWS[1], "architecture": "none"})
     (id,) = import_zoo(folder / "models.csv", tmp_path / "zoo")
     zoo = Zoo.open(tmp_path / "zoo")
     assert zoo.spec(id).origin.architecture is None
     assert zoo.state_dict(id).keys() == vit().state_dict().keys()
     assert zoo.folder(id).about().num_outputs == 5
+    export(zoo, "safetensors", out=tmp_path / "out")
+    (model,) = find_models(tmp_path / "out").models
+    assert model.architecture is None
+
+
+def test_an_architecture_that_a_table_does_not_name_is_inferred_with_its_settings(folder, tmp_path):
+    write(folder, {**ROWS[1], "architecture.num_heads": 2, "architecture.norm_eps": 1e-5})
+    (model,) = find_models(folder).models
+    sizes = model.architecture.factors()
+    assert (model.architecture.name, sizes["num_heads"], sizes["norm_eps"]) == ("vit", 2, 1e-5)
+    assert (sizes["img_size"], sizes["embed_dim"], model.num_outputs) == (160, 64, 5)
+    (note,) = model.notes
+    assert note.startswith("architecture inferred from names and shapes: vit embed_dim=64")
+    assert "num_heads=2" in note
+    assert "epsilon" not in note.partition("assumed")[2]
+    (id,) = import_zoo(folder, tmp_path / "zoo")
+    images = torch.randn(2, 3, 160, 160)
+    assert Zoo.open(tmp_path / "zoo").load(id)(images).shape == (2, 5)
+    write(folder, ROWS[1])
+    settings = {"architecture.num_heads": 2, "architecture.norm_eps": 1e-5}
+    assert find_models(folder, **settings).models[0].architecture == model.architecture
+
+
+def test_an_architecture_that_a_file_names_is_taken(tmp_path):
+    torch.save({"arch": "test_vit", "state_dict": vit(1).state_dict()}, tmp_path / "m.pth")
+    write(tmp_path, {"file": "m.pth"})
+    (model,) = find_models(tmp_path).models
+    assert model.architecture.factors()["model"] == "test_vit"
+    assert model.notes == ("architecture test_vit, as the file says",)
+
+
+def test_a_head_that_a_table_names_is_not_inferred(tmp_path):
+    sizes = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    model = create_model("vit", num_classes=3, **sizes)
+    section("head", {"name": "mlp", "hidden_dim": 6})(model, 3)
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    row = {"file": "m.safetensors", "architecture.num_heads": 2}
+    write(tmp_path, row)
+    (inferred,) = find_models(tmp_path).models
+    write(tmp_path, {**row, "head": "mlp", "head.hidden_dim": 6})
+    (named,) = find_models(tmp_path).models
+    assert named.head == inferred.head
+    assert named.num_outputs == inferred.num_outputs == 3
+    write(tmp_path, {**row, "head": "mlp", "head.hidden_dim": 5})
+    with pytest.raises(InvalidInput, match=r"row 2, column 'architecture': .*cannot be inferred"):
+        find_models(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"file": "b.pth"},
+            r"row 3, column 'architecture': .* has no usual number of heads, .*: "
+            r"architecture={'num_heads': N}",
+        ),
+        (
+            {"file": "b.pth", "architecture.num_heads": 2, "num_classes": 7},
+            r"row 3, column 'architecture': .*head.bias is \[5\], not \[7\]; name it, .*"
+            r"architecture='none', or fill the column 'architecture' of models\.csv",
+        ),
+        (
+            {"file": "b.pth", "architecture": "none", "architecture.num_heads": 2},
+            r"row 3, column 'architecture': 'none' has no settings: leave architecture.num_heads",
+        ),
+    ],
+)
+def test_an_architecture_that_cannot_be_inferred_is_an_error_that_names_the_row(
+    folder, row, message
+):
+    write(folder, {"file": "a.safetensors", "architecture": "test_vit"}, row)
+    with pytest.raises(InvalidInput, match=message):
+        find_models(folder)
 
 
 def test_weights_that_do_not_fit_are_an_error_that_names_the_row(folder, tmp_path):
-    write(folder, ROWS[1], {"file": "b.pth", "architecture": "vit_tiny_patch16_224"})
+    first = {**ROWS[1], "architecture": "none"}
+    write(folder, first, {"file": "b.pth", "architecture": "vit_tiny_patch16_224"})
     with pytest.raises(IncompatibleWeights, match=r"b.pth \(models.csv, row 3\), epoch 0: "):
         import_zoo(folder, tmp_path / "zoo")
     write(folder, {**ROWS[1], "num_classes": 7})
@@ -124,7 +199,7 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_row(folder, tmp_pat
 def test_errors_name_row_and_column(folder, row, message):
     write(folder, {"file": "a.safetensors", "name": "a", "seed": 1}, row)
     with pytest.raises(InvalidInput, match=message):
-        find_models(folder)
+        find_models(folder, architecture="none")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +288,7 @@ def test_columns_table_and_delimiter_can_be_named(folder):
     write(folder, {"path": "a.safetensors", "seed": 2}, name="other.csv", delimiter=";")
     write(folder, {"file": "a.safetensors"})
     settings = {"table": "other.csv", "file_column": "path", "delimiter": ";"}
+    settings |= {"architecture": "none"}
     (model,) = find_models(folder, importer="checkpoint_table", **settings).models
     assert model.settings == {"seed": 2}
     with pytest.raises(InvalidInput, match=r"has no table '../other.csv'"):

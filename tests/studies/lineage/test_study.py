@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import vitarium
 from vitarium.core.errors import InvalidInput, NotAZoo, UnknownName
 from vitarium.lineage.recover import ModelGroup
+from vitarium.lineage.scores import scores
 from vitarium.studies._runner.study import study
 from vitarium.studies.report.figures import PALETTE
 
@@ -81,6 +83,22 @@ def test_a_truth_that_nobody_knows_is_said_to_be_unknown(studied, forests):
     unknown = forests.recovered(known=False)
     assert "is not known here" in " ".join(studied(unknown).sentences)
     assert "was not looked at" in " ".join(studied(unknown, truth=False).sentences)
+
+
+def test_models_whose_parents_nobody_told_are_no_part_of_the_sentences(studied, forests):
+    """Of r1's tree the root is not known, and neither is r2c3."""
+    found = forests.recovered(wrong=["r0c1g0"])
+    truth = {m: parents for m, parents in found.truth.items() if m not in ("r1", "r2c3")}
+    partial = studied(replace(found, truth=truth, scores=scores(found.forest, truth)))
+    message = "\n".join(partial.sentences)
+    assert "Of 2 models the true parents are not known; scores leave them out." in message
+    assert "(36 of 37) have exactly their true parents" in message
+    assert "34 of 35 recovered edges are true, and 1 of 35 true edges is missed" in message
+    assert "2 of 2 true trees are recovered" in message
+    assert "given the true roots" not in message
+    lone = forests.recovered(1, 1, 0)
+    alone = studied(replace(lone, truth={"r0c0": ("r0",)}, scores=None))
+    assert "true tree" not in "\n".join(alone.sentences)
 
 
 def test_sentences_have_the_numbers(studied, forests):

@@ -44,6 +44,9 @@ def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
     id, epoch = checkpoint
     spec, folder = zoo.spec(id), zoo.folder(id)
     factors, merge_columns = spec.described(), dict[str, Any]()
+    architecture = factors.pop("architecture", None)
+    if spec.origin.architecture is None:
+        architecture = "none"  # else importing would infer it from names and shapes
     if spec.operator:
         ingredients = list(map(str, spec.ingredients))
         merge_columns = {"operator": spec.operator.name, "ingredients": ingredients}
@@ -56,7 +59,7 @@ def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
         "parent_epoch": spec.parent_epoch,
         "epoch": epoch,
         "initial_epoch": spec.initial_epoch,
-        "architecture": factors.pop("architecture", None),
+        "architecture": architecture,
         "num_classes": folder.about().num_outputs,
         **merge_columns,
         **{key: value for key, value in factors.items() if key != "name" and value is not None},

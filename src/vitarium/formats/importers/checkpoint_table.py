@@ -13,26 +13,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from vitarium.blueprint.overrides import apply
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import UnknownName, did_you_mean
+from vitarium.core.errors import InvalidInput, UnknownName, did_you_mean
 from vitarium.core.printable import encodable
 from vitarium.core.registry import Section, section
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.importers import _table_images as images
+from vitarium.formats.importers._inferred import (
+    TENSORS_ALONE,
+    inferred_structure,
+    tensors_alone,
+)
 from vitarium.formats.importers._structure import (
     ModelSettings,
-    Shapes,
     Structure,
     built_structure,
-    last_height,
     weight_readers,
     with_name,
 )
 from vitarium.formats.importers._table_rows import Row, header, read_rows, table_of, tables_of
-from vitarium.formats.weights import read_state_dict_shapes
+from vitarium.formats.weights import StateDict, read_state_dict_shapes
 from vitarium.zoo._index import TABLES
 
 METRICS = ("train_", "val_", "test_")
@@ -43,7 +47,8 @@ METADATA = (*_MODEL, *images.COLUMNS)
 
 
 class CheckpointTable(ModelSettings):
-    """How the table is read; `architecture` and `num_classes` are of rows that do not say."""
+    """How the table is read; `architecture` and `num_classes` are of rows that do not say. An
+    architecture that neither names is inferred; `none` keeps the tensors alone."""
 
     table: str | None = None
     """File name of the table in the folder; default: the only CSV file there."""
@@ -81,22 +86,22 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
     _check_same(rows, config)
     read = read_state_dict_shapes(first.file(config.file_column), first.table.parent, config)
-    architecture, head, outputs = _structure(first, read.values, config)
+    structure, structure_notes = _structure(first, read, config)
     settings = {c: _value(first.cells[c]) for c in factors if not _structural(c)}
     return ForeignModel(
         name=name,
         stage=first.cells.get("stage", "imported"),
         epochs=epochs,
-        num_outputs=outputs,
+        num_outputs=structure.num_outputs,
         parent=first.cells.get("parent"),
         parent_epoch=first.number_of("parent_epoch"),
         initial_epoch=first.number_of("initial_epoch"),
-        architecture=architecture,
-        head=head,
+        architecture=structure.architecture,
+        head=structure.head,
         settings=settings | images.normalization(first),
-        classes=images.classes(first, outputs),
+        classes=images.classes(first, structure.num_outputs),
         where=first.where,
-        notes=(*read.notes, *_shadowed(settings)),
+        notes=(*structure_notes, *read.notes, *_shadowed(settings)),
     )
 
 
@@ -137,23 +142,40 @@ def _check_same(rows: Sequence[Row], config: CheckpointTable) -> None:
                 raise row.wrong(column, why)
 
 
-def _structure(row: Row, shapes: Shapes, config: CheckpointTable) -> Structure:
+def _structure(
+    row: Row, read: StateDict[torch.Size], config: CheckpointTable
+) -> tuple[Structure, list[str]]:
+    """What builds a row's model, and notes on how that is known. Raises InvalidInput."""
     num_classes = row.number_of("num_classes")
     outputs = config.num_classes if num_classes is None else num_classes
     cells = {key: _value(cell) for key, cell in row.cells.items() if _structural(key)}
     default = {"architecture": config.architecture} if config.architecture is not None else {}
     nested = apply({}, default | cells)
+    if _keeps_tensors_alone(row, nested.get("architecture")):
+        return tensors_alone(read.values, outputs), []
+    head = _head(row, nested["head"]) if "head" in nested else None
     try:
         values = with_name(nested.get("architecture", {}))
         if "name" not in values:
-            return Structure(None, None, last_height(shapes) if outputs is None else outputs)
-        head = _head(row, nested["head"]) if "head" in nested else None
-        return built_structure(values, head, shapes, outputs)
+            column = f"fill the column 'architecture' of {row.table.name} (docs/import.md)"
+            return inferred_structure(read, values, outputs, head, otherwise=column)
+        return built_structure(values, head, read.values, outputs), []
     except UnknownName as error:
         hint = did_you_mean(error.name, error.candidates)
         raise row.wrong("architecture", f"unknown architecture '{error.name}'{hint}") from None
-    except InvalidConfig as error:
+    except InvalidInput as error:
         raise row.wrong("architecture", str(error)) from None
+
+
+def _keeps_tensors_alone(row: Row, architecture: Any) -> bool:
+    if architecture == TENSORS_ALONE:
+        return True
+    if isinstance(architecture, dict) and architecture.get("name") == TENSORS_ALONE:
+        settings = ", ".join(f"architecture.{key}" for key in architecture if key != "name")
+        raise row.wrong(
+            "architecture", f"'{TENSORS_ALONE}' has no settings: leave {settings} empty"
+        )
+    return False
 
 
 def _head(row: Row, value: Any) -> Section:

@@ -1,45 +1,28 @@
 """A file of weights, or a folder of such, without a table: shapes tell the architecture."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import timm
 import torch
 
 from vitarium.core.errors import InvalidInput
-from vitarium.core.parameters import parameter
 from vitarium.core.weight_suffixes import INDEX, weight_suffix
 from vitarium.formats._state_dict import NoStateDict
-from vitarium.formats._weight_checks import built_shapes, misfit
 from vitarium.formats._weight_files import find_weight_files
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
+from vitarium.formats.importers._inferred import (
+    TENSORS_ALONE,
+    inferred_structure,
+    tensors_alone,
+)
 from vitarium.formats.importers._structure import (
     ModelSettings,
-    Shapes,
     Structure,
     built_structure,
-    last_height,
     weight_readers,
     with_name,
 )
-from vitarium.formats.importers._vit_shapes import (
-    AmbiguousShapes,
-    image_settings,
-    infer_head,
-    infer_vit,
-)
 from vitarium.formats.weights import StateDict, read_state_dict_shapes, root_of
-
-TENSORS_ALONE = "none"
-
-
-def _how_to_name_it() -> str:
-    return (
-        f"name it, {parameter('architecture', 'NAME')} (a model of timm, or one of `vitarium "
-        "plugins architectures`), import the tensors alone, "
-        f"{parameter('architecture', TENSORS_ALONE)}, or write a table (docs/import.md)"
-    )
 
 
 class WeightFiles(ModelSettings):
@@ -97,50 +80,13 @@ def _structure(
     path: Path, read: StateDict[torch.Size], config: WeightFiles
 ) -> tuple[Structure, list[str]]:
     """What builds the file's model, and notes on how that is known. Raises InvalidInput."""
-    shapes = read.values
     if config.architecture == TENSORS_ALONE:
-        outputs = last_height(shapes) if config.num_classes is None else config.num_classes
-        return Structure(None, None, outputs), []
+        return tensors_alone(read.values, config.num_classes), []
     values = with_name(config.architecture or {})
     if "name" in values:
-        return built_structure(values, None, shapes, config.num_classes), []
-    if structure := _named_in_file(read, values, config.num_classes):
-        return structure, [f"architecture {read.architecture}, as the file says"]
+        return built_structure(values, None, read.values, config.num_classes), []
     try:
-        inferred, assumptions = infer_vit(shapes, values)
-        head, outputs = infer_head(shapes)
-        structure = built_structure(inferred, head, shapes, outputs)
-        if reason := _misfit(structure, shapes):
-            raise InvalidInput(reason)
+        table = "write a table (docs/import.md)"
+        return inferred_structure(read, values, config.num_classes, otherwise=table)
     except InvalidInput as error:
-        why = f"its architecture cannot be inferred: {'; '.join(str(error).splitlines())}"
-        how = "" if isinstance(error, AmbiguousShapes) else f"; {_how_to_name_it()}"
-        raise InvalidInput(f"{path}: {why}{how}") from None
-    settings = {key: value for key, value in inferred.items() if key not in ("name", "model")}
-    listed = "".join(f" {key}={value}" for key, value in settings.items())
-    name = inferred.get("model", inferred["name"])
-    what = f"architecture inferred from names and shapes: {name}{listed}, {outputs} outputs"
-    return structure, [f"{what}; assumed, as weights do not tell: {', '.join(assumptions)}"]
-
-
-def _named_in_file(
-    read: StateDict[torch.Size], settings: Mapping[str, Any], num_classes: int | None
-) -> Structure | None:
-    """Of a model of timm that the file names and its weights fit, for images of any size."""
-    if not read.architecture or not timm.is_model(read.architecture):
-        return None
-    for images in ({}, *image_settings(read.values)):
-        values = {"name": "timm", "model": read.architecture, **images, **settings}
-        try:
-            structure = built_structure(values, None, read.values, num_classes)
-        except InvalidInput:
-            continue
-        if not _misfit(structure, read.values):
-            return structure
-    return None
-
-
-def _misfit(structure: Structure, shapes: Shapes) -> str | None:
-    architecture, head, num_outputs = structure
-    assert architecture
-    return misfit(shapes, built_shapes(architecture, head, num_outputs))
+        raise InvalidInput(f"{path}: {error}") from None

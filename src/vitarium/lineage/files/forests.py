@@ -144,8 +144,8 @@ def write_graphml(
     for edge in forest.edges:
         attributes = {"confidence": float(edge.confidence), "share": float(edge.share)}
         attributes["kind"] = edge.kind
-        if truth is not None:
-            attributes["right"] = edge.parent in truth.get(edge.child, ())
+        if truth is not None and edge.child in truth:
+            attributes["right"] = edge.parent in truth[edge.child]
         graph.add_edge(node[edge.parent], node[edge.child], **attributes)
     text = "\n".join(networkx.generate_graphml(graph, named_key_ids=True)) + "\n"
     files.write(path, files.utf8('<?xml version="1.0" encoding="UTF-8"?>\n' + text))

@@ -140,18 +140,20 @@ class EvaluatedForest:
 
     @cached_property
     def true_trees(self) -> list[set[str]]:
-        """Models of each true tree; none where the truth is not known."""
-        edges = ((p, child) for child, parents in (self.truth or {}).items() for p in parents)
-        numbers = tree_numbers(list(self.truth or {}), edges)
+        """Models of each true tree of which all parents are known."""
+        truth, models = self.truth or {}, self.forest.models
+        edges = ((p, child) for child, parents in truth.items() for p in parents)
         trees: dict[int, set[str]] = defaultdict(set)
-        for model, number in zip(self.truth or {}, numbers, strict=True):
+        for model, number in zip(models, tree_numbers(models, edges), strict=True):
             trees[number].add(model)
-        return list(trees.values())
+        return [tree for tree in trees.values() if tree <= truth.keys()]
 
     @cached_property
     def num_whole_trees(self) -> int:
-        """True trees whose models are exactly those of a recovered one."""
-        recovered = {frozenset(tree) for tree in self.forest.trees}
+        """True trees whose models are exactly those of a recovered one, but for models of which it
+        is not known what tree they are of."""
+        known = {model for tree in self.true_trees for model in tree}
+        recovered = {frozenset(known.intersection(tree)) for tree in self.forest.trees}
         return sum(tree in recovered for tree in self.true_trees)
 
     def true_parents(self, model: str) -> tuple[str, ...] | None:

@@ -43,7 +43,7 @@ def sentences(
             roots=len(evaluated.roots),
             **{name: len(entries) for name, entries in counts.items()},
         ),
-        *_accuracy(forests, wants_truth),
+        *_accuracy(recovered, forests, wants_truth),
         *_doubts(evaluated),
         *_special_models(evaluated),
         *_compared(recovered),
@@ -52,7 +52,7 @@ def sentences(
 
 
 def takes_roots(method: str) -> bool:
-    """Whether the true roots are passed to a method where they are known."""
+    """Whether the true roots are passed to a method where all of them are known."""
     return "roots" in get("lineage", method).config.model_fields
 
 
@@ -63,7 +63,7 @@ def _name_list(models: Sequence[str], count: int = 5) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _accuracy(forests: Forests, wants_truth: bool) -> Iterator[str]:
+def _accuracy(recovered: Recovered, forests: Forests, wants_truth: bool) -> Iterator[str]:
     forest = next(iter(forests.values()))
     if forest.truth is None or forest.scores is None:
         yield texts("no_truth", reason="is not known here" if wants_truth else "was not looked at")
@@ -73,14 +73,18 @@ def _accuracy(forests: Forests, wants_truth: bool) -> Iterator[str]:
     right = statuses.count(Status.RIGHT)
     line = texts("accuracy", share=nodes, right=right, known=len(statuses))
     yield line if tied in (None, nodes) else f"{line} {texts('up_to_ties', share=tied)}"
+    if unknown := len(forest.statuses) - len(statuses):
+        yield texts("unknown_parents", count=unknown)
     edges = [status for _, status in forest.edges if status != Status.UNKNOWN]
     right, missed = edges.count(Status.RIGHT), sum(link.edge is None for link in forest.links)
     counts = {"right": right, "recovered": len(edges), "true": right + missed}
     yield texts("edges", missed=missed or "none", n=max(missed, 1), **counts)
     whole, trees, roots = forest.num_whole_trees, forest.true_trees, forest.score("root_accuracy")
     of_roots = "" if roots is None else texts("roots", count=round(roots * len(trees)))
-    yield texts("trees", whole=whole, trees=len(trees), roots=of_roots)
-    remarks = {name: " (given the true roots)" if takes_roots(name) else "" for name in forests}
+    if trees:
+        yield texts("trees", whole=whole, trees=len(trees), roots=of_roots)
+    given_roots = {name for name in forests if takes_roots(name) and recovered.knows_all_parents}
+    remarks = {name: " (given the true roots)" if name in given_roots else "" for name in forests}
     accuracies = [
         f"`{name}` **{number(accuracy, 'sure')}**{remarks[name]}"
         for name, other in list(forests.items())[1:]

@@ -110,12 +110,13 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     accuracy = first.score("node_accuracy")
     if accuracy is not None:
         facts.append((number(accuracy, "sure"), "models with right parents"))
+    if accuracy is not None and first.true_trees:
         recovered_trees = f"{first.num_whole_trees} of {len(first.true_trees)}"
         facts.append((recovered_trees, "true trees recovered with exactly their models"))
     sections = _sections(recovered, forests, lines)
     return LineageTables(
         f"Lineage of {population.name}",
-        [*sections, _methods(config, method, baselines, has_truth)],
+        [*sections, _methods(config, method, baselines, recovered.knows_all_parents)],
         texts("lead", models=counted(len(forest.models), "model"), truth=truth),
         facts,
         {"": lines},
@@ -143,7 +144,9 @@ def _sections(recovered: Recovered, forests: Forests, lines: Sequence[str]) -> l
     return [section for section in sections if section.blocks]
 
 
-def _methods(config: Lineage, method: Choice, baselines: Sequence[Plugin], truth: bool) -> Section:
+def _methods(
+    config: Lineage, method: Choice, baselines: Sequence[Plugin], roots_known: bool
+) -> Section:
     def about(plugin: Plugin) -> str:
         paper = plugin.facts.get("paper")
         text = plugin.summary.removesuffix(".") + (f" ({paper})." if paper else ".")
@@ -157,7 +160,7 @@ def _methods(config: Lineage, method: Choice, baselines: Sequence[Plugin], truth
     lines = [about(method.plugin) + (f" Settings: {settings}." if settings else "")]
     lines.append(f"Trees: {config.trees}. Epochs: {config.epochs}.")
     for baseline in baselines:
-        has_roots = truth and takes_roots(baseline.name)
+        has_roots = roots_known and takes_roots(baseline.name)
         roots = " It was given the true roots." if has_roots else ""
         lines.append(f"Beside it, with default settings, {about(baseline)}{roots}")
     lines += texts.lines("method")
