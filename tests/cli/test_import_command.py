@@ -119,3 +119,20 @@ def test_help_has_examples(vitarium):
     status, out, _ = vitarium("import", "--help")
     assert status == 0
     assert "vitarium import published-zoo --dry-run" in out
+
+
+def test_a_table_is_named_by_its_path_or_in_the_source(vitarium, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("files", "notes"):
+        (tmp_path / folder).mkdir()
+    torch.save({"x.weight": torch.ones(2, 2)}, "files/a.pth")
+    (tmp_path / "notes" / "t.csv").write_text("file,name,architecture\na.pth,from notes,none\n")
+    (tmp_path / "files" / "s.csv").write_text("file,name,architecture\na.pth,inside,none\n")
+    for table, name in (("notes/t.csv", "from notes"), ("s.csv", "inside")):
+        status, out, err = vitarium("import", "files", "--table", table, "--dry-run", "--json")
+        assert status == 0, err
+        assert [row["model"] for row in json.loads(out)] == [name]
+    (tmp_path / "s.csv").write_text("file,name,architecture\na.pth,here,none\n")
+    status, _, err = vitarium("import", "files", "--table", "s.csv", "--dry-run")
+    assert status == 2
+    assert "s.csv is in this folder and in files; name one: --table" in err

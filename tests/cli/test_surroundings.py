@@ -52,7 +52,7 @@ EXAMPLES = {
     "import": [
         Example("import {weights} --set table=models.csv --zoo {zoo}", "zoo"),
         Example("import {weights} --set table=models.csv --zoo {out}/imported", "out"),
-        Example("import {weights} --set table=models.csv --dry-run"),
+        Example("import {weights} --table {weights}/models.csv --dry-run"),
     ],
     "export": [
         Example("export {zoo} --exporter safetensors --out {out}/files {model}@1", "out"),

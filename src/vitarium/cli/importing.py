@@ -9,7 +9,9 @@ from vitarium.cli import _options as options
 from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import AGAIN, progress_bar, resumable
 from vitarium.cli._tables import HAS_ALL, print_rows
+from vitarium.core import files
 from vitarium.core.errors import InvalidInput
+from vitarium.core.filenames import user_path
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import Terminal, print_note
 
@@ -30,6 +32,13 @@ def import_(
             "The format; `vitarium plugins importers` lists all. Default: detected.",
             metavar="FORMAT",
             autocompletion=completion.plugins("importer"),
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        path_option(
+            "CSV table of the files: their names, parents, epochs, factors. It may lie anywhere.",
+            metavar="FILE",
         ),
     ] = None,
     settings: options.Settings = None,
@@ -54,13 +63,14 @@ def import_(
 
       vitarium import published-zoo --zoo my-zoo
 
-      vitarium import checkpoints --zoo my-zoo --importer checkpoint_table --set table=models.csv
+      vitarium import checkpoints --zoo my-zoo --table models.csv
     """
     with resumable("Nothing was imported yet", AGAIN):
         from vitarium.formats._weight_checks import check_weights
         from vitarium.formats.import_zoo import find_models, import_zoo
 
-        foreign = find_models(source, importer=importer, **options.parsed(settings))
+        chosen = options.parsed(settings) | _table_setting(table, source)
+        foreign = find_models(source, importer=importer, **chosen)
     if dry_run:
         models = counted(len(foreign.models), "model")
         title = f"{foreign.source}: {models} ({foreign.importer})"
@@ -94,6 +104,19 @@ def import_(
     known = f", {counted(existing, 'model')} already there" if existing else ""
     counts = f"{counted(new, 'model')} imported into {zoo}{known}{empty}"
     print_note(f"{counts}. Look around: vitarium ls {zoo}")
+
+
+def _table_setting(table: Path | None, source: str) -> dict[str, str]:
+    """A table that is here, or in the source; InvalidInput where there are two of that name."""
+    if table is None:
+        return {}
+    here, inside = user_path(table), user_path(source) / table
+    if not files.exists(here):
+        return {"table": str(table)}
+    if files.exists(inside) and not here.samefile(inside):
+        hint = f"name one: --table {here.absolute()} or --table {inside}"
+        raise InvalidInput(f"{table} is in this folder and in {source}; {hint}")
+    return {"table": str(here.absolute())}
 
 
 def _rows(foreign: "ForeignZoo") -> list[dict[str, object]]:

@@ -1,6 +1,6 @@
 """Bring a folder of someone else's models into a zoo; the formats are in `importers/`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +74,8 @@ def import_zoo(
     Args:
         source: the folder or file to import, or what `find_models` gave for it.
         zoo: where to; made if it is not there.
-        importer: the format, see `vitarium plugins importer`; None: the one that recognizes it.
+        importer: the format, see `vitarium plugins importer`; None: the one that recognizes it,
+            with a setting `table` the one that reads tables.
         orphans: import models whose parent is missing without a parent, instead of an error.
         wait: until another process that writes into the zoo is done, instead of giving up.
         progress: counts epochs; the task is the model's name.
@@ -124,7 +125,7 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
     with reading(path):
         if path.is_dir():
             files.listed(path)
-        name = importer or _recognized(path)
+        name = importer or _recognized(path, settings)
         section = registry.choose("importer", name, **settings)
         models = parents_first(  # names that UTF-8 can encode: files and JSON may have others
             _with_fitting_classes(
@@ -167,10 +168,14 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
     return ordered
 
 
-def _recognized(source: Path) -> str:
-    """The one importer whose format it is. Raises InvalidInput where there is none, or several."""
+def _recognized(source: Path, settings: Mapping[str, Any]) -> str:
+    """The one importer whose format it is; a table makes it that of tables, whatever else is there.
+    Raises InvalidInput where there is none, or several."""
     plugins = registry.plugins("importer").values()
-    detected = [plugin for plugin in plugins if plugin.facts["detects"](source)]
+    if settings.get("table") is not None and source.exists():
+        detected = [plugin for plugin in plugins if "table" in plugin.config.model_fields]
+    else:
+        detected = [plugin for plugin in plugins if plugin.facts["detects"](source)]
     specific = [plugin for plugin in detected if not plugin.facts["fallback"]]
     names = [plugin.name for plugin in specific or detected]
     if len(names) == 1:

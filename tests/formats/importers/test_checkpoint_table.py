@@ -295,6 +295,47 @@ def test_columns_table_and_delimiter_can_be_named(folder):
         find_models(folder, importer="checkpoint_table", table="../other.csv")
 
 
+def test_a_table_may_lie_anywhere_and_its_files_are_those_of_the_source(
+    folder, tmp_path, monkeypatch
+):
+    elsewhere = tmp_path / "notes"
+    elsewhere.mkdir()
+    (folder / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    write(elsewhere, {**ROWS[1], "architecture": "test_vit", "classes": "names.txt"}, name="t.csv")
+    (model,) = find_models(folder, table=elsewhere / "t.csv").models
+    assert (model.name, model.settings, model.classes) == ("a", {"seed": 1}, tuple("abcde"))
+    write(folder, {"file": "c.pt", "architecture": "none"})  # the one that is named counts
+    ids = import_zoo(folder, tmp_path / "zoo", table=str(elsewhere / "t.csv"))
+    monkeypatch.chdir(tmp_path)
+    assert import_zoo("checkpoints", "again", table="notes/t.csv") == ids
+
+
+def test_of_a_single_file_a_table_gives_its_rows(folder, tmp_path):
+    rows = ({**row, "architecture": "none"} for row in ROWS)
+    table = write(tmp_path, *rows, name="t.csv") / "t.csv"
+    (model,) = find_models(folder / "a1.safetensors", table=table).models
+    assert (model.name, [epoch.number for epoch in model.epochs]) == ("a", [4])
+    save_file(vit(0).state_dict(), folder / "new.safetensors")
+    with pytest.raises(InvalidInput, match=r"t\.csv has no row of .*new\.safetensors"):
+        find_models(folder / "new.safetensors", table=table)
+
+
+def test_a_table_elsewhere_names_no_file_outside_of_the_source(folder, tmp_path):
+    save_file(vit(0).state_dict(), tmp_path / "secret.safetensors")
+    for file in ("../secret.safetensors", tmp_path / "secret.safetensors"):
+        table = write(tmp_path, {"file": file, "architecture": "none"}, name="t.csv") / "t.csv"
+        with pytest.raises(InvalidInput, match=rf"row 2, column 'file': .* leads out of {folder}"):
+            find_models(folder, table=table)
+    write(folder, {"file": "a.safetensors"})
+    with pytest.raises(InvalidInput, match=r"models\.csv and .*t\.csv are two tables"):
+        find_models(folder / "models.csv", table=table)
+    for absent in (tmp_path / "none.csv", tmp_path, "x" * 5000):
+        with pytest.raises(InvalidInput, match=r"has no table '.*', and there is no such file"):
+            find_models(folder, table=str(absent))
+    with pytest.raises(InvalidInput, match="does not exist"):
+        find_models(tmp_path / "none", table=table)
+
+
 def test_what_the_safetensors_exporter_writes_comes_back(folder, tmp_path):
     write(folder, *ROWS[:3])
     import_zoo(folder, tmp_path / "zoo", architecture="test_vit")

@@ -36,7 +36,7 @@ def normalization(row: Row) -> dict[str, list[float]]:
 
 
 def classes(row: Row, num_outputs: int) -> tuple[str, ...]:
-    """Names of the outputs: a list as JSON, or a text file beside the table with one in a line.
+    """Names of the outputs: a list as JSON, or a text file beside the weights with one in a line.
 
     Raises InvalidInput where they are not as many as the outputs, or the file is not there.
     """
@@ -51,7 +51,7 @@ def classes(row: Row, num_outputs: int) -> tuple[str, ...]:
 
 
 def _lines(row: Row, path: str) -> list[str]:
-    folder = row.table.parent
+    folder = row.folder
     file = folder / path
     try:
         if not resolved(file).is_relative_to(resolved(folder)):

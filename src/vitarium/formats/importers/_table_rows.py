@@ -8,6 +8,7 @@ from typing import NamedTuple
 from vitarium.core.csv_cells import unguarded
 from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.file_faults import resolved
+from vitarium.core.filenames import user_path
 from vitarium.core.numerals import is_number
 from vitarium.core.printable import printable, shortened
 from vitarium.core.weight_suffixes import INDEX, SUFFIXES, weight_suffix
@@ -22,6 +23,7 @@ class Row(NamedTuple):
     table: Path
     number: int  # as a spreadsheet counts: the header is row 1
     cells: Mapping[str, str]
+    folder: Path  # of the files that the cells name
 
     @property
     def where(self) -> str:
@@ -37,7 +39,7 @@ class Row(NamedTuple):
         return None if cell is None else int(cell)
 
     def file(self, column: str) -> Path:
-        folder, path = self.table.parent, self.table.parent / self.cells[column]
+        folder, path = self.folder, self.folder / self.cells[column]
         label = shortened(printable(self.cells[column], newline="\\n"), _MAX_LENGTH)
         try:
             if not resolved(path).is_relative_to(resolved(folder)):
@@ -49,6 +51,13 @@ class Row(NamedTuple):
         except (OSError, ValueError):  # a name that is too long, or has a NUL
             pass
         raise self.wrong(column, f"there is no file {folder / label}")
+
+    def has_file(self, column: str, file: Path) -> bool:
+        """Whether the cell names this file."""
+        try:
+            return resolved(self.folder / self.cells[column]) == resolved(file)
+        except (OSError, ValueError):  # a name that is too long, or has a NUL
+            return False
 
 
 def tables_of(source: Path) -> list[Path]:
@@ -63,12 +72,13 @@ def header(table: Path) -> list[str]:
 
 
 def table_of(source: Path, name: str | None) -> Path:
-    """The table in `source`: the one of that name, else the only one. Raises InvalidInput."""
-    if name and source.is_dir():
-        tables = [file for file in source.iterdir() if file.name == name]
-        if not tables:
-            label = shortened(printable(name, newline="\\n"), _MAX_LENGTH)
-            raise InvalidInput(f"{source} has no table '{label}'")
+    """The table of `source`: without a name the only one that is there; else the one in the folder
+    that is called so, or the file at this path. Raises InvalidInput."""
+    if name:
+        inside = [file for file in source.iterdir() if file.name == name] if source.is_dir() else []
+        if not inside:
+            return _table_at(name, source)
+        tables = inside
     else:
         tables = tables_of(source)
     if len(tables) != 1:
@@ -80,12 +90,35 @@ def table_of(source: Path, name: str | None) -> Path:
     return table
 
 
+def _table_at(path: str, source: Path) -> Path:
+    """A table that the user names by its path, wherever it is."""
+    try:
+        table = user_path(path)
+        if table.is_file() and (source.suffix != ".csv" or resolved(table) == resolved(source)):
+            check_place(resolved(table), resolved(table).parent)
+            return table
+        exists = table.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        exists = False
+    label = shortened(printable(path, newline="\\n"), _MAX_LENGTH)
+    if exists:
+        hint = "name the folder of the files, with one of them"
+        raise InvalidInput(f"{source} and {label} are two tables: {hint}")
+    raise InvalidInput(f"{source} has no table '{label}', and there is no such file")
+
+
 def read_rows(
-    table: Path, *needed: str, delimiter: str = ",", hint: str = "", unique: bool = False
+    table: Path,
+    *needed: str,
+    folder: Path | None = None,
+    delimiter: str = ",",
+    hint: str = "",
+    unique: bool = False,
 ) -> Iterator[Row]:
-    """The rows that have any cell; all fill the first of the needed columns. Where names of columns
-    are to be unique, those that are not needed are, too. Raises InvalidInput that names the place.
-    """
+    """The rows that have any cell; all fill the first of the needed columns. Cells name files of
+    the folder; None: the table's. Where names of columns are to be unique, those that are not
+    needed are, too. Raises InvalidInput that names the place."""
+    folder = table.parent if folder is None else folder
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
@@ -104,7 +137,7 @@ def read_rows(
                     counts = f"{len(cells)} cells, the header {len(columns)}"
                     raise InvalidInput(f"{table}, row {number} has {counts}")
                 pairs = zip(columns, (unguarded(cell.strip()) for cell in cells), strict=True)
-                row = Row(table, number, {name: cell for name, cell in pairs if cell})
+                row = Row(table, number, {name: cell for name, cell in pairs if cell}, folder)
                 if needed[0] not in row.cells:
                     raise row.wrong(needed[0], "empty; every row has to fill it")
                 yield row

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vitarium.blueprint.overrides import apply
 from vitarium.core.config import InvalidConfig
@@ -51,11 +51,17 @@ class CheckpointTable(ModelSettings):
     architecture that neither names is inferred; `none` keeps the tensors alone."""
 
     table: str | None = None
-    """File name of the table in the folder; default: the only CSV file there."""
+    """The table: its name in the folder, or a path; default: the only CSV file in the folder."""
     file_column: str = "file"
-    """Column with the path of each file, relative to the table's folder."""
+    """Column with the path of each file, relative to the folder that is imported, which for a table
+    alone is its own."""
     delimiter: str = Field(",", min_length=1, max_length=1)
     """Character between the columns of the table."""
+
+    @field_validator("table", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
 
 
 def is_checkpoint_table(source: Path) -> bool:
@@ -70,10 +76,17 @@ def is_checkpoint_table(source: Path) -> bool:
 def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignModel]:
     """Files of weights (.safetensors, .pth, .pth.tar, .pt, .bin, .ckpt), with a CSV table."""
     table = table_of(source, config.table)
+    is_weights = source.is_file() and source.suffix != ".csv"
     models: dict[str, list[Row]] = defaultdict(list)
     hint, delimiter = "; name the column of files with file_column=NAME", config.delimiter
-    for row in read_rows(table, config.file_column, delimiter=delimiter, hint=hint, unique=True):
+    folder = source if source.is_dir() else source.parent
+    where: dict[str, Any] = {"folder": folder, "delimiter": delimiter}
+    for row in read_rows(table, config.file_column, **where, hint=hint, unique=True):
+        if is_weights and not row.has_file(config.file_column, source):
+            continue
         models[row.cells.get("name") or row.cells[config.file_column]].append(row)
+    if is_weights and not models:
+        raise InvalidInput(f"{table} has no row of {source}; files are as seen from {folder}")
     for name, rows in models.items():
         yield _model(name, rows, config)
 
@@ -85,7 +98,7 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
     factors = [c for c in first.cells if c not in no_factors and not c.startswith(METRICS)]
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
     _check_same(rows, config)
-    read = read_state_dict_shapes(first.file(config.file_column), first.table.parent, config)
+    read = read_state_dict_shapes(first.file(config.file_column), first.folder, config)
     structure, structure_notes = _structure(first, read, config)
     settings = {c: _value(first.cells[c]) for c in factors if not _structural(c)}
     return ForeignModel(
@@ -122,7 +135,7 @@ def _epoch(row: Row, config: CheckpointTable) -> ForeignEpoch:
                 metrics[column] = float(cell)
             except ValueError:
                 raise row.wrong(column, f"'{cell}' is not a number") from None
-    source = row.file(config.file_column), row.table.parent, config
+    source = row.file(config.file_column), row.folder, config
     return ForeignEpoch(row.number_of("epoch") or 0, metrics, *weight_readers(*source))
 
 
