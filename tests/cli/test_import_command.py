@@ -136,3 +136,6 @@ def test_a_table_is_named_by_its_path_or_in_the_source(vitarium, tmp_path, monke
     status, _, err = vitarium("import", "files", "--table", "s.csv", "--dry-run")
     assert status == 2
     assert "s.csv is in this folder and in files; name one: --table" in err
+    both = ("--table", "notes/t.csv", "--set", "table=s.csv")
+    status, _, err = vitarium("import", "files", *both, "--dry-run")
+    assert (status, "name a table each" in err) == (2, True)

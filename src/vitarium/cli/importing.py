@@ -69,7 +69,10 @@ def import_(
         from vitarium.formats._weight_checks import check_weights
         from vitarium.formats.import_zoo import find_models, import_zoo
 
-        chosen = options.parsed(settings) | _table_setting(table, source)
+        chosen = options.parsed(settings)
+        if table is not None and "table" in chosen:
+            raise InvalidInput("--table and --set table=… name a table each; leave one out")
+        chosen |= _table_setting(table, source)
         foreign = find_models(source, importer=importer, **chosen)
     if dry_run:
         models = counted(len(foreign.models), "model")
