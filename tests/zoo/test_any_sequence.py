@@ -201,7 +201,7 @@ class Store(RuleBasedStateMachine):
         )
         with killed_before(a_moment(chance), self.zoo.path) as survived:
             ids = import_zoo(ForeignZoo("checkpoint_table", self.folder, (model,)), self.zoo)
-        if survived[0]:
+        if survived[0] and ids[0] not in self.names:  # else it is there, less what was removed
             self.names[ids[0]] = model.name
             self.holds |= {(ids[0], number): state for number, state in states.items()}
 

@@ -50,6 +50,15 @@ def test_weights_of_another_training_do_not_complete_what_is_preferred(zoo, tmp_
     assert merge_zoos([other], zoo, prefer=other).copied == {}
 
 
+def test_what_was_removed_of_other_bits_is_forgotten_once_a_zoo_is_preferred(zoo, tmp_path):
+    other, parent = other_bits(zoo, tmp_path)
+    for each in (zoo, other):
+        each.remove([f"{parent}@{n}" for n in (0, 2)], keep_dependents=True)
+    assert merge_zoos([other], zoo, prefer=other).copied.keys() == {parent}
+    again = merge_zoos([other], zoo)
+    assert (again.copied, again.conflicts) == ({}, {})
+
+
 def test_an_archive_is_brought_up_to_date(zoo, tmp_path):
     before, parent = weights(zoo), parent_of(zoo)
     folder = zoo.folder(parent)

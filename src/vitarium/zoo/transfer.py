@@ -83,8 +83,9 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
         if files.exists(place):
             _rebase_others(target, id, {line.number: line.checkpoint for line, _ in held_by})
         replace_model(target.path, id, staging)
-    if _ledger.difference(target.path, id, target.folder(id).epochs()):  # of other bits
-        _ledger.forget(target.path, id)
+    known, remembered = contents_ever(source, id), _ledger.contents(target.path, id)
+    if any(known.get(epoch, content) != content for epoch, content in remembered.items()):
+        _ledger.forget(target.path, id)  # which was of other bits
     pack_as_in(source, target, id)
 
 

@@ -16,13 +16,11 @@ def chosen(
 ) -> tuple[CheckpointRef, ...]:
     """The checkpoints of models, or of the epochs of one, as the operator wants them.
 
-    Raises UnknownName, and InvalidInput for too few or too many of them, for one that is named
-    twice, for diverged models, and for epochs that are not kept.
+    Raises UnknownName, and InvalidInput for too few or too many of them, for diverged models, and
+    for epochs that are not kept.
     """
     facts, name = operator.plugin.facts, operator.name
     refs = [zoo.at(model) for model in models]
-    if repeated := [ref for ref in refs if refs.count(ref) > 1]:
-        raise InvalidInput(f"{name}: {repeated[0]} is named more than once")
     if facts["epochs"]:
         if len(refs) != 1:
             raise InvalidInput(f"{name} combines the epochs of one model; {len(refs)} are given")

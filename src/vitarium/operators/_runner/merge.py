@@ -6,6 +6,7 @@ from typing import Any
 
 from vitarium.blueprint import CheckpointRef, check_stage_name
 from vitarium.core.devices import find_devices
+from vitarium.core.errors import InvalidInput
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
 from vitarium.data.preprocessing import Assumed
@@ -83,6 +84,8 @@ def merge(
     sources = ModelLoader(zoo, data=images_of, normalization=normalization, **where_to)
     selected = select(zoo, models, where, "merge")
     refs = chosen(zoo, method, selected, skip_diverged=skip_diverged)
+    if repeated := [ref for ref in refs if refs.count(ref) > 1]:
+        raise InvalidInput(f"{method.name}: {repeated[0]} is named more than once")
     if align is not None:
         how = section("operator", align)
         first, *rest = refs
