@@ -25,14 +25,16 @@ def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path
     `index.html` is the page; `api/` has what it is told: the table of models and a file per model.
     Weights are not in it.
     """
-    shutil.copytree(BUILT, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sha256"))
     models = list(dict.fromkeys(checkpoint.model for checkpoint in checkpoints))
     _write(out / "api" / "zoo.json", {**zoo_summary(zoo), "models": len(models)})
     _write(out / "api" / "models.json", models_table(zoo, models))
     for id in models:
         _write(out / "api" / "models" / f"{id}.json", model_page(zoo, id, path=zoo.path.name))
         yield out / "api" / "models" / f"{id}.json"
-    yield out / "index.html"
+    yield from (out / "api" / name for name in ("zoo.json", "models.json"))
+    for file in sorted(BUILT.iterdir()):
+        if file.suffix != ".sha256":  # of the source, which tests compare
+            yield Path(shutil.copy(file, out))
 
 
 def _write(file: Path, values: object) -> None:
