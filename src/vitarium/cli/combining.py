@@ -56,7 +56,8 @@ def archive(
 
         zoo = Zoo.open(directory)
         chosen = {zoo.find(name) for name in select(zoo, models or None, where)}
-        write(zoo, [*chosen], out=out, ancestors=ancestors, progress=tally)
+        names = [*chosen] or None  # of an empty zoo, all
+        write(zoo, names, out=out, ancestors=ancestors, progress=tally)
     print_line(f"{out}: {counted(tally.total, 'model')}{_came_along(tally.total - len(chosen))}")
 
 

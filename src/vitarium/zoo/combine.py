@@ -67,7 +67,7 @@ def archive(
     """
     zoo, out = Zoo.open(zoo), user_path(out)
     ids = [zoo.find(name) for name in select(zoo, models, where)]
-    if not ids:
+    if not ids and models is not None:
         raise InvalidInput(f"{zoo.path}: there is no model to copy; name some, or none for all")
     ids = with_ancestors(zoo, ids) if ancestors else parents_first(zoo, ids)
     ending = next((end for end in TARS if out.name.endswith(end)), None)

@@ -125,7 +125,8 @@ def test_what_timm_cannot_build_is_refused(lone, tmp_path, recipe, message):
 def test_a_model_that_came_as_tensors_is_refused(zoo, tmp_path):
     *_, table = export(zoo, "safetensors", out=tmp_path / "files")
     text = table.read_text().splitlines()
-    table.write_text("file\n" + "\n".join(line.split(",")[0] for line in text[1:]) + "\n")
+    rows = [f"{line.split(',')[0]},none" for line in text[1:]]
+    table.write_text("\n".join(["file,architecture", *rows, ""]))
     import_zoo(tmp_path / "files", tmp_path / "again")
     with pytest.raises(InvalidInput, match="imported as tensors"):
         export(Zoo.open(tmp_path / "again"), "timm", out=tmp_path / "out")
