@@ -55,7 +55,7 @@ def test_bins_of_calibration_hold_every_image(grown_zoo, id):
 
 def test_attention_is_the_models_and_images_are_the_data_sets(grown_zoo, id):
     shown = behavior.attention(grown_zoo.path, id)
-    numbers = behavior._subject(grown_zoo.path, id).examples.first(behavior.MAX_IMAGES).numbers
+    numbers = behavior.load_subject(grown_zoo.path, id).examples.first(behavior.MAX_IMAGES).numbers
     images = torch.stack([grown_zoo.data(id)[n][0] for n in numbers.tolist()])
     assert len(shown["images"]) == len(images) == behavior.MAX_IMAGES
     model, expected = grown_zoo.load(id), {}

@@ -219,6 +219,11 @@ def test_what_a_model_does_with_images_is_shown(browser, grown_zoo):
         page.get_by_label("head").select_option(index=1)
         drawn = "c => c.getContext('2d').getImageData(0, 0, 72, 72).data.some(v => v > 0)"
         assert page.locator(".images canvas").first.evaluate(drawn)
+        first, second = next(model for model in grown_zoo if model.children).children[:2]
+        page.goto(f"{address}#view=compare&selected={first.id}~{second.id}")
+        page.reload()
+        expect(page.get_by_text("Similarity of blocks")).to_be_visible(timeout=60_000)
+        expect(page.locator(".heat td").first).to_be_visible()
         page.close()
 
 

@@ -31,7 +31,8 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
     """An ASGI application over a zoo.
 
     Answers below `api/`: `zoo.json`, `models.json`, `models/ID.json` (see `vitarium.page`),
-    `models/ID/behavior.json` and `models/ID/attention.json` (see `behavior`); POST
+    `models/ID/behavior.json` and `models/ID/attention.json` (see `behavior`), `pairs/ID/ID.json`
+    (see `pairs`); POST
     `query` with `{"where": SQL}` gives the ids of matching models, POST `models/ID/tag` with
     `{"tag": ..., "remove": ...}` and `models/ID/note` with `{"note": ...}` change words beside a
     model.
@@ -77,8 +78,11 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
 
     def answer_of_worker(name: str) -> Handler:
         async def handle(request: Request) -> Response:
-            id = await run_in_threadpool(zoo.find, request.path_params["id"])
-            return Response(await worker.answer(name, id, table.stamp()), media_type=_JSON)
+            names = [
+                request.path_params[part] for part in ("id", "other") if part in request.path_params
+            ]
+            ids = [await run_in_threadpool(zoo.find, each) for each in names]
+            return Response(await worker.answer(name, *ids, stamp=table.stamp()), media_type=_JSON)
 
         return handle
 
@@ -93,6 +97,7 @@ def create_app(zoo: Zoo, access: Access) -> Starlette:
         Route("/api/models.json", answer_table),
         Route(f"{model}/behavior.json", answer_of_worker("behavior")),
         Route(f"{model}/attention.json", answer_of_worker("attention")),
+        Route("/api/pairs/{id:str}/{other:str}.json", answer_of_worker("pair")),
         Route(f"{model}.json", answer(lambda r: model_page(zoo, r.path_params["id"]))),
         Route("/api/query", change(matching), methods=["POST"]),
         Route(f"{model}/tag", change(tag), methods=["POST"]),

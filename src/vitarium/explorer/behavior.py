@@ -36,9 +36,9 @@ def behavior(zoo: Path, id: str) -> Json:
     the errors of which it is surest, with their images. Raises NotApplicable where its outputs are
     no classes, or its images are not known, DataNotFound and CorruptFile.
     """
-    subject = _subject(zoo, id)
+    subject = load_subject(zoo, id)
     subject.check_classifier()
-    predictions = _predictions(subject)
+    predictions = predict(subject)
     confidence, _ = predictions.log_probabilities.exp().max(1)
     wrong = (~predictions.correct).nonzero()[:, 0]
     surest = wrong[confidence[wrong].argsort(descending=True)][:MAX_IMAGES]
@@ -56,7 +56,7 @@ def behavior(zoo: Path, id: str) -> Json:
         "calibration": _calibration(predictions, confidence),
         "errors": [
             {
-                "image": _png(subject.examples, number),
+                "image": png(subject.examples, number),
                 "label": names[int(predictions.labels[number])],
                 "predicted": names[int(predictions.classes[number])],
                 "confidence": float(confidence[number]),
@@ -74,12 +74,12 @@ def attention(zoo: Path, id: str) -> Json:
     base64, each map divided by its largest entry; `rollout` [images, rows, columns] likewise (Abnar
     and Zuidema 2020). Raises NotApplicable where the model has no such attention.
     """
-    subject = _subject(zoo, id)
+    subject = load_subject(zoo, id)
     examples = subject.examples.first(MAX_IMAGES)
     (batch,) = examples.batches(MAX_IMAGES)
     maps = _maps(subject.model, batch.images)
     return {
-        "images": [_png(examples, number) for number in range(len(examples))],
+        "images": [png(examples, number) for number in range(len(examples))],
         "rows": grid(subject.model).height,
         "columns": grid(subject.model).width,
         "maps": [{"block": name, "heads": m.shape[1], "values": _bytes(m)} for name, m in maps],
@@ -87,13 +87,15 @@ def attention(zoo: Path, id: str) -> Json:
     }
 
 
-def _subject(zoo: Path, id: str) -> EvalModel:
+def load_subject(zoo: Path, id: str) -> EvalModel:
+    """A model with its test images, after its last kept epoch."""
     opened = Zoo.open(zoo)
     ref = CheckpointRef(opened.find(id), opened.folder(opened.find(id)).checkpoint()[0])
     return ModelLoader(opened).subject(ref, "test", None)
 
 
-def _predictions(subject: EvalModel) -> Predictions:
+def predict(subject: EvalModel) -> Predictions:
+    """Of all its images."""
     logits, examples = [], subject.examples
     with torch.inference_mode():
         for batch in examples.batches(_BATCH):
@@ -135,7 +137,7 @@ def _bytes(maps: Tensor) -> str:
     return base64.b64encode((scaled * 255).round().to(torch.uint8).cpu().numpy().tobytes()).decode()
 
 
-def _png(examples: EvalData, number: int) -> str:
+def png(examples: EvalData, number: int) -> str:
     """An image of the data set as it is, before it is prepared for the model."""
     pixels = examples.part.images[int(examples.numbers[number])]
     array = pixels.permute(1, 2, 0).numpy()

@@ -25,16 +25,16 @@ class Worker:
         self._pool: ProcessPoolExecutor | None = None
         self._answers: OrderedDict[tuple[str, ...], bytes] = OrderedDict()
 
-    async def answer(self, name: str, id: str, stamp: str) -> bytes:
-        """A function of `behavior` for a model, as JSON; `{"refused": why}` where it has no answer.
+    async def answer(self, name: str, *ids: str, stamp: str) -> bytes:
+        """A function of `behavior` or `pairs` for models, as JSON; `{"refused": why}` without one.
 
         Args:
             stamp: as long as it is the same, so is the answer.
         """
-        key = (name, id, stamp)
+        key = (name, *ids, stamp)
         if key not in self._answers:
             loop = asyncio.get_running_loop()
-            computed = loop.run_in_executor(self._started(), _compute, name, self._zoo, id)
+            computed = loop.run_in_executor(self._started(), _compute, name, self._zoo, *ids)
             self._answers[key] = await computed
         self._answers.move_to_end(key)
         while len(self._answers) > _REMEMBERED:
@@ -57,15 +57,16 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _compute(name: str, zoo: Path, id: str) -> bytes:
-    from vitarium.explorer import behavior
+def _compute(name: str, zoo: Path, *ids: str) -> bytes:
+    from vitarium.explorer import behavior, pairs
 
-    functions: dict[str, Callable[[Path, str], Answer]] = {
+    functions: dict[str, Callable[..., Answer]] = {
         "behavior": behavior.behavior,
         "attention": behavior.attention,
+        "pair": pairs.pair,
     }
     try:
-        answer = functions[name](zoo, id)
+        answer = functions[name](zoo, *ids)
     except VitariumError as error:
         answer = {"refused": str(error)}
     return json.dumps(answer, separators=(",", ":")).encode()
