@@ -43,9 +43,10 @@ docs: $(VENV)/test-ready
 	$(BIN)/python tools/plugin_tables.py
 	$(BIN)/python tools/api_reference.py
 
-# the explorer's page, from web/ into the package; needs Node.js, which users do not
+# the explorer's page, from web/ into the package; needs Node.js, which users do not. Not `npm ci`:
+# it refuses a lock file without an optional package for Windows that the registry does not resolve
 web:
-	cd web && npm ci --no-audit --no-fund && npm run check && npm run build
+	cd web && npm install --no-save --no-audit --no-fund && npm run check && npm run build
 
 bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/growing.py

@@ -106,6 +106,6 @@ def test_settings_beside_the_name_are_refused_with_the_way_to_write_them(
     status, _, errors = vitarium(
         "measure", grown_zoo.path, "accuracy", "--data", name.format(tmp_path)
     )
-    place = tmp_path if name == "{}" else "PATH"
+    folder = tmp_path if name == "{}" else "PATH"
     assert status == 2
-    assert f"--data image_folder --data-set folder={place}" in " ".join(errors.split())
+    assert f"--data image_folder --data-set folder={folder}" in " ".join(errors.split())

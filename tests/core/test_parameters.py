@@ -30,13 +30,13 @@ def texts(tree: ast.AST):
 def test_only_the_command_line_speaks_of_its_options():
     modules = [path for path in SOURCES.rglob("*.py") if "cli" not in path.parts]
     assert len(modules) > 300
-    places = [
+    options_named = [
         f"{path.relative_to(SOURCES)}:{line}: {text}"
         for path in modules
         for line, text in texts(ast.parse(path.read_text(encoding="utf-8")))
         if AN_OPTION.search(text)
     ]
-    assert places == []
+    assert options_named == []
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,8 @@ def test_a_model_of_another_precision_runs_in_it(subject, other, images, dtype, 
     expected = compare(subject.model, other.model, images[:64], **settings)
     changed = _copy(subject.model).to(dtype)
     for data in (images[:64], images[:64].double(), loader(images[:64].half(), 32)):
-        found = compare(changed, other.model, data, **settings)
-        assert (found - expected).abs().to_numpy().max() < tolerance
+        similarities = compare(changed, other.model, data, **settings)
+        assert (similarities - expected).abs().to_numpy().max() < tolerance
     assert {parameter.dtype for parameter in changed.parameters()} == {dtype}
 
 

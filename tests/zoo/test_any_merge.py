@@ -101,9 +101,9 @@ class Siblings(Store):
         self.zoo, self.holds, self.trainings = own
 
     def _thin(self, zoo, holds, chance):
-        places = sorted(place for place in holds if zoo.folder(place[0]).result())
-        if places:
-            model, epoch = chance.choice(places)
+        checkpoints = sorted(place for place in holds if zoo.folder(place[0]).result())
+        if checkpoints:
+            model, epoch = chance.choice(checkpoints)
             zoo.remove(f"{model}@{epoch}", keep_dependents=True)
             del holds[model, epoch]
 

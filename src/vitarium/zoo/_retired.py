@@ -15,13 +15,13 @@ _NAME = re.compile(r"\.([0-9a-f]{12})-before\.tmp")
 
 def replace_model(zoo: Path, id: str, staging: Path) -> None:
     """Put a whole folder in the place of the model's, if there is one. Raises NotWritable."""
-    place, retired = zoo / "models" / id, zoo / f".{id}-before.tmp"
-    with writing(place):
-        if files.exists(place):
+    model_folder, retired = zoo / "models" / id, zoo / f".{id}-before.tmp"
+    with writing(model_folder):
+        if files.exists(model_folder):
             files.discard(retired, root=zoo)
-            place.replace(retired)
-        staging.replace(place)
-    files.sync_folder(place.parent)
+            model_folder.replace(retired)
+        staging.replace(model_folder)
+    files.sync_folder(model_folder.parent)
     files.discard(retired, root=zoo)
 
 
@@ -30,11 +30,11 @@ def restore_retired(zoo: Path) -> None:
     for retired in filter(files.is_leftover, files.listed(zoo)):
         if not (match := _NAME.fullmatch(retired.name)):
             continue
-        place = zoo / "models" / match[1]
-        if files.exists(place):
+        model_folder = zoo / "models" / match[1]
+        if files.exists(model_folder):
             files.discard(retired, root=zoo)
         elif files.exists(retired / "model.json"):
-            files.check_inside(place.parent, zoo)
-            with writing(place):
-                retired.replace(place)
-            files.sync_folder(place.parent)
+            files.check_inside(model_folder.parent, zoo)
+            with writing(model_folder):
+                retired.replace(model_folder)
+            files.sync_folder(model_folder.parent)

@@ -134,8 +134,8 @@ def test_copies_of_one_model_give_that_model(real, strict):
     name = list(real[0])[2]
     method = registry.choose("operator", "greedy_soup", strict=strict)
     copies = ingredients(real, [name] * 3)
-    made = dict(method(copies))
-    assert all(torch.equal(made[n].float(), t) for n, t in real[0][name].items())
+    merged = dict(method(copies))
+    assert all(torch.equal(merged[n].float(), t) for n, t in real[0][name].items())
     change = f"leaves out {name}: accuracy would stay" if strict else f"adds {name}: accuracy stays"
     assert all(line.startswith(f"{change} at ") for line in copies.log.lines[2:])
 

@@ -87,9 +87,9 @@ def test_a_truth_that_nobody_knows_is_said_to_be_unknown(studied, forests):
 
 def test_models_whose_parents_nobody_told_are_no_part_of_the_sentences(studied, forests):
     """Of r1's tree the root is not known, and neither is r2c3."""
-    found = forests.recovered(wrong=["r0c1g0"])
-    truth = {m: parents for m, parents in found.truth.items() if m not in ("r1", "r2c3")}
-    partial = studied(replace(found, truth=truth, scores=scores(found.forest, truth)))
+    recovery = forests.recovered(wrong=["r0c1g0"])
+    truth = {m: parents for m, parents in recovery.truth.items() if m not in ("r1", "r2c3")}
+    partial = studied(replace(recovery, truth=truth, scores=scores(recovery.forest, truth)))
     message = "\n".join(partial.sentences)
     assert "Of 2 models the true parents are not known; scores leave them out." in message
     assert "(36 of 37) have exactly their true parents" in message

@@ -79,10 +79,14 @@ def _accuracy(recovered: Recovered, forests: Forests, wants_truth: bool) -> Iter
     right, missed = edges.count(Status.RIGHT), sum(link.edge is None for link in forest.links)
     counts = {"right": right, "recovered": len(edges), "true": right + missed}
     yield texts("edges", missed=missed or "none", n=max(missed, 1), **counts)
-    whole, trees, roots = forest.num_whole_trees, forest.true_trees, forest.score("root_accuracy")
+    num_whole, trees, roots = (
+        forest.num_whole_trees,
+        forest.true_trees,
+        forest.score("root_accuracy"),
+    )
     of_roots = "" if roots is None else texts("roots", count=round(roots * len(trees)))
     if trees:
-        yield texts("trees", whole=whole, trees=len(trees), roots=of_roots)
+        yield texts("trees", num_whole=num_whole, trees=len(trees), roots=of_roots)
     given_roots = {name for name in forests if takes_roots(name) and recovered.knows_all_parents}
     remarks = {name: " (given the true roots)" if name in given_roots else "" for name in forests}
     accuracies = [
