@@ -73,7 +73,9 @@ def test_a_condition_chooses_models(change, kept_zoo):
     status, answer = change("/api/query", where="optimizer.lrr < 1")
     assert status == 400
     assert "did you mean 'optimizer.lr'" in answer["error"]
-    assert change("/api/query", where=3)[0] == 400
+    status, answer = change("/api/query", where=3)
+    assert (status, answer["error"]) == (422, "where: Input should be a valid string")
+    assert change("/api/query", where="", wher="")[0] == 422
 
 
 def test_tags_and_notes_are_written_where_the_command_line_has_them(change, kept_zoo):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from vitarium.core.errors import NotApplicable
 from vitarium.data.load import load
 from vitarium.evaluation.attention import watch
 from vitarium.explorer import behavior
-from vitarium.explorer.worker import _compute
+from vitarium.explorer.computation import _compute
 from vitarium.measures.attention.rollout import rollout
 
 
@@ -85,4 +86,5 @@ def test_what_has_no_answer_says_why(grown_zoo, id, monkeypatch):
         raise NotApplicable("it has no classes")
 
     monkeypatch.setattr(behavior, "behavior", refuse)
-    assert _compute("behavior", grown_zoo.path, id) == b'{"refused":"it has no classes"}'
+    kind, content = _compute(grown_zoo.path, "behavior", [id])
+    assert (kind, json.loads(content)) == ("refused", {"refused": "it has no classes"})

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from vitarium.core.errors import InvalidInput
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "explore": ("starlette", "uvicorn"),
+    "explore": ("fastapi", "uvicorn"),
     "landscape": ("curvlinops",),
     "study": ("altair", "jinja2", "markupsafe", "statsmodels", "vl_convert"),
 }

@@ -1,119 +1,75 @@
 """The server of the page: it answers from `vitarium.page`, and reads nothing else of the disk."""
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware import Middleware
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
-from vitarium.core.errors import InvalidInput, UnknownName, VitariumError
-from vitarium.explorer.security import MAX_BODY, Access, Guard
-from vitarium.explorer.worker import Worker
+import vitarium
+from vitarium.core.errors import UnknownName, VitariumError
+from vitarium.explorer.computation import ComputationFailed
+from vitarium.explorer.routes import changes, computed, models
+from vitarium.explorer.security import Access, Guard
+from vitarium.explorer.served_zoo import ServedZoo
+from vitarium.explorer.worker import Abandoned
 from vitarium.page import BUILT
-from vitarium.page.model_page import Json, model_page, zoo_summary
-from vitarium.page.models_table import ModelsTable
+from vitarium.page.answers import Refusal
 from vitarium.zoo import Zoo
-from vitarium.zoo.listing import select
 
-_GZIP_BYTES, _JSON = 1000, "application/json"
-Handler = Callable[[Request], Awaitable[Response]]
+_GZIP_BYTES = 1000
+_CLIENT_CLOSED = 499
+_REFUSALS: Mapping[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The zoo cannot answer that"},
+    404: {"model": Refusal, "description": "There is no such model"},
+    422: {"model": Refusal, "description": "The request is malformed"},
+}
 
 
-def create_app(zoo: Zoo, access: Access) -> Starlette:
-    """An ASGI application over a zoo.
+def create_app(zoo: Zoo, access: Access) -> FastAPI:
+    """An ASGI application over a zoo; `api/openapi.json` describes what it answers.
 
-    Answers below `api/`: `zoo.json`, `models.json`, `models/ID.json` (see `vitarium.page`),
-    `models/ID/behavior.json` and `models/ID/attention.json` (see `behavior`), `pairs/ID/ID.json`
-    (see `pairs`); POST
-    `query` with `{"where": SQL}` gives the ids of matching models, POST `models/ID/tag` with
-    `{"tag": ..., "remove": ...}` and `models/ID/note` with `{"note": ...}` change words beside a
-    model.
+    Answers are documented by the functions of `routes`, and have the shapes of `page.answers`.
     """
-
-    def answer(payload: Callable[[Request], Any]) -> Handler:
-        async def handle(request: Request) -> Response:
-            return JSONResponse(await run_in_threadpool(payload, request))
-
-        return handle
-
-    def change(payload: Callable[[Request, dict[str, Any]], Any]) -> Handler:
-        async def handle(request: Request) -> Response:
-            values = await _body(request)
-            return JSONResponse(await run_in_threadpool(payload, request, values))
-
-        return handle
-
-    def summary(_: Request) -> Json:
-        # the browser hands the token to no other page
-        live = {"can_write": True, "token": access.token, "stamp": table.stamp()}
-        return {**zoo_summary(zoo), **live}
-
-    def matching(_: Request, values: dict[str, Any]) -> Json:
-        return {"ids": select(zoo, where=_text(values, "where"))}
-
-    def tag(request: Request, values: dict[str, Any]) -> Json:
-        change = zoo.untag if values.get("remove") else zoo.tag
-        change(request.path_params["id"], _text(values, "tag"))
-        return model_page(zoo, request.path_params["id"])
-
-    def note(request: Request, values: dict[str, Any]) -> Json:
-        zoo.note(request.path_params["id"], _text(values, "note"))
-        return model_page(zoo, request.path_params["id"])
-
-    table = ModelsTable(zoo)
-
-    async def answer_table(_: Request) -> Response:
-        content = await run_in_threadpool(table.content)
-        return Response(content, media_type=_JSON)
-
-    worker = Worker(zoo.path)
-
-    def answer_of_worker(name: str) -> Handler:
-        async def handle(request: Request) -> Response:
-            names = [
-                request.path_params[part] for part in ("id", "other") if part in request.path_params
-            ]
-            ids = [await run_in_threadpool(zoo.find, each) for each in names]
-            return Response(await worker.answer(name, *ids, stamp=table.stamp()), media_type=_JSON)
-
-        return handle
+    served = ServedZoo(zoo, access)
 
     @asynccontextmanager
-    async def until_the_end(_: Starlette) -> AsyncIterator[None]:
+    async def until_the_end(_: FastAPI) -> AsyncIterator[None]:
         yield
-        worker.close()
+        served.worker.close()
 
-    model = "/api/models/{id:str}"
-    routes = [
-        Route("/api/zoo.json", answer(summary)),
-        Route("/api/models.json", answer_table),
-        Route(f"{model}/behavior.json", answer_of_worker("behavior")),
-        Route(f"{model}/attention.json", answer_of_worker("attention")),
-        Route("/api/pairs/{id:str}/{other:str}.json", answer_of_worker("pair")),
-        Route(f"{model}.json", answer(lambda r: model_page(zoo, r.path_params["id"]))),
-        Route("/api/query", change(matching), methods=["POST"]),
-        Route(f"{model}/tag", change(tag), methods=["POST"]),
-        Route(f"{model}/note", change(note), methods=["POST"]),
-        Mount("/", StaticFiles(directory=BUILT, html=True)),
-    ]
-    middleware = [
-        Middleware(Guard, access=access),
-        Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=5),
-    ]
-    return Starlette(
-        routes=routes,
-        middleware=middleware,
-        exception_handlers={VitariumError: _refused},
+    app = FastAPI(
+        title="vitarium explore",
+        version=vitarium.__version__,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        responses={**_REFUSALS},
         lifespan=until_the_end,
+        middleware=[
+            Middleware(Guard, access=access),
+            Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=5),
+        ],
+        exception_handlers={
+            VitariumError: _refused,
+            RequestValidationError: _malformed,
+            HTTPException: _not_served,
+            ComputationFailed: _failed,
+            Abandoned: _abandoned,
+        },
     )
+    app.state.served = served
+    for part in (models, computed, changes):
+        app.include_router(part.router)
+    app.mount("/", StaticFiles(directory=BUILT, html=True))
+    return app
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -121,24 +77,22 @@ async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 404 if is_absent else 400)
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """Raises InvalidInput for what is no JSON object, or is too large."""
-    pieces = bytearray()
-    async for piece in request.stream():
-        pieces += piece
-        if len(pieces) > MAX_BODY:
-            raise InvalidInput(f"a request has at most {MAX_BODY} bytes")
-    try:
-        values = json.loads(bytes(pieces) or b"{}")
-    except (ValueError, RecursionError):
-        raise InvalidInput("the request is no JSON") from None
-    if not isinstance(values, dict):
-        raise InvalidInput("the request is no JSON object")
-    return values
+async def _malformed(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
+    return JSONResponse({"error": "; ".join(faults)}, 422)
 
 
-def _text(values: dict[str, Any], name: str) -> str:
-    value = values.get(name, "")
-    if not isinstance(value, str):
-        raise InvalidInput(f"{name} is a text")
-    return value
+async def _not_served(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    logging.getLogger("uvicorn.error").error("%s: %s", request.url.path, error)
+    last_line = str(error).strip().splitlines()[-1]
+    return JSONResponse({"error": f"it could not be computed: {last_line}"}, 500)
+
+
+async def _abandoned(_: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED)  # nobody reads it

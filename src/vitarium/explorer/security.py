@@ -87,6 +87,9 @@ class Guard:
         refusal: Response | None = self._refusal(scope, headers)
         if refusal is None and self._has_token_in_url(scope):
             refusal = self._with_cookie(scope)
+        if refusal is None and scope["method"] == "POST":
+            received = await _received(receive)
+            receive, refusal = (received, None) if received else (receive, _too_large())
         await (refusal or self.app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
@@ -96,7 +99,7 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return PlainTextResponse("no such method\n", 405)
         if int(headers.get("content-length") or 0) > MAX_BODY:
-            return PlainTextResponse(f"a request has at most {MAX_BODY} bytes\n", 413)
+            return _too_large()
         if scope["method"] == "POST" and not self._is_token(headers.get(CHANGE_HEADER, "")):
             return PlainTextResponse("changes are taken from the page alone\n", 403)
         if not self.access.is_loopback and not self._is_known(scope, headers):
@@ -119,3 +122,23 @@ class Guard:
         response = RedirectResponse(scope["path"], 303)
         response.set_cookie(COOKIE, self.access.token, httponly=True, samesite="strict")
         return response
+
+
+async def _received(receive: Receive) -> Receive | None:
+    """Reads a request's body, and gives what has it still to read; None: it is too large."""
+    messages, size = list[Message](), 0
+    while not messages or messages[-1].get("more_body", False):
+        messages.append(await receive())
+        size += len(messages[-1].get("body", b""))
+        if size > MAX_BODY:
+            return None
+    unread = iter(messages)
+
+    async def read_again() -> Message:
+        return next(unread, None) or await receive()
+
+    return read_again
+
+
+def _too_large() -> PlainTextResponse:
+    return PlainTextResponse(f"a request has at most {MAX_BODY} bytes\n", 413)

@@ -1,72 +1,107 @@
-"""One process beside the server for answers that take torch: the server stays small and quick."""
+"""Answers that take torch: computed once, in turn, and only as long as somebody waits for them."""
 
 import asyncio
-import json
-import signal
-from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vitarium.core.errors import VitariumError
+from vitarium.explorer.answer_cache import AnswerCache
+from vitarium.explorer.computation import Computation, Computed
 
-_REMEMBERED = 64
-"""Answers that are given again without computing them."""
-Answer = dict[str, Any]
+_GRACE_SECONDS = 3.0
+"""For which an answer is computed that nobody waits for: to import torch anew takes longer."""
+_POLL_SECONDS = 0.3
+
+
+class Abandoned(Exception):
+    """Who asked is gone."""
+
+
+@dataclass(eq=False)
+class _Job:
+    task: "asyncio.Task[bytes]"
+    waiting: int = 0
 
 
 class Worker:
-    """Computes one answer after the other; started with the first, ended by `close`."""
+    """Computes answers in a process beside the server, so that this stays small and quick."""
 
     def __init__(self, zoo: Path) -> None:
         self._zoo = zoo
-        self._pool: ProcessPoolExecutor | None = None
-        self._answers: OrderedDict[tuple[str, ...], bytes] = OrderedDict()
+        self._cache = AnswerCache(zoo)
+        self._computation: Computation | None = None
+        self._jobs: dict[tuple[str, ...], _Job] = {}
+        self._turn = asyncio.Lock()
 
-    async def answer(self, name: str, *ids: str, stamp: str) -> bytes:
-        """A function of `behavior` or `pairs` for models, as JSON; `{"refused": why}` without one.
+    async def answer(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        version: str,
+        is_gone: Callable[[], Awaitable[bool]],
+    ) -> bytes:
+        """What a function of `computation.FUNCTIONS` gives, as JSON; `{"refused": why}` without.
 
         Args:
-            stamp: as long as it is the same, so is the answer.
+            version: of what it is computed from; as long as it is the same, so is the answer.
+            is_gone: whether nobody waits for it any more.
+
+        Raises Abandoned and ComputationFailed.
         """
-        key = (name, *ids, stamp)
-        if key not in self._answers:
-            loop = asyncio.get_running_loop()
-            computed = loop.run_in_executor(self._started(), _compute, name, self._zoo, *ids)
-            self._answers[key] = await computed
-        self._answers.move_to_end(key)
-        while len(self._answers) > _REMEMBERED:
-            self._answers.popitem(last=False)
-        return self._answers[key]
+        key = (name, *arguments, version)
+        cached = await asyncio.to_thread(self._cache.get, key)
+        if cached is not None:
+            return cached
+        job = self._jobs.get(key)
+        if job is None:
+            job = self._jobs[key] = _Job(asyncio.create_task(self._compute(key, arguments)))
+        job.waiting += 1
+        try:
+            while not (await asyncio.wait({job.task}, timeout=_POLL_SECONDS))[0]:
+                if await is_gone():
+                    raise Abandoned
+            return job.task.result()
+        finally:
+            job.waiting -= 1
+            if not job.waiting:
+                job.task.cancel()
+                self._jobs.pop(key, None)
+
+    def warm_up(self) -> None:
+        """Start the process, which imports torch, before the first answer is asked for."""
+        if self._computation is None or not self._computation.is_alive:
+            self._computation = Computation(self._zoo)
 
     def close(self) -> None:
         """End the process; what it was computing is dropped."""
-        if self._pool:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._computation:
+            self._computation.stop()
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, get_context("spawn"), _ignore_interrupts)
-        return self._pool
+    async def _compute(self, key: tuple[str, ...], arguments: Sequence[str]) -> bytes:
+        async with self._turn:
+            await asyncio.to_thread(self.warm_up)
+            assert self._computation
+            running = asyncio.create_task(
+                asyncio.to_thread(self._computation.run, key[0], arguments)
+            )
+            try:
+                computed = await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await self._abandon(running, key)
+                raise
+            await self._keep(computed, key)
+            return computed.content
 
+    async def _abandon(self, running: "asyncio.Task[Computed]", key: tuple[str, ...]) -> None:
+        """Lets what is nearly computed end; else ends the process."""
+        done, _ = await asyncio.wait({running}, timeout=_GRACE_SECONDS)
+        if not done and self._computation:
+            await asyncio.to_thread(self._computation.stop)
+        with suppress(Exception):
+            await self._keep(await running, key)
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the server's, which ends this process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _compute(name: str, zoo: Path, *ids: str) -> bytes:
-    from vitarium.explorer import behavior, pairs
-
-    functions: dict[str, Callable[..., Answer]] = {
-        "behavior": behavior.behavior,
-        "attention": behavior.attention,
-        "pair": pairs.pair,
-    }
-    try:
-        answer = functions[name](zoo, *ids)
-    except VitariumError as error:
-        answer = {"refused": str(error)}
-    return json.dumps(answer, separators=(",", ":")).encode()
+    async def _keep(self, computed: Computed, key: tuple[str, ...]) -> None:
+        if computed.is_lasting:
+            await asyncio.to_thread(self._cache.put, key, computed.content)

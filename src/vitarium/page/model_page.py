@@ -6,13 +6,12 @@ from typing import Any
 
 import vitarium
 from vitarium.core.printable import printable
+from vitarium.page.answers import MeasuredNumber, ModelPage, Summary
 from vitarium.zoo import Zoo, records
 from vitarium.zoo import _index as index
 
-Json = dict[str, Any]
 
-
-def zoo_summary(zoo: Zoo) -> Json:
+def zoo_summary(zoo: Zoo) -> Summary:
     """The zoo's name, its number of models, and by which version it is shown."""
     return {
         "name": printable(zoo.path.resolve().name),
@@ -21,7 +20,7 @@ def zoo_summary(zoo: Zoo) -> Json:
     }
 
 
-def model_page(zoo: Zoo, name: str, *, path: str = "") -> Json:
+def model_page(zoo: Zoo, name: str, *, path: str = "") -> ModelPage:
     """All that is known of a model: facts, factors, epochs, family, measured numbers.
 
     Args:
@@ -73,7 +72,7 @@ def model_page(zoo: Zoo, name: str, *, path: str = "") -> Json:
     }
 
 
-def _records(zoo: Zoo, id: str) -> list[Json]:
+def _records(zoo: Zoo, id: str) -> list[MeasuredNumber]:
     """Measured numbers of a model by itself."""
     return [
         {

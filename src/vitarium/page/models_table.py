@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from vitarium.core import files
+from vitarium.page.answers import Column, ColumnValues, Group, ModelsTable
 from vitarium.zoo import Zoo, records
 from vitarium.zoo._measured import measured_columns
 from vitarium.zoo._model_files import model_stamps
@@ -23,7 +24,7 @@ _SCORES = ("before", "after", "score")
 _TRAINED = "trained."
 
 
-class ModelsTable:
+class TableCache:
     """The table of a zoo as JSON; made anew when a file of the zoo's models or numbers changes."""
 
     def __init__(self, zoo: Zoo) -> None:
@@ -46,7 +47,7 @@ class ModelsTable:
             return self._content
 
 
-def models_table(zoo: Zoo, models: Collection[str] | None = None) -> dict[str, Any]:
+def models_table(zoo: Zoo, models: Collection[str] | None = None) -> ModelsTable:
     """Every model with its factors, metrics and measured numbers, column by column.
 
     Rows are in the order of `vitarium ls`: parents before children, stage by stage. Columns have
@@ -63,7 +64,7 @@ def models_table(zoo: Zoo, models: Collection[str] | None = None) -> dict[str, A
     frame = _frame(zoo, database)
     if models is not None:
         frame = frame[frame.index.isin(list(models))]
-    constants, columns = dict[str, Any](), list[dict[str, Any]]()
+    constants, columns = dict[str, Any](), list[Column]()
     metrics = database.columns["epochs"].keys()
     own = database.columns["models"].keys()
     for name, column in frame.items():
@@ -81,7 +82,7 @@ def models_table(zoo: Zoo, models: Collection[str] | None = None) -> dict[str, A
     return {"ids": ids, "columns": columns, "shown": shown, "constants": constants}
 
 
-def encode(column: "pd.Series[Any]") -> dict[str, Any]:
+def encode(column: "pd.Series[Any]") -> ColumnValues:
     """Finite numbers as they are, None for others; all else as codes into levels, as they come."""
     import pandas as pd
 
@@ -110,7 +111,7 @@ def _frame(zoo: Zoo, database: Database) -> "pd.DataFrame":
     return pd.concat([part.reindex(scores["model"]) for part in parts], axis=1)
 
 
-def _group(name: str, *, metrics: Any, own: Mapping[str, str] | Any) -> str:
+def _group(name: str, *, metrics: Any, own: Mapping[str, str] | Any) -> Group:
     if name in _SCORES:
         return "score"
     if name in _FACTS or name in _COUNTS:

@@ -68,10 +68,19 @@ export interface ModelPage {
   python: string[];
 }
 
-export async function read<T>(address: string): Promise<T> {
-  const response = await fetch(`api/${address}`);
+export async function read<T>(address: string, signal?: AbortSignal): Promise<T> {
+  const response = await fetch(`api/${address}`, { signal });
   if (!response.ok) throw new Error(await reason(response));
   return response.json();
+}
+
+/** Reads for an effect, which calls what this returns once nobody waits for the answer any more. */
+export function reading<T>(address: string, onAnswer: (answer: T) => void, onError: (message: string) => void): () => void {
+  const controller = new AbortController();
+  read<T>(address, controller.signal).then(onAnswer, (error: Error) => {
+    if (!controller.signal.aborted) onError(error.message);
+  });
+  return () => controller.abort();
 }
 
 export async function send<T>(address: string, values: object, token: string): Promise<T> {

@@ -1,0 +1,86 @@
+"""The process that computes what takes torch: one answer after the other, until it is stopped."""
+
+import importlib
+import json
+import signal
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitarium.core.errors import VitariumError
+
+FUNCTIONS = {
+    "behavior": "vitarium.explorer.behavior:behavior",
+    "attention": "vitarium.explorer.behavior:attention",
+    "pair": "vitarium.explorer.pairs:pair",
+}
+"""What can be computed: functions of a zoo's path and texts, which give JSON."""
+
+
+class Computed(NamedTuple):
+    """An answer as JSON; whether it holds as long as the models do, so that it can be kept."""
+
+    content: bytes
+    is_lasting: bool
+
+
+class ComputationFailed(Exception):
+    """The process ended, or met an error that is none of the zoo's."""
+
+
+class Computation:
+    """The process; it has imported torch once it answers."""
+
+    def __init__(self, zoo: Path) -> None:
+        context = get_context("spawn")
+        self._connection, remote = context.Pipe()
+        self._process = context.Process(target=_serve, args=(remote, zoo), daemon=True)
+        self._process.start()
+        remote.close()
+
+    def run(self, name: str, arguments: Sequence[str]) -> Computed:
+        """Waits for the answer. Raises ComputationFailed."""
+        try:
+            self._connection.send((name, arguments))
+            kind, content = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            reason = f"the process that computes it ended (exit code {self._process.exitcode})"
+            raise ComputationFailed(reason) from None
+        if kind == "failed":
+            raise ComputationFailed(content)
+        return Computed(content, kind == "computed")
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def stop(self) -> None:
+        """End it, whatever it is computing."""
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(connection: Connection, zoo: Path) -> None:
+    """Answers requests until the server's end of the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this process
+    import vitarium.explorer.behavior  # noqa: F401 (torch is there when the first request comes)
+
+    with suppress(EOFError, OSError):
+        while True:
+            connection.send(_compute(zoo, *connection.recv()))
+
+
+def _compute(zoo: Path, name: str, arguments: Sequence[str]) -> tuple[str, Any]:
+    module, _, function = FUNCTIONS[name].partition(":")
+    try:
+        answer = getattr(importlib.import_module(module), function)(zoo, *arguments)
+        return "computed", json.dumps(answer, separators=(",", ":")).encode()
+    except VitariumError as error:
+        return "refused", json.dumps({"refused": str(error)}).encode()
+    except Exception:
+        return "failed", traceback.format_exc()

@@ -1,0 +1,59 @@
+"""Conditions in SQL, and the words that the page writes beside models: tags and notes.
+
+These are POST requests, which need the page's own token (see `security`).
+"""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from vitarium.explorer.routes.models import ModelName
+from vitarium.explorer.served_zoo import Served
+from vitarium.page.answers import Matches, ModelPage
+from vitarium.page.model_page import model_page
+from vitarium.zoo.listing import select
+
+router = APIRouter(prefix="/api", tags=["changes"])
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Condition(_Body):
+    """As `vitarium ls --where` takes it."""
+
+    where: str = Field(description="SQL over the columns of models, such as `lr < 0.01`.")
+
+
+class Tagging(_Body):
+    """A tag to write, or to remove."""
+
+    tag: str
+    remove: bool = False
+
+
+class Note(_Body):
+    """A note to write; an empty one removes it."""
+
+    note: str
+
+
+@router.post("/query")
+def query(served: Served, condition: Condition) -> Matches:
+    """The models that fulfill a condition, in a DuckDB without files and with limits."""
+    return {"ids": select(served.zoo, where=condition.where)}
+
+
+@router.post("/models/{name}/tag")
+def tag(served: Served, name: ModelName, tagging: Tagging) -> ModelPage:
+    """Tag a model, or remove a tag."""
+    change = served.zoo.untag if tagging.remove else served.zoo.tag
+    change(name, tagging.tag)
+    return model_page(served.zoo, name)
+
+
+@router.post("/models/{name}/note")
+def note(served: Served, name: ModelName, note: Note) -> ModelPage:
+    """Write a model's note."""
+    served.zoo.note(name, note.note)
+    return model_page(served.zoo, name)

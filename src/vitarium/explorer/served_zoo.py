@@ -1,0 +1,56 @@
+"""What the routes answer from: a zoo, its table, and the worker beside the server."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+
+from vitarium.core import files
+from vitarium.core.version import installed_version
+from vitarium.explorer.security import Access
+from vitarium.explorer.worker import Worker
+from vitarium.page.models_table import TableCache
+from vitarium.zoo import Zoo
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, eq=False)
+class ServedZoo:
+    """A zoo that is looked at; `app.state.served` of the application."""
+
+    zoo: Zoo
+    access: Access
+    table: TableCache = field(init=False)
+    worker: Worker = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", TableCache(self.zoo))
+        object.__setattr__(self, "worker", Worker(self.zoo.path))
+
+    def version_of(self, *ids: str) -> str:
+        """Another text once a model of these is described otherwise, or has newer kept weights.
+
+        Raises UnknownName, CorruptFile, and InvalidInput where no weights are kept.
+        """
+        folders = [self.zoo.folder(id) for id in ids]
+        parts = [(files.digest(f.path / "model.json"), *f.checkpoint()) for f in folders]
+        return files.checksum(repr((installed_version(), parts)).encode())
+
+    async def computed(
+        self, request: Request, name: str, *arguments: str, version: str
+    ) -> Response:
+        """An answer of the worker (see `computation.FUNCTIONS`) as a response."""
+        content = await self.worker.answer(
+            name, arguments, version=version, is_gone=request.is_disconnected
+        )
+        return Response(content, media_type=JSON)
+
+
+def _served(request: Request) -> ServedZoo:
+    served: ServedZoo = request.app.state.served
+    return served
+
+
+Served = Annotated[ServedZoo, Depends(_served)]
+"""Of a route's parameter: the zoo that is looked at."""

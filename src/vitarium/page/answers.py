@@ -1,0 +1,216 @@
+"""The shapes of what the page is told, as it gets them in JSON.
+
+The server documents its answers with these (`api/openapi.json`), and tests hold both against them.
+"""
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class Refusal(TypedDict):
+    """Why there is no answer."""
+
+    error: str
+
+
+class Refused(TypedDict):
+    """Why a model, or a pair, has no such answer, though the request was fine."""
+
+    refused: str
+
+
+class Summary(TypedDict):
+    """A zoo as such; what is not required, the server alone says."""
+
+    name: str
+    models: int
+    version: str
+    can_write: NotRequired[bool]
+    token: NotRequired[str]
+    """For changes, in the header `x-vitarium-token`."""
+    stamp: NotRequired[str]
+    """Another text once anything of the zoo has changed."""
+
+
+Group = Literal["fact", "factor", "score", "metric", "training", "measure"]
+"""Of columns: where their values are from."""
+
+
+class ColumnValues(TypedDict):
+    """Of numbers: `values`; of texts: `codes` into `levels`, -1 where there is no value."""
+
+    type: Literal["number", "text"]
+    values: NotRequired[list[float | None]]
+    levels: NotRequired[list[str]]
+    codes: NotRequired[list[int]]
+
+
+class Column(ColumnValues):
+    """Of the table of models: `name` as SQL knows it, `label` as it is shown."""
+
+    name: str
+    label: str
+    group: Group
+
+
+class ModelsTable(TypedDict):
+    """All models, column by column."""
+
+    ids: list[str]
+    columns: list[Column]
+    shown: list[str]
+    constants: dict[str, Any]
+
+
+class CheckpointName(TypedDict):
+    """A model after an epoch."""
+
+    model: str
+    epoch: int
+
+
+class MeasuredNumber(TypedDict):
+    """A number that was measured of a model by itself."""
+
+    measure: str
+    part: str
+    epoch: int
+    value: float | None
+    unit: str
+    data: str
+    split: str
+    settings: str
+
+
+class ModelPage(TypedDict):
+    """All that is known of a model."""
+
+    id: str
+    stage: str
+    status: Literal["training", "finished", "diverged"]
+    message: str
+    parent: CheckpointName | None
+    children: list[str]
+    siblings: list[str]
+    ingredients: list[CheckpointName]
+    operator: str | None
+    tags: list[str]
+    note: str
+    factors: dict[str, Any]
+    differing: list[str]
+    """Factors in which it differs from its siblings."""
+    trained: dict[str, Any]
+    """Software, device and precision it was trained with."""
+    classes: list[str]
+    outputs: int
+    epochs: list[dict[str, Any]]
+    """Of each, `epoch`, whether its weights are `kept`, and metrics by their names."""
+    measured: list[MeasuredNumber]
+    python: list[str]
+
+
+class ClassAccuracy(TypedDict):
+    """None where no test image is of the class."""
+
+    name: str
+    accuracy: float | None
+    images: int
+
+
+class ConfidenceBin(TypedDict):
+    """Mean confidence and accuracy of the images in a bin of confidence."""
+
+    confidence: float
+    accuracy: float
+    images: int
+
+
+class Error(TypedDict):
+    """A test image (PNG as a data address) that a model gets wrong."""
+
+    image: str
+    label: str
+    predicted: str
+    confidence: float
+
+
+class Behavior(TypedDict):
+    """How a model does on its test images."""
+
+    data: str
+    images: int
+    accuracy: float
+    classes: list[ClassAccuracy]
+    calibration: list[ConfidenceBin]
+    errors: list[Error]
+
+
+class AttentionMap(TypedDict):
+    """Of a block: uint8 [images, heads, rows, columns] as base64."""
+
+    block: str
+    heads: int
+    values: str
+
+
+class Attention(TypedDict):
+    """Where a model looks on some of its test images; each map is divided by its largest entry."""
+
+    images: list[str]
+    rows: int
+    columns: int
+    maps: list[AttentionMap]
+    rollout: str
+    """uint8 [images, rows, columns] as base64."""
+
+
+class Disagreement(TypedDict):
+    """A test image (PNG as a data address) of which two models say different classes."""
+
+    image: str
+    label: str
+    first: str
+    second: str
+
+
+class PairPredictions(TypedDict):
+    """How often two models agree; all but `images` are shares of them."""
+
+    data: str
+    images: int
+    agreement: float
+    both_right: float
+    first_right: float
+    second_right: float
+    disagreements: list[Disagreement]
+
+
+class Similarity(TypedDict):
+    """CKA of every block with every block [rows, columns]."""
+
+    rows: list[str]
+    columns: list[str]
+    values: list[list[float]]
+    images: int
+
+
+class PartDistance(TypedDict):
+    """L2 distance of a part's weights, divided by the first model's norm."""
+
+    part: str
+    distance: float | None
+
+
+class Pair(TypedDict):
+    """How two models differ."""
+
+    predictions: PairPredictions | Refused
+    similarity: Similarity | Refused
+    distances: list[PartDistance] | Refused
+
+
+class Matches(TypedDict):
+    """The ids of models that fulfill a condition."""
+
+    ids: list[str]
