@@ -1,18 +1,25 @@
 """A server over a small zoo: in this process, and for a browser on a port."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
-from vitarium import Zoo
+from needs import browser as browser_command
+from vitarium import Zoo, measure, merge
 from vitarium.explorer.app import create_app
 from vitarium.explorer.security import CHANGE_HEADER, Access
 from vitarium.explorer.serve import _listening
+
+HOSTILE = "<img src=x onerror=alert(1)><b>bold</b>"
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
 
 @pytest.fixture
@@ -36,6 +43,12 @@ def change(client: TestClient, access: Access) -> Any:
     return post
 
 
+@pytest.fixture(scope="module")
+def grown(_grown: Path, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """A zoo whose models can run; of all tests of a file, which do not change it."""
+    return Zoo.open(shutil.copytree(_grown, tmp_path_factory.mktemp("grown") / "zoo"))
+
+
 @contextmanager
 def served(zoo: Zoo, access: Access) -> Iterator[str]:
     """The page's address, while a server answers there."""
@@ -49,3 +62,49 @@ def served(zoo: Zoo, access: Access) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=browser_command(), args=["--no-sandbox"])
+
+
+@pytest.fixture
+def zoo(kept_zoo: Zoo) -> Zoo:
+    """Two models, two children of each, a soup of two children, a hostile tag, measured numbers."""
+    parent = next(model for model in kept_zoo if model.children)
+    merge(kept_zoo, "uniform_soup", models=parent.children)
+    measure(kept_zoo, "alpha")
+    kept_zoo.tag(parent.id, HOSTILE)
+    return kept_zoo
+
+
+@pytest.fixture
+def address(zoo: Zoo) -> Iterator[str]:
+    with served(zoo, Access("127.0.0.1")) as address:
+        yield address
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
+    """The page, opened; nothing may be loaded from elsewhere, and no error logged.
+
+    How it looks at the end is written to `SCREENSHOTS`, for people to look at.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page, problems = context.new_page(), []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    # a refused condition is shown by the page, and logged by the browser all the same
+    page.on(
+        "console", lambda m: m.type == "error" and "400" not in m.text and problems.append(m.text)
+    )
+    page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+    page.on("request", lambda r: r.url.startswith((address, "blob:")) or problems.append(r.url))
+    page.goto(address)
+    expect(page.get_by_role("heading", level=1)).to_have_text("zoo")
+    yield page
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{request.node.name.removeprefix('test_')}.png")
+    context.close()
+    assert problems == []

@@ -8,61 +8,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from explorer.conftest import served
-from needs import browser as browser_command
-from vitarium import Zoo, export, grow, measure, merge
+from explorer.conftest import HOSTILE, SCREENSHOTS, served
+from vitarium import export, grow
 from vitarium.explorer.security import Access
 from vitarium.zoo.listing import listing
 
 pytestmark = pytest.mark.slow
-
-HOSTILE = "<img src=x onerror=alert(1)><b>bold</b>"
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=browser_command(), args=["--no-sandbox"])
-
-
-@pytest.fixture
-def zoo(kept_zoo: Zoo) -> Zoo:
-    """Two models, two children of each, a soup of two children, a hostile tag, measured numbers."""
-    parent = next(model for model in kept_zoo if model.children)
-    merge(kept_zoo, "uniform_soup", models=parent.children)
-    measure(kept_zoo, "alpha")
-    kept_zoo.tag(parent.id, HOSTILE)
-    return kept_zoo
-
-
-@pytest.fixture
-def address(zoo: Zoo) -> Iterator[str]:
-    with served(zoo, Access("127.0.0.1")) as address:
-        yield address
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, opened; nothing may be loaded from elsewhere, and no error logged."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page, problems = context.new_page(), []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    # a refused condition is shown by the page, and logged by the browser all the same
-    page.on(
-        "console", lambda m: m.type == "error" and "400" not in m.text and problems.append(m.text)
-    )
-    page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-    page.on("request", lambda r: r.url.startswith((address, "blob:")) or problems.append(r.url))
-    page.goto(address)
-    expect(page.get_by_role("heading", level=1)).to_have_text("zoo")
-    yield page
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / "last.png")
-    context.close()
-    assert problems == []
 
 
 def ids_in(page: Page) -> list[str]:

@@ -118,6 +118,9 @@ def test_numbers_and_cached_passes_of_the_model_go(zoo):
     cache = Cache(zoo.path)
     for id in (soup, parent):
         cache.put({"logits": torch.ones(3)}, "predictions", f"{id}@0", "content", "images")
+        files.write_sealed(
+            zoo.path / "cache" / "explorer" / f"{id}.json", {"key": ["behavior", id]}
+        )
     numbers = zoo.records()
     assert {*numbers["model"]} == {*zoo.ids()} - {soup}
     leaf = zoo.children(next(id for id in zoo.ids() if id != parent and zoo.children(id)))[0]
@@ -128,6 +131,7 @@ def test_numbers_and_cached_passes_of_the_model_go(zoo):
     assert leaf not in {*after["model"]}
     assert cache.get("predictions", f"{soup}@0", "content", "images") is None
     assert cache.get("predictions", f"{parent}@0", "content", "images") is not None
+    assert [f.stem for f in (zoo.path / "cache" / "explorer").iterdir()] == [parent]
     assert len(list((zoo.path / "records").iterdir())) == 1
 
 

@@ -24,6 +24,8 @@ from vitarium.page import BUILT
 from vitarium.page.answers import Refusal
 from vitarium.zoo import Zoo
 
+ROUTERS = (models.router, computed.router, changes.router)
+"""All that is answered below `api/`."""
 _GZIP_BYTES = 1000
 _CLIENT_CLOSED = 499
 _REFUSALS: Mapping[int | str, dict[str, Any]] = {
@@ -66,8 +68,8 @@ def create_app(zoo: Zoo, access: Access) -> FastAPI:
         },
     )
     app.state.served = served
-    for part in (models, computed, changes):
-        app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/", StaticFiles(directory=BUILT, html=True))
     return app
 

@@ -210,8 +210,14 @@ def _write_ledger(zoo: Zoo, removal: Removal) -> None:
 
 
 def _remove_cached(zoo: Path, gone: Collection[CheckpointRef]) -> None:
-    """Predictions and features of these checkpoints; their key names it."""
+    """Predictions and features of these checkpoints, and answers of the explorer on their models;
+    their key names it."""
     names = set(map(str, gone))
+    models = {ref.model for ref in gone}
+    for file in (zoo / "cache" / "explorer").glob("*.json"):
+        with suppress(CorruptFile):  # as below
+            if models.intersection(map(str, files.read_sealed(file).get("key", ()))):
+                files.discard(file, root=zoo)
     for file in [file for folder in files.listed(zoo / "cache") for file in _cached_in(folder)]:
         with suppress(CorruptFile):  # then it is computed anew when it is needed
             key = Checkpoint(file, _no_base, marked=False).description.get("key")
