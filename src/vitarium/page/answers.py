@@ -107,7 +107,24 @@ class ModelPage(TypedDict):
     epochs: list[dict[str, Any]]
     """Of each, `epoch`, whether its weights are `kept`, and metrics by their names."""
     measured: list[MeasuredNumber]
+    commands: list[list[str]]
+    """Lines of arguments, not quoted for any shell."""
     python: list[str]
+    """Lines that load it."""
+
+
+class Reproduction(TypedDict):
+    """How a model can be made again."""
+
+    blueprint: str | None
+    """The text of `file`, which grows it with all its parents; None: it was not trained here."""
+    file: str
+    commands: list[list[str]]
+    """Lines of arguments, not quoted for any shell."""
+    python: list[str]
+    """Lines that do the same."""
+    notes: list[str]
+    """Sentences: what that needs, and what is not known."""
 
 
 class ClassAccuracy(TypedDict):

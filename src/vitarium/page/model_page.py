@@ -10,6 +10,8 @@ from vitarium.page.answers import MeasuredNumber, ModelPage, Summary
 from vitarium.zoo import Zoo, records
 from vitarium.zoo import _index as index
 
+_EXPORT = ("--exporter", "timm", "--out")
+
 
 def zoo_summary(zoo: Zoo) -> Summary:
     """The zoo's name, its number of models, and by which version it is shown."""
@@ -23,13 +25,15 @@ def zoo_summary(zoo: Zoo) -> Summary:
 def model_page(zoo: Zoo, name: str, *, path: str = "") -> ModelPage:
     """All that is known of a model: facts, factors, epochs, family, measured numbers.
 
+    `commands` are lines of arguments, not quoted for any shell.
+
     Args:
         name: its id, or a beginning of it.
-        path: of the zoo, as the lines of Python write it; "": where it lies now.
+        path: of the zoo, as lines for a shell and of Python write it; "": where it lies now.
 
     Raises UnknownName and CorruptFile.
     """
-    model = zoo[name]
+    model, path = zoo[name], path or str(zoo.path)
     folder = zoo.folder(model.id)
     spec, about = folder.factors(), folder.about()
     entries = index.load(zoo.path, with_entries=True).entries
@@ -63,13 +67,23 @@ def model_page(zoo: Zoo, name: str, *, path: str = "") -> ModelPage:
             for e in folder.epochs()
         ],
         "measured": _records(zoo, model.id),
+        "commands": [
+            ["vitarium", "show", argument(path), model.id],
+            ["vitarium", "measure", argument(path), "accuracy", model.id],
+            ["vitarium", "export", argument(path), model.id, *_EXPORT, f"{model.id}-timm"],
+        ],
         "python": [
             "import vitarium",
-            f"zoo = vitarium.Zoo.open({(path or str(zoo.path))!r})",
+            f"zoo = vitarium.Zoo.open({path!r})",
             f"model = zoo.load({model.id!r})  # an nn.Module; epoch=3 for an earlier state",
             f"images = zoo.data({model.id!r})  # its test images as it sees them, with labels",
         ],
     }
+
+
+def argument(path: str) -> str:
+    """A path as an argument of a command, where a dash would begin an option."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def _records(zoo: Zoo, id: str) -> list[MeasuredNumber]:
