@@ -28,8 +28,18 @@ def access() -> Access:
 
 
 @pytest.fixture
-def client(kept_zoo: Zoo, access: Access) -> TestClient:
-    return TestClient(create_app(kept_zoo, access), base_url="http://127.0.0.1:8000")
+def client(kept_zoo: Zoo, client_of: Any) -> TestClient:
+    return client_of(kept_zoo)
+
+
+@pytest.fixture
+def client_of(access: Access) -> Any:
+    """Of a zoo; its worker is ended when the client is left."""
+
+    def opened(zoo: Zoo) -> TestClient:
+        return TestClient(create_app(zoo, access), base_url="http://127.0.0.1:8000")
+
+    return opened
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 
 import vitarium
 from vitarium.core.errors import UnknownName, VitariumError
 from vitarium.explorer.computation import ComputationFailed
-from vitarium.explorer.routes import changes, computed, models
+from vitarium.explorer.routes import changes, computed, downloads, models
 from vitarium.explorer.security import Access, Guard
 from vitarium.explorer.served_zoo import ServedZoo
 from vitarium.explorer.worker import Abandoned
@@ -24,9 +25,11 @@ from vitarium.page import BUILT
 from vitarium.page.answers import Refusal
 from vitarium.zoo import Zoo
 
-ROUTERS = (models.router, computed.router, changes.router)
+ROUTERS = (models.router, computed.router, downloads.router, changes.router)
 """All that is answered below `api/`."""
 _GZIP_BYTES = 1000
+_COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
+"""What gzip makes no smaller, weights among them."""
 _CLIENT_CLOSED = 499
 _REFUSALS: Mapping[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The zoo cannot answer that"},
@@ -57,7 +60,12 @@ def create_app(zoo: Zoo, access: Access) -> FastAPI:
         lifespan=until_the_end,
         middleware=[
             Middleware(Guard, access=access),
-            Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=5),
+            Middleware(
+                GZipMiddleware,
+                minimum_size=_GZIP_BYTES,
+                compresslevel=5,
+                exclude_content_types=_COMPRESSED,
+            ),
         ],
         exception_handlers={
             VitariumError: _refused,

@@ -17,6 +17,11 @@ FUNCTIONS = {
     "behavior": "vitarium.explorer.behavior:behavior",
     "attention": "vitarium.explorer.behavior:attention",
     "pair": "vitarium.explorer.pairs:pair",
+    "barrier": "vitarium.explorer.pairs:barrier",
+    "agreement": "vitarium.explorer.matrices:agreement",
+    "weight_distances": "vitarium.explorer.matrices:weight_distances",
+    "reproduction": "vitarium.page.reproduction:reproduction_page",
+    "download": "vitarium.explorer.downloads:download",
 }
 """What can be computed: functions of a zoo's path and texts, which give JSON."""
 

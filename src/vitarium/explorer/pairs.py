@@ -4,15 +4,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vitarium.architectures.heads import is_head
 from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.evaluation.compare import compare
 from vitarium.evaluation.inputs import EvalModel, check_predictions
 from vitarium.explorer import behavior
+from vitarium.measures.landscape._paths import OnPath, barriers
+from vitarium.measures.landscape.barrier import path_losses
+from vitarium.page.comparison_answers import Barrier
 
 Json = dict[str, Any]
 MAX_IMAGES = 16
 _CKA_IMAGES = 512
+PATH = OnPath(points=11, num_images=512)
+"""Where the loss between two models is looked at, and on how many test images at most."""
 
 
 def pair(zoo: Path, first: str, second: str) -> Json:
@@ -29,6 +36,31 @@ def pair(zoo: Path, first: str, second: str) -> Json:
         "predictions": _answered(_predictions, subjects),
         "similarity": _answered(_similarity, subjects),
         "distances": _answered(_distances, subjects),
+    }
+
+
+def barrier(zoo: Path, first: str, second: str) -> Barrier:
+    """Loss and accuracy on the straight line between two models' weights, on test images.
+
+    As the measure `barrier` has it (Frankle et al. 2020), with 11 points and up to 512 images.
+    Raises NotApplicable where nothing lies between them: they are of different architectures, or of
+    different data.
+    """
+    one, other = (behavior.load_subject(zoo, id) for id in (first, second))
+    path = path_losses(one, other, PATH.positions, PATH)
+    if not path.loss.isfinite().all():
+        raise NotApplicable("the loss between them is not finite")
+    values = barriers(PATH.positions, path)
+    ends = torch.lerp(path.loss[0], path.loss[-1], torch.tensor(PATH.positions).double())
+    return {
+        "positions": PATH.positions,
+        "loss": path.loss.tolist(),
+        "accuracy": (1 - path.error).tolist(),
+        "barrier": values[""],
+        "barrier_at": PATH.positions[int((path.loss - ends).argmax())],
+        "accuracy_barrier": values["error"],
+        "data": one.examples.dataset.name,
+        "images": len(one.examples.first(PATH.num_images)),
     }
 
 

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE = "vitarium_token"
 CHANGE_HEADER = "x-vitarium-token"
 """Header of requests that change something, with the page's own token."""
-MAX_BODY = 64 * 1024
-"""Bytes of a request."""
+MAX_BODY = 2**20
+"""Bytes of a request: of the ids of 70,000 models."""
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _HEADERS = {
     "content-security-policy": (

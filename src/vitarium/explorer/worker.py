@@ -12,6 +12,8 @@ from vitarium.explorer.computation import Computation, Computed
 _GRACE_SECONDS = 3.0
 """For which an answer is computed that nobody waits for: to import torch anew takes longer."""
 _POLL_SECONDS = 0.3
+_UNKEPT = ""
+"""In the place of a version, at the end of a key."""
 
 
 class Abandoned(Exception):
@@ -39,19 +41,20 @@ class Worker:
         name: str,
         arguments: Sequence[str],
         *,
-        version: str,
+        version: str | None,
         is_gone: Callable[[], Awaitable[bool]],
     ) -> bytes:
         """What a function of `computation.FUNCTIONS` gives, as JSON; `{"refused": why}` without.
 
         Args:
             version: of what it is computed from; as long as it is the same, so is the answer.
+                None: the answer is not kept.
             is_gone: whether nobody waits for it any more.
 
         Raises Abandoned and ComputationFailed.
         """
-        key = (name, *arguments, version)
-        cached = await asyncio.to_thread(self._cache.get, key)
+        key = (name, *arguments, version or _UNKEPT)
+        cached = await asyncio.to_thread(self._cache.get, key) if version else None
         if cached is not None:
             return cached
         job = self._jobs.get(key)
@@ -103,5 +106,5 @@ class Worker:
             await self._keep(await running, key)
 
     async def _keep(self, computed: Computed, key: tuple[str, ...]) -> None:
-        if computed.is_lasting:
+        if computed.is_lasting and key[-1] != _UNKEPT:
             await asyncio.to_thread(self._cache.put, key, computed.content)

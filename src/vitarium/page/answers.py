@@ -24,6 +24,8 @@ class Summary(TypedDict):
     """A zoo as such; what is not required, the server alone says."""
 
     name: str
+    path: str
+    """Of the zoo, as commands and Python write it."""
     models: int
     version: str
     can_write: NotRequired[bool]
@@ -228,6 +230,6 @@ class Pair(TypedDict):
 
 
 class Matches(TypedDict):
-    """The ids of models that fulfill a condition."""
+    """The ids of models that fulfill a condition, or that were changed."""
 
     ids: list[str]

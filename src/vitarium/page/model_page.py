@@ -13,10 +13,12 @@ from vitarium.zoo import _index as index
 _EXPORT = ("--exporter", "timm", "--out")
 
 
-def zoo_summary(zoo: Zoo) -> Summary:
-    """The zoo's name, its number of models, and by which version it is shown."""
+def zoo_summary(zoo: Zoo, *, path: str = "") -> Summary:
+    """The zoo's name, its number of models, and by which version it is shown; `path`: of the zoo,
+    as commands and Python write it, "": where it lies now."""
     return {
         "name": printable(zoo.path.resolve().name),
+        "path": argument(path or str(zoo.path)),
         "models": len(zoo),
         "version": vitarium.__version__,
     }

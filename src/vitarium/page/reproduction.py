@@ -22,7 +22,7 @@ _NUMERICS = {"precision": str, "compiled": "True".__eq__, "threads": int}
 """What is recorded of how a model was computed, and how a blueprint says it."""
 
 
-def reproduction_page(zoo: Zoo | Path, name: str, *, path: str = "") -> Reproduction:
+def reproduction_page(zoo: Zoo | Path, name: str, path: str = "") -> Reproduction:
     """How to make a model again, and what that needs.
 
     Args:
@@ -120,13 +120,13 @@ def _merged(zoo: Zoo, spec: Spec, path: str) -> Reproduction:
     settings = operator.factors(defaults=False)
     del settings["name"]
     base = str(CheckpointRef(spec.parent, spec.parent_epoch or 0)) if spec.parent else None
-    options = {"base": base, "heads": spec.heads}
-    options = {name: value for name, value in options.items() if value}
-    stage = {} if spec.stage == "merge" else {"stage": spec.stage}
-    flags = [f for name, value in {**options, **stage}.items() for f in (f"--{name}", value)]
+    stage = None if spec.stage == "merge" else spec.stage
+    named = {"base": base, "heads": spec.heads, "stage": stage}
+    options = {name: value for name, value in named.items() if value}
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     sets = [f for name, value in settings.items() for f in ("--set", f"{name}={_written(value)}")]
     command = ["vitarium", "merge", argument(path), *refs, "--method", operator.name]
-    arguments = {"models": refs, **options, **stage, **settings}
+    arguments = {"models": refs, **options, **settings}
     listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     notes = ["What it is made of has to be in the zoo."]
     if facts["split"]:

@@ -32,6 +32,14 @@ class Tagging(_Body):
     remove: bool = False
 
 
+class Naming(_Body):
+    """A tag to write beside several models, or to remove from them."""
+
+    tag: str
+    models: list[str] = Field(min_length=1, description="Ids, or beginnings of them.")
+    remove: bool = False
+
+
 class Note(_Body):
     """A note to write; an empty one removes it."""
 
@@ -50,6 +58,13 @@ def tag(served: Served, name: ModelName, tagging: Tagging) -> ModelPage:
     change = served.zoo.untag if tagging.remove else served.zoo.tag
     change(name, tagging.tag)
     return model_page(served.zoo, name)
+
+
+@router.post("/tags")
+def name_models(served: Served, naming: Naming) -> Matches:
+    """Tag several models, or remove the tag; the ids of those that were changed."""
+    change = served.zoo.untag if naming.remove else served.zoo.tag
+    return {"ids": change(naming.models, naming.tag)}
 
 
 @router.post("/models/{name}/note")
