@@ -88,7 +88,7 @@ def test_models_of_other_shapes_have_no_distance(grown_zoo, tiny):
     other = next(id for id in grown_zoo.ids() if id not in before)
     values = weight_distances(grown_zoo.path, before[0], other)["values"]
     assert values == [[0, None], [None, 0]]
-    with pytest.raises(NotApplicable, match="differ in 'cls_token'.*16.*8"):
+    with pytest.raises(NotApplicable, match=r"differ in 'cls_token'.*16.*8"):
         barrier(grown_zoo.path, before[0], other)
 
 
