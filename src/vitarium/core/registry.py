@@ -36,6 +36,7 @@ KINDS: Mapping[str, str] = {
     "schedule": "vitarium.training.schedules",
     "operator": "vitarium.operators",
     "measure": "vitarium.measures",
+    "weight_encoder": "vitarium.encoders",
     "lineage": "vitarium.lineage.methods",
     "study": "vitarium.studies",
     "importer": "vitarium.formats",
@@ -104,7 +105,6 @@ def register(
     parameter is annotated; none where it is not. reserved: names that no setting may have. Raises
     TypeError where that is no Config, and ValueError where another module has registered that name.
     """
-
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
         raise TypeError(f'{name!r} is no name of a plug-in; write @{kind}("name")')
 

@@ -11,7 +11,7 @@ from vitarium.core.parameters import parameter
 from vitarium.evaluation.compatible import mismatch
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.operators._runner.heads import WeightSubset
+from vitarium.evaluation.weight_subset import WeightSubset
 from vitarium.zoo import Zoo
 
 

@@ -1,11 +1,11 @@
 """What becomes of the heads, which belong to data sets and may be of different shapes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from vitarium.architectures.heads import head_prefix, is_head
+from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.parameters import parameter
@@ -13,6 +13,7 @@ from vitarium.core.registry import Section, choose
 from vitarium.evaluation.batch_statistics import joined
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
+from vitarium.evaluation.weight_subset import WeightSubset
 from vitarium.operators._runner.buffers import widest
 from vitarium.operators.base import check_alike
 
@@ -113,18 +114,3 @@ class Heads:
         }
         dtypes = {name: widest([head[name].dtype for head in heads]) for name in heads[0]}
         return {name: t.to(dtypes[name]) for name, t in (means | statistics).items()}
-
-
-class WeightSubset(Weights):
-    """A model's head, or all but that."""
-
-    def __init__(self, model: Weights, *, head: bool) -> None:
-        super().__init__(model.name, model, skeleton=lambda: model.skeleton, origin=model.origin)
-        self._names = [name for name in model if is_head(model.skeleton, name) == head]
-        self.shapes = {name: model.shapes[name] for name in self._names if name in model.shapes}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

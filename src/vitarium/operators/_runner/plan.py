@@ -26,9 +26,10 @@ from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.evaluation.scoring import load
+from vitarium.evaluation.weight_subset import WeightSubset
 from vitarium.operators._runner.bases import common_head, common_parent
 from vitarium.operators._runner.buffers import Buffers, widest
-from vitarium.operators._runner.heads import Heads, WeightSubset
+from vitarium.operators._runner.heads import Heads
 from vitarium.operators._runner.images import check_images_alike
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
 from vitarium.training import TrainOptions

@@ -7,12 +7,12 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from vitarium.evaluation import embedding as maps
 from vitarium.studies.report import figures as plot
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import number, title
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.report.trees import TreeLayout, arrange, tree_figure
-from vitarium.studies.statistics import embedding as maps
 from vitarium.studies.statistics.analysis import Analysis, squared_of
 from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import PARENT

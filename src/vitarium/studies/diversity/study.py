@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic import NonNegativeInt
 
 from vitarium.core.numerals import counted
+from vitarium.evaluation.embedding import Method, check_installed
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.diversity import figures, tables
 from vitarium.studies.diversity.measured import Unavailable, measured
@@ -15,7 +16,6 @@ from vitarium.studies.report.text import headed, number, title
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyze
 from vitarium.studies.statistics.bootstrap import Resampled
-from vitarium.studies.statistics.embedding import Method, check_installed
 from vitarium.studies.statistics.stages import Stages, heat_mapped, read_stages
 
 texts = Texts("diversity", "page")

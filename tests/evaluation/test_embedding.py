@@ -6,8 +6,8 @@ from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
 from vitarium.core.errors import InvalidInput
-from vitarium.studies.statistics import embedding
-from vitarium.studies.statistics.embedding import (
+from vitarium.evaluation import embedding
+from vitarium.evaluation.embedding import (
     classical_scaling,
     embed,
     squared_distances,

@@ -1,0 +1,100 @@
+"""Vectors of the models of a zoo by a weight encoder."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.errors import InvalidInput
+from vitarium.core.progress import SILENT, Progress
+from vitarium.core.registry import Section
+from vitarium.core.version import installed_version
+from vitarium.encoders._runner.vectors import Vector, VectorCache, VectorSet, checksum, compute
+from vitarium.evaluation.loader import ModelLoader
+from vitarium.evaluation.weight_subset import backbone
+from vitarium.zoo import Zoo
+from vitarium.zoo._model_files import model_stamps
+
+NO_WEIGHTS = "no weights of it are kept"
+
+
+def encode_checkpoints(
+    zoo: Zoo,
+    encoder: Section,
+    refs: Iterable[CheckpointRef],
+    cache: VectorCache | None = None,
+    *,
+    store: bool = True,
+    seconds: float | None = None,
+    progress: Progress = SILENT,
+) -> VectorSet:
+    """The vector of every checkpoint; see `vectors.compute`.
+
+    Args:
+        cache: that of `vector_cache`, where it is open already.
+    """
+    loader, name = ModelLoader(zoo), checkpoint_names(zoo)
+    takes_any = encoder.facts["any_architecture"]
+
+    def vector(ref: CheckpointRef) -> Vector:
+        weights = backbone(loader.weights(ref))
+        values = encoder(weights).detach().to("cpu", torch.float32).numpy()
+        return Vector(values, checksum("any" if takes_any else sorted(weights.shapes)))
+
+    opened = cache or vector_cache(zoo, encoder)
+    return compute(refs, opened, name, vector, store=store, seconds=seconds, progress=progress)
+
+
+def checkpoint_names(zoo: Zoo) -> Callable[[CheckpointRef], str]:
+    """Gives a checksum of a checkpoint's weights and of what its model is built by.
+
+    That raises InvalidInput where the weights are not kept, and CorruptFile.
+    """
+    stamps = model_stamps(zoo.path)
+
+    def name(ref: CheckpointRef) -> str:
+        built, contents = _kept(zoo.path, ref.model, stamps.get(ref.model, ""))
+        if ref.epoch not in contents:
+            raise InvalidInput(NO_WEIGHTS)
+        return checksum(built, contents[ref.epoch])
+
+    return name
+
+
+def vector_cache(zoo: Zoo, encoder: Section) -> VectorCache:
+    """The vectors of an encoder with its settings that are kept in the zoo."""
+    return VectorCache(zoo.path, installed_version(), encoder.name, repr(encoder.factors()))
+
+
+def last_checkpoints(zoo: Zoo) -> tuple[list[CheckpointRef], dict[CheckpointRef, str]]:
+    """Every model after its last kept epoch, and models of which no weights are kept."""
+    refs, missing = list[CheckpointRef](), dict[CheckpointRef, str]()
+    for id, epochs in kept_epochs(zoo).items():
+        if epochs:
+            refs.append(CheckpointRef(id, epochs[-1]))
+        else:
+            missing[CheckpointRef(id, 0)] = NO_WEIGHTS
+    return refs, missing
+
+
+def kept_epochs(zoo: Zoo) -> dict[str, list[int]]:
+    """Of every model, the epochs of which weights are kept, in order. Raises CorruptFile."""
+    stamps = model_stamps(zoo.path)
+    return {id: [*_kept(zoo.path, id, stamp)[1]] for id, stamp in stamps.items()}
+
+
+@lru_cache(maxsize=100_000)
+def _kept(zoo: Path, id: str, stamp: str) -> tuple[str, Mapping[int, str]]:
+    """A text of what a model is built by, and what its kept checkpoints hold, by epoch.
+
+    Remembered until its files change (`stamp`): reading them takes longer than all else where
+    vectors are cached.
+    """
+    folder = Zoo(zoo).folder(id)
+    factors = folder.factors()
+    origin = factors["imported"] if "imported" in factors else factors["recipe"]
+    built = repr((origin["architecture"], origin["head"], folder.about().num_outputs))
+    contents = {epoch.number: epoch.checkpoint for epoch in folder.epochs() if epoch.checkpoint}
+    return built, dict(sorted(contents.items()))

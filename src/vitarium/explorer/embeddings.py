@@ -1,0 +1,149 @@
+"""Where models lie by their weights or predictions, for the map; runs in the process of `worker`.
+
+Vectors are computed for some seconds at a time: what is not finished says how much remains, and
+whoever asks again gets further, since vectors are kept.
+"""
+
+import math
+import warnings
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.errors import ByNumber
+from vitarium.core.registry import Section, choose, plugins
+from vitarium.core.version import installed_version
+from vitarium.encoders._runner import encode, layout
+from vitarium.encoders._runner.vectors import Vector, VectorCache, VectorSet, checksum, compute
+from vitarium.encoders.random_projection import project
+from vitarium.evaluation.embedding import TITLES
+from vitarium.evaluation.inputs import Predictions, check_predictions
+from vitarium.evaluation.loader import ModelLoader
+from vitarium.explorer import behavior
+from vitarium.zoo import Zoo
+
+Json = dict[str, Any]
+SECONDS = 5.0
+"""For which vectors are computed before an answer says how many remain."""
+MAX_TRAJECTORIES = 500
+"""Models of which all kept epochs are shown."""
+PREDICTIONS = "predictions"
+_IMAGES = 512
+_DIM = 1024
+
+
+def embedding_choices(zoo: Path) -> Json:
+    """What the map can take positions from (`sources`), and how (`methods`)."""
+    sources = [
+        {"name": name, "title": plugin.facts["title"], "what": plugin.summary}
+        for name, plugin in plugins("weight_encoder").items()
+    ]
+    what = f"Hellinger distances of class probabilities on {_IMAGES} test images."
+    sources.append({"name": PREDICTIONS, "title": "predictions", "what": what})
+    methods = [
+        {"name": name, "title": title}
+        for name, title in TITLES.items()
+        if name != "umap" or find_spec("umap")
+    ]
+    return {"sources": sources, "methods": methods, "trajectories": True}
+
+
+def embedding(zoo: Path, source: str, method: str = "pca", trajectories: str = "") -> Json:
+    """Models as points of a plane (`layout.plane`), or `remaining` and `total` while vectors are
+    being computed.
+
+    Args:
+        source: a weight encoder, or "predictions".
+        method: "pca", "tsne" or "umap".
+        trajectories: ids with commas between them of the models of which every kept epoch is a
+            point, "all" for all of them; of others the last one is.
+
+    Raises UnknownName, InvalidInput, and NotApplicable where models are too few.
+    """
+    chosen = layout.check_method(method)
+    opened = Zoo.open(zoo)
+    ids = opened.ids() if trajectories == "all" else [*filter(None, trajectories.split(","))]
+    result, standardize = _vectors(opened, source, ids[:MAX_TRAJECTORIES])
+    if result.remaining:
+        total = len(result.vectors) + len(result.refused) + result.remaining
+        return {"remaining": result.remaining, "total": total}
+    others = "other architectures than most"
+    if source == PREDICTIONS:
+        others = "other data sets or classes than most"
+    return layout.plane(result, chosen, standardize=standardize, others=others)
+
+
+def relatives(zoo: Path, id: str, source: str = "random_projection") -> Json:
+    """The models nearest to one (`nearest`), after their last kept epochs, by a weight encoder; or
+    `remaining` and `total`. Raises UnknownName and NotApplicable."""
+    opened = Zoo.open(zoo)
+    result, standardize = _vectors(opened, source, [])
+    if result.remaining:
+        total = len(result.vectors) + len(result.refused) + result.remaining
+        return {"remaining": result.remaining, "total": total}
+    return {"nearest": layout.nearest(result, opened.find(id), standardize=standardize)}
+
+
+def _vectors(zoo: Zoo, source: str, trajectories: list[str]) -> tuple[VectorSet, bool]:
+    """Of every model's last kept epoch, and of all of these models'; and whether to standardize."""
+    refs, missing = encode.last_checkpoints(zoo)
+    epochs = encode.kept_epochs(zoo) if trajectories else {}
+    every = [CheckpointRef(id, epoch) for id in trajectories for epoch in epochs.get(id, ())]
+    refs = list(dict.fromkeys([*refs, *every]))
+    if source == PREDICTIONS:
+        result, standardize = _of_predictions(zoo, refs), False
+    else:
+        encoder = choose("weight_encoder", source)
+        cache = _opened_cache(zoo.path, encoder)
+        result = encode.encode_checkpoints(zoo, encoder, refs, cache, seconds=SECONDS)
+        standardize = encoder.facts["standardize"]
+    result.refused = {**result.refused, **missing}
+    return result, standardize
+
+
+def _of_predictions(zoo: Zoo, refs: list[CheckpointRef]) -> VectorSet:
+    """Vectors of class probabilities on the first test images of each model's data set."""
+    loader, weights = _opened_loader(zoo.path), encode.checkpoint_names(zoo)
+
+    def name(ref: CheckpointRef) -> str:
+        examples = loader.examples(ref.model, "test", _IMAGES)
+        return checksum(weights(ref), loader.images(examples))
+
+    def vector(ref: CheckpointRef) -> Vector:
+        subject = loader.subject(ref, "test", _IMAGES)
+        subject.check_classifier()
+        predictions = behavior.predict(subject)
+        values = project(hellinger(predictions), PREDICTIONS, dim=_DIM)
+        group = checksum(loader.originals(subject.examples), predictions.class_names)
+        return Vector(values.float().numpy(), group)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ByNumber)  # the page of a model says so
+        return compute(refs, _opened_predictions(zoo.path), name, vector, seconds=SECONDS)
+
+
+def hellinger(predictions: Predictions) -> Tensor:
+    """Predictions -> float64 [n, num_classes], of which the Euclidean distance to another model's
+    is the root of the mean squared Hellinger distance over the images, in [0, 1]."""
+    check_predictions(predictions)
+    return (predictions.log_probabilities / 2).exp() / math.sqrt(2 * len(predictions))
+
+
+@lru_cache(maxsize=4)
+def _opened_cache(zoo: Path, encoder: Section) -> VectorCache:
+    return encode.vector_cache(Zoo.open(zoo), encoder)
+
+
+@lru_cache(maxsize=1)
+def _opened_predictions(zoo: Path) -> VectorCache:
+    return VectorCache(zoo, installed_version(), PREDICTIONS, str(_IMAGES), str(_DIM))
+
+
+@lru_cache(maxsize=1)
+def _opened_loader(zoo: Path) -> ModelLoader:
+    """One for all answers: data sets and how models see them are read once."""
+    return ModelLoader(Zoo.open(zoo))
