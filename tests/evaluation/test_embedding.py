@@ -10,6 +10,8 @@ from vitarium.evaluation import embedding
 from vitarium.evaluation.embedding import (
     classical_scaling,
     embed,
+    embed_features,
+    principal_components,
     squared_distances,
     standardized,
 )
@@ -61,3 +63,42 @@ def test_without_umap_it_is_said_what_to_install(monkeypatch):
     with pytest.raises(InvalidInput, match=r"pip install 'vitarium\[umap\]'"):
         embedding.check_installed("umap")
     embedding.check_installed("tsne")
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (6, 40), (14, 14), (20, 1)])
+def test_principal_components_are_scikit_learns(shape):
+    features = np.random.default_rng(1).normal(size=shape) * np.linspace(3, 1, shape[1])
+    scores, explained = principal_components(features, 3)
+    pca = PCA(min(3, *shape))
+    expected = pca.fit_transform(features)
+    number = expected.shape[1]
+    assert np.abs(scores[:, :number]) == pytest.approx(np.abs(expected), abs=1e-9)
+    assert explained[:number] == pytest.approx(pca.explained_variance_ratio_)
+    assert not scores[:, number:].any()
+    assert not explained[number:].any()
+
+
+def test_features_lie_as_their_distances_do():
+    plane = embed_features(POINTS, "pca")
+    assert plane.coordinates == pytest.approx(embed(cdist(POINTS, POINTS) ** 2, "pca"))
+    assert 0.5 < plane.explained.sum() < 1
+    for method in ("tsne", "umap"):
+        plane = embed_features(POINTS, method)
+        assert plane.coordinates.shape == (14, 2)
+        assert np.isfinite(plane.coordinates).all()
+        assert plane.explained is None
+
+
+def test_features_of_groups_stay_in_groups():
+    centers = np.repeat(np.eye(3) * 50, 10, axis=0)
+    features = centers + np.random.default_rng(0).normal(size=(30, 3))
+    for method in ("pca", "tsne"):
+        distances = cdist(*[embed_features(features, method).coordinates] * 2)
+        nearest = (distances + np.diag(np.full(30, np.inf))).argmin(1)
+        assert (nearest // 10 == np.arange(30) // 10).all()
+
+
+def test_features_that_do_not_differ_or_are_few_have_no_plane():
+    assert embed_features(np.ones((8, 3)), "pca") is None
+    assert embed_features(POINTS[:2], "pca") is None
+    assert embed_features(POINTS[:5], "tsne") is None

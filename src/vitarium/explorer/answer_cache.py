@@ -15,7 +15,11 @@ _FOLDER = "explorer"
 
 
 class AnswerCache:
-    """JSON by a key of texts; where a zoo cannot be written, in the user's cache folder."""
+    """JSON by a key of texts; where a zoo cannot be written, in the user's cache folder.
+
+    The key's last text is the version of what the answer is of: a newer answer takes the place of
+    an older one.
+    """
 
     def __init__(self, zoo: Path) -> None:
         self._folders = (zoo / "cache", zoo_cache(zoo) / "cache")
@@ -26,8 +30,11 @@ class AnswerCache:
             path = folder / _name(key)
             try:
                 cached = files.read_sealed(path)
-                if cached.get("key") != list(key):
+                *of, version = cached["key"]
+                if of != list(key[:-1]):
                     raise CorruptFile(path, "it is of something else")
+                if version != key[-1]:
+                    continue
                 return json.dumps(cached["answer"], separators=(",", ":")).encode()
             except FileNotFoundError:
                 continue
@@ -47,5 +54,5 @@ class AnswerCache:
 
 
 def _name(key: Sequence[str]) -> str:
-    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
+    digest = hashlib.sha256("\n".join(key[:-1]).encode()).hexdigest()[:24]
     return f"{_FOLDER}/{key[0]}-{digest}.json"

@@ -22,6 +22,9 @@ FUNCTIONS = {
     "weight_distances": "vitarium.explorer.matrices:weight_distances",
     "reproduction": "vitarium.page.reproduction:reproduction_page",
     "download": "vitarium.explorer.downloads:download",
+    "embedding": "vitarium.explorer.embeddings:embedding",
+    "embedding_choices": "vitarium.explorer.embeddings:embedding_choices",
+    "relatives": "vitarium.explorer.embeddings:relatives",
 }
 """What can be computed: functions of a zoo's path and texts, which give JSON."""
 
@@ -31,6 +34,10 @@ class Computed(NamedTuple):
 
     content: bytes
     is_lasting: bool
+
+
+class Transient(dict[str, Any]):
+    """An answer of one of these functions that is not kept: the next may be another."""
 
 
 class ComputationFailed(Exception):
@@ -84,7 +91,8 @@ def _compute(zoo: Path, name: str, arguments: Sequence[str]) -> tuple[str, Any]:
     module, _, function = FUNCTIONS[name].partition(":")
     try:
         answer = getattr(importlib.import_module(module), function)(zoo, *arguments)
-        return "computed", json.dumps(answer, separators=(",", ":")).encode()
+        kind = "transient" if isinstance(answer, Transient) else "computed"
+        return kind, json.dumps(answer, separators=(",", ":")).encode()
     except VitariumError as error:
         return "refused", json.dumps({"refused": str(error)}).encode()
     except Exception:

@@ -7,7 +7,6 @@ whoever asks again gets further, since vectors are kept.
 import math
 import warnings
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,14 @@ from vitarium.core.errors import ByNumber
 from vitarium.core.registry import Section, choose, plugins
 from vitarium.core.version import installed_version
 from vitarium.encoders._runner import encode, layout
+from vitarium.encoders._runner.static_answers import WEIGHTS
 from vitarium.encoders._runner.vectors import Vector, VectorCache, VectorSet, checksum, compute
 from vitarium.encoders.random_projection import project
-from vitarium.evaluation.embedding import TITLES
 from vitarium.evaluation.inputs import Predictions, check_predictions
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.explorer import behavior
+from vitarium.explorer.computation import Transient
+from vitarium.page.answers import Embedding
 from vitarium.zoo import Zoo
 
 Json = dict[str, Any]
@@ -32,27 +33,22 @@ SECONDS = 5.0
 MAX_TRAJECTORIES = 500
 """Models of which all kept epochs are shown."""
 PREDICTIONS = "predictions"
+OTHER_DATA = "other data sets or classes than most"
 _IMAGES = 512
 _DIM = 1024
 
 
 def embedding_choices(zoo: Path) -> Json:
     """What the map can take positions from (`sources`), and how (`methods`)."""
-    sources = [
-        {"name": name, "title": plugin.facts["title"], "what": plugin.summary}
-        for name, plugin in plugins("weight_encoder").items()
-    ]
+    sources = [layout.source_of(plugin) for plugin in plugins("weight_encoder").values()]
     what = f"Hellinger distances of class probabilities on {_IMAGES} test images."
     sources.append({"name": PREDICTIONS, "title": "predictions", "what": what})
-    methods = [
-        {"name": name, "title": title}
-        for name, title in TITLES.items()
-        if name != "umap" or find_spec("umap")
-    ]
-    return {"sources": sources, "methods": methods, "trajectories": True}
+    return Transient(sources=sources, methods=layout.METHODS, trajectories=True)
 
 
-def embedding(zoo: Path, source: str, method: str = "pca", trajectories: str = "") -> Json:
+def embedding(
+    zoo: Path, source: str, method: str = "pca", trajectories: str = ""
+) -> Embedding | Json:
     """Models as points of a plane (`layout.plane`), or `remaining` and `total` while vectors are
     being computed.
 
@@ -70,21 +66,19 @@ def embedding(zoo: Path, source: str, method: str = "pca", trajectories: str = "
     result, standardize = _vectors(opened, source, ids[:MAX_TRAJECTORIES])
     if result.remaining:
         total = len(result.vectors) + len(result.refused) + result.remaining
-        return {"remaining": result.remaining, "total": total}
-    others = "other architectures than most"
-    if source == PREDICTIONS:
-        others = "other data sets or classes than most"
+        return Transient(remaining=result.remaining, total=total)
+    others = OTHER_DATA if source == PREDICTIONS else layout.OTHER_ARCHITECTURES
     return layout.plane(result, chosen, standardize=standardize, others=others)
 
 
-def relatives(zoo: Path, id: str, source: str = "random_projection") -> Json:
+def relatives(zoo: Path, id: str, source: str = WEIGHTS) -> Json:
     """The models nearest to one (`nearest`), after their last kept epochs, by a weight encoder; or
     `remaining` and `total`. Raises UnknownName and NotApplicable."""
     opened = Zoo.open(zoo)
     result, standardize = _vectors(opened, source, [])
     if result.remaining:
         total = len(result.vectors) + len(result.refused) + result.remaining
-        return {"remaining": result.remaining, "total": total}
+        return Transient(remaining=result.remaining, total=total)
     return {"nearest": layout.nearest(result, opened.find(id), standardize=standardize)}
 
 

@@ -11,6 +11,7 @@ from vitarium.explorer.security import Access
 from vitarium.explorer.worker import Worker
 from vitarium.page.models_table import TableCache
 from vitarium.zoo import Zoo
+from vitarium.zoo._model_files import model_stamps
 
 JSON = "application/json"
 
@@ -41,6 +42,11 @@ class ServedZoo:
         """Another text once a model is described otherwise. Raises CorruptFile."""
         digest = files.digest(self.zoo.folder(id).path / "model.json")
         return files.checksum(repr((installed_version(), digest)).encode())
+
+    def version_of_all(self) -> str:
+        """Another text once a model is added, removed, or has newer epochs."""
+        stamps = model_stamps(self.zoo.path)
+        return files.checksum(repr((installed_version(), stamps)).encode())
 
     async def computed(
         self, request: Request, name: str, *arguments: str, version: str

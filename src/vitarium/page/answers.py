@@ -29,6 +29,8 @@ class Summary(TypedDict):
     models: int
     version: str
     can_write: NotRequired[bool]
+    embeddings: NotRequired[bool]
+    """Whether there are positions by weights, see `EmbeddingChoices`."""
     token: NotRequired[str]
     """For changes, in the header `x-vitarium-token`."""
     stamp: NotRequired[str]
@@ -227,6 +229,81 @@ class Pair(TypedDict):
     predictions: PairPredictions | Refused
     similarity: Similarity | Refused
     distances: list[PartDistance] | Refused
+
+
+class EmbeddingSource(TypedDict):
+    """What positions on the map can be taken from: `what` says how in a sentence."""
+
+    name: str
+    title: str
+    what: str
+
+
+class EmbeddingMethod(TypedDict):
+    """How vectors are brought into a plane."""
+
+    name: str
+    title: str
+
+
+class EmbeddingChoices(TypedDict):
+    """What the map offers beside columns."""
+
+    sources: list[EmbeddingSource]
+    methods: list[EmbeddingMethod]
+    trajectories: bool
+    """Whether all kept epochs of a model can be shown."""
+
+
+class LeftOut(TypedDict):
+    """How many models have no point, and why."""
+
+    reason: str
+    models: int
+
+
+class Embedding(TypedDict):
+    """Checkpoints as points of a plane: column by column, in the order of models and epochs."""
+
+    method: str
+    ids: list[str]
+    models: list[int]
+    """Of each point, the number of its model in `ids`."""
+    epochs: list[int]
+    x: list[float]
+    y: list[float]
+    explained: list[float] | None
+    """Of a PCA, the share of the variance on each axis."""
+    left_out: list[LeftOut]
+
+
+class Remaining(TypedDict):
+    """An answer that is being computed: of `total` models so many remain."""
+
+    remaining: int
+    total: int
+
+
+class Relative(TypedDict):
+    """A model, and how far its weights are from those of the one that was asked for."""
+
+    id: str
+    distance: float
+
+
+class Relatives(TypedDict):
+    """The models with the nearest weights, nearest first."""
+
+    nearest: list[Relative]
+
+
+class Epochs(TypedDict):
+    """Metrics of all epochs, in the order of models and epochs; `models` are numbers into `ids`."""
+
+    ids: list[str]
+    models: list[int]
+    epochs: list[int]
+    metrics: dict[str, list[float | None]]
 
 
 class Matches(TypedDict):

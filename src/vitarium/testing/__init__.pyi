@@ -3,6 +3,7 @@ from .architectures import check_head as check_head
 from .architectures import check_initialization as check_initialization
 from .augmentations import check_augmentation as check_augmentation
 from .datasets import check_dataset as check_dataset
+from .encoders import check_weight_encoder as check_weight_encoder
 from .formats import check_exporter as check_exporter
 from .formats import check_importer as check_importer
 from .lineage import check_lineage as check_lineage

@@ -1,5 +1,6 @@
 // What the reader looks at. All of it stands in the address, so that it can be linked to.
 
+import type { EmbeddingChoices } from "./embedding.svelte";
 import { read, send, sortRows, type Column, type ModelsTable, type Summary } from "./zoo";
 
 export const VIEWS = ["table", "map", "factors", "tree", "compare"] as const;
@@ -27,6 +28,12 @@ class Explorer {
   color = $state("");
   size = $state("");
   shape = $state("");
+  /** What positions on the map come from; "": the two columns `x` and `y`. */
+  source = $state("");
+  method = $state("pca");
+  /** Whether the map shows a model's epochs, joined by a line. */
+  hasEpochs = $state(false);
+  embeddingChoices = $state.raw<EmbeddingChoices | null>(null);
 
   whereRows = $state.raw<ReadonlySet<number> | null>(null);
   whereError = $state("");
@@ -92,6 +99,12 @@ class Explorer {
     }
   }
 
+  /** Read once: what the map can take positions from, beside columns. */
+  async readEmbeddingChoices(): Promise<void> {
+    if (this.embeddingChoices || !this.summary?.embeddings) return;
+    this.embeddingChoices = await read<EmbeddingChoices>("embeddings.json");
+  }
+
   column(name: string): Column | undefined {
     return this.columns.get(name);
   }
@@ -155,6 +168,9 @@ class Explorer {
     put("color", this.color, "stage");
     put("size", this.size);
     put("shape", this.shape);
+    put("from", this.source);
+    put("method", this.method, "pca");
+    put("epochs", this.hasEpochs ? "1" : "");
     put("selected", this.selectedIds().map((id) => id.slice(0, 12)).join(LIST_SEPARATOR));
     return parts.toString();
   }
@@ -174,6 +190,9 @@ class Explorer {
     this.color = parts.get("color") ?? "stage";
     this.size = parts.get("size") ?? "";
     this.shape = parts.get("shape") ?? "";
+    this.source = parts.get("from") ?? "";
+    this.method = parts.get("method") ?? "pca";
+    this.hasEpochs = parts.get("epochs") === "1";
     const ids = parts.get("selected")?.split(LIST_SEPARATOR) ?? [];
     this.selected = new Set(ids.flatMap((id) => this.rowOf.get(id) ?? []));
     const where = parts.get("where") ?? "";

@@ -5,6 +5,8 @@ export interface Summary {
   models: number;
   version: string;
   can_write?: boolean;
+  /** Whether there are positions by weights. */
+  embeddings?: boolean;
   token?: string;
   /** Another text once anything of the zoo has changed; a static site has none. */
   stamp?: string;
@@ -33,6 +35,14 @@ export interface Epoch {
   epoch: number;
   kept: boolean;
   [metric: string]: number | boolean | null;
+}
+
+/** Metrics of all epochs, column by column; `models` are numbers into `ids`. */
+export interface EpochsTable {
+  ids: string[];
+  models: number[];
+  epochs: number[];
+  metrics: Record<string, (number | null)[]>;
 }
 
 export interface Measured {

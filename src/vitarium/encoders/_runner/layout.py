@@ -2,25 +2,37 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from importlib.util import find_spec
 
 import numpy as np
 
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput, NotApplicable
+from vitarium.core.registry import Plugin
 from vitarium.encoders._runner.vectors import Vector, VectorSet
 from vitarium.evaluation import embedding
 from vitarium.evaluation.embedding import Method, Numbers
+from vitarium.page.answers import Embedding, EmbeddingMethod, EmbeddingSource, LeftOut, Relative
 
-Json = dict[str, Any]
+OTHER_ARCHITECTURES = "other architectures than most"
+METHODS: list[EmbeddingMethod] = [
+    {"name": name, "title": title}
+    for name, title in embedding.TITLES.items()
+    if name != "umap" or find_spec("umap")
+]
+"""Those whose libraries are installed; PCA is the first."""
 _DIGITS = 6
 """Significant digits of what is drawn."""
 _NEAREST = 8
 
 
 def plane(
-    result: VectorSet, method: Method, *, standardize: bool = False, others: str = ""
-) -> Json:
+    result: VectorSet,
+    method: Method,
+    *,
+    standardize: bool = False,
+    others: str = OTHER_ARCHITECTURES,
+) -> Embedding:
     """Checkpoints as points of a plane, by the Euclidean distances of their vectors.
 
     `ids`, and point by point `models` (numbers into `ids`), `epochs`, `x` and `y`, in the order of
@@ -64,7 +76,7 @@ def plane(
 
 def nearest(
     result: VectorSet, model: str, *, standardize: bool = False, count: int = _NEAREST
-) -> list[Json]:
+) -> list[Relative]:
     """The models whose vectors are nearest to a model's: their `id` and `distance`, nearest first.
 
     Raises NotApplicable that says why the model has no vector.
@@ -100,6 +112,11 @@ def comparable(
     return chosen, {**result.refused, **differing}
 
 
+def source_of(plugin: Plugin) -> EmbeddingSource:
+    """A weight encoder as the page offers it."""
+    return {"name": plugin.name, "title": plugin.facts["title"], "what": plugin.summary}
+
+
 def check_method(method: str) -> Method:
     """Raises InvalidInput for what is no method, or whose library is not installed."""
     for name in embedding.TITLES:
@@ -118,12 +135,12 @@ def _kind(vector: Vector) -> tuple[str, int]:
     return vector.group, len(vector.values)
 
 
-def _counted(refused: Mapping[CheckpointRef, str]) -> list[Json]:
+def _counted(refused: Mapping[CheckpointRef, str]) -> list[LeftOut]:
     """Reasons with the number of models that have each, the most frequent first."""
     models = defaultdict[str, set[str]](set)
     for ref, reason in refused.items():
         models[reason].add(ref.model)
-    counts = [{"reason": reason, "models": len(ids)} for reason, ids in models.items()]
+    counts: list[LeftOut] = [{"reason": why, "models": len(ids)} for why, ids in models.items()]
     return sorted(counts, key=lambda each: -each["models"])
 
 

@@ -17,7 +17,13 @@ def summary(served: Served) -> Summary:
     """The zoo's name and number of models; the stamp changes whenever anything of it does."""
     token = served.access.token  # the browser hands it to no other page
     stamp = served.table.stamp()
-    return {**zoo_summary(served.zoo), "can_write": True, "token": token, "stamp": stamp}
+    return {
+        **zoo_summary(served.zoo),
+        "can_write": True,
+        "embeddings": True,
+        "token": token,
+        "stamp": stamp,
+    }
 
 
 @router.get("/models.json", response_model=ModelsTable)

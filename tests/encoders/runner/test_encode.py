@@ -1,0 +1,83 @@
+"""Vectors of a zoo's checkpoints are the encoder's of their backbones."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.registry import choose
+from vitarium.encoders._runner.encode import (
+    NO_WEIGHTS,
+    encode_checkpoints,
+    kept_epochs,
+    last_checkpoints,
+    vector_cache,
+)
+from vitarium.evaluation.inputs import Weights
+
+STATISTICS = choose("weight_encoder", "layer_quantiles")
+
+
+def of_backbone(state):
+    return Weights("", {k: v for k, v in state.items() if not k.startswith("head.")})
+
+
+@pytest.mark.parametrize("name", ["layer_quantiles", "random_projection"])
+def test_vectors_are_those_of_all_weights_but_the_heads(grown_zoo, name):
+    encoder = choose("weight_encoder", name)
+    refs, missing = last_checkpoints(grown_zoo)
+    assert {ref.model for ref in refs} == {*grown_zoo.ids()}
+    assert missing == {}
+    result = encode_checkpoints(grown_zoo, encoder, refs)
+    for ref in refs:
+        state = grown_zoo.state_dict(*ref)
+        assert "head.weight" in state
+        expected = encoder(of_backbone(state)).to(torch.float32).numpy()
+        assert np.array_equal(result.vectors[ref].values, expected)
+
+
+def test_a_second_look_computes_nothing(grown_zoo, monkeypatch):
+    refs, _ = last_checkpoints(grown_zoo)
+    first = encode_checkpoints(grown_zoo, STATISTICS, refs)
+    monkeypatch.setattr("vitarium.evaluation.loader.ModelLoader.weights", None)
+    again = encode_checkpoints(grown_zoo, STATISTICS, refs)
+    for ref, vector in first.vectors.items():
+        assert np.array_equal(again.vectors[ref].values, vector.values)
+    other = encode_checkpoints(grown_zoo, choose("weight_encoder", "layer_quantiles"), refs)
+    assert len(other.vectors) == len(refs)
+    with pytest.raises(TypeError):
+        encode_checkpoints(grown_zoo, choose("weight_encoder", "random_projection"), refs)
+
+
+def test_other_settings_have_other_vectors(grown_zoo):
+    refs, _ = last_checkpoints(grown_zoo)
+    encode_checkpoints(grown_zoo, STATISTICS, refs)
+    more = choose("weight_encoder", "layer_quantiles", percentiles=[10])
+    result = encode_checkpoints(grown_zoo, more, refs[:1])
+    tensors = len(of_backbone(grown_zoo.state_dict(*refs[0])).shapes)
+    assert len(result.vectors[refs[0]].values) == 3 * tensors
+    assert len(vector_cache(grown_zoo, more)._vectors) == 1
+    assert len(vector_cache(grown_zoo, STATISTICS)._vectors) == len(refs)
+
+
+def test_models_without_weights_and_damaged_ones_say_so(grown_zoo):
+    first, second, *_ = grown_zoo.ids()
+    last = grown_zoo.at(first)
+    shutil.rmtree(grown_zoo.folder(first).path / "checkpoints")
+    folder = grown_zoo.folder(second)
+    folder.drop(set(kept_epochs(grown_zoo)[second]))
+    refs, missing = last_checkpoints(grown_zoo)
+    assert missing == {CheckpointRef(second, 0): NO_WEIGHTS}
+    result = encode_checkpoints(grown_zoo, STATISTICS, [*refs, CheckpointRef(second, 0)])
+    assert str(last.model) in result.refused[last]
+    assert result.refused[CheckpointRef(second, 0)] == NO_WEIGHTS
+
+
+def test_an_epoch_that_is_added_is_the_last(grown_zoo):
+    id = grown_zoo.ids()[0]
+    epochs = kept_epochs(grown_zoo)[id]
+    assert epochs == [e.number for e in grown_zoo.folder(id).epochs() if e.checkpoint]
+    grown_zoo.folder(id).drop({epochs[-1]})
+    assert kept_epochs(grown_zoo)[id] == epochs[:-1]
