@@ -1,11 +1,14 @@
 """What the page is told of a zoo is what the zoo itself says."""
 
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
+from listing import write_zoo
 
-from vitarium import measure
+from vitarium import Zoo, measure, merge
 from vitarium.page.models_table import encode
 from vitarium.zoo.listing import listing
 
@@ -92,3 +95,36 @@ def test_a_model_that_is_not_there_is_named(client):
     response = client.get("/api/models/zzz.json")
     assert response.status_code == 404
     assert "unknown model 'zzz'" in response.json()["error"]
+
+
+def test_a_soups_page_names_its_ingredients(client, kept_zoo):
+    children = next(model for model in kept_zoo if model.children).children
+    soup = merge(kept_zoo, "uniform_soup", models=children)
+    page = client.get(f"/api/models/{soup.id}.json").json()
+    assert (page["operator"], page["parent"]) == ("uniform_soup", None)
+    assert page["ingredients"] == [{"model": m, "epoch": e} for m, e in soup.ingredients]
+    child = client.get(f"/api/models/{children[0].id}.json").json()
+    assert child["parent"] == children[0].parent_checkpoint._asdict()
+    factors = {k: v for k, v in children[0].factors.items() if v is not None}
+    assert child["factors"].keys() == factors.keys()
+    numbers = {k: v for k, v in factors.items() if type(v) in (int, float)}
+    assert {k: child["factors"][k] for k in numbers} == numbers
+    assert (
+        child["trained"]["trained.torch"] == kept_zoo.folder(child["id"]).about().software["torch"]
+    )
+    assert child["differing"] == ["optimizer.lr"]
+
+
+def test_pages_take_neither_plugins_nor_torch(tmp_path):
+    write_zoo(tmp_path / "zoo", 12)  # which says of its models less than this version does
+    zoo = Zoo.open(tmp_path / "zoo")
+    zoo.models()  # with its index, which is made once
+    lines = f"""
+import sys, vitarium
+from vitarium.page.model_page import model_page
+from vitarium.page.models_table import models_table
+zoo = vitarium.Zoo.open({str(zoo.path)!r})
+assert model_page(zoo, {zoo.ids()[0]!r})["id"] in models_table(zoo)["ids"]
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", lines], check=True)

@@ -1,14 +1,14 @@
 """What the page is told of a zoo as such, and of a model, as values that become JSON."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import vitarium
 from vitarium.core.printable import printable
-from vitarium.page.answers import MeasuredNumber, ModelPage, Summary
+from vitarium.page.answers import CheckpointName, MeasuredNumber, ModelPage, Summary
+from vitarium.page.family import family
 from vitarium.zoo import Zoo, records
-from vitarium.zoo import _index as index
 
 _EXPORT = ("--exporter", "timm", "--out")
 
@@ -36,31 +36,24 @@ def model_page(zoo: Zoo, name: str, *, path: str = "") -> ModelPage:
     Raises UnknownName and CorruptFile.
     """
     model, path = zoo[name], path or str(zoo.path)
-    folder = zoo.folder(model.id)
-    spec, about = folder.factors(), folder.about()
-    entries = index.load(zoo.path, with_entries=True).entries
-    row = index.row_of(entries[model.id])
-    parent = model.parent_checkpoint
-    siblings = [
-        id for id, e in entries.items() if e["facts"]["parent"] == row["parent"] and id != model.id
-    ]
-    siblings = [id for id in siblings if entries[id]["facts"]["stage"] == row["stage"]]
-    factors = {name: value for name, value in model.factors.items() if value is not None}
+    folder, relatives = zoo.folder(model.id), family(zoo, model.id)
+    about, facts = folder.about(), relatives.facts
+    has_parent = "parent" in facts
     return {
         "id": model.id,
-        "stage": model.stage,
-        "status": row["status"],
+        "stage": facts["stage"],
+        "status": facts["status"],
         "message": (folder.result() or {}).get("message", ""),
-        "parent": parent and {"model": parent.model, "epoch": parent.epoch},
-        "children": zoo.children(model.id),
-        "siblings": siblings,
-        "ingredients": spec["ingredients"],
-        "operator": (spec["operator"] or {}).get("name"),
+        "parent": _checkpoint(f"{facts['parent']}@{facts['parent_epoch']}") if has_parent else None,
+        "children": relatives.children,
+        "siblings": list(relatives.siblings),
+        "ingredients": [_checkpoint(name) for name in json.loads(facts.get("ingredients", "[]"))],
+        "operator": facts.get("operator"),
         "tags": list(model.tags),
         "note": model.note,
-        "factors": {name: _plain(value) for name, value in factors.items()},
-        "differing": _differing(factors, [entries[id]["factors"] for id in siblings]),
-        "trained": {name: _plain(value) for name, value in entries[model.id]["trained"].items()},
+        "factors": {name: _plain(value) for name, value in relatives.factors.items()},
+        "differing": relatives.differing(),
+        "trained": {name: _plain(value) for name, value in relatives.trained.items()},
         "classes": list(about.classes),
         "outputs": about.num_outputs,
         "epochs": [
@@ -83,6 +76,12 @@ def model_page(zoo: Zoo, name: str, *, path: str = "") -> ModelPage:
     }
 
 
+def _checkpoint(name: str) -> CheckpointName:
+    """Of `ID@EPOCH`."""
+    model, _, epoch = name.partition("@")
+    return {"model": model, "epoch": int(epoch)}
+
+
 def argument(path: str) -> str:
     """A path as an argument of a command, where a dash would begin an option."""
     return f"./{path}" if path.startswith("-") else path
@@ -103,15 +102,6 @@ def _records(zoo: Zoo, id: str) -> list[MeasuredNumber]:
         }
         for record in records.of(zoo.path, [id])
         if record.model == id and record.other is None
-    ]
-
-
-def _differing(factors: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The factors in which a model differs from any of its siblings."""
-    return [
-        name
-        for name, value in factors.items()
-        if any(name in other and other[name] != value for other in others)
     ]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from vitarium.zoo.query import Database
 if TYPE_CHECKING:
     import pandas as pd
 
-_FACTS = ("stage", "parent", "operator", "ingredients", "status", "tags", "note")
+_FACTS = ("id", "stage", "parent", "operator", "ingredients", "status", "tags", "note")
 _COUNTS = ("parent_epoch", "initial_epoch", "last_epoch")
 _SCORES = ("before", "after", "score")
 """Of a listing, beside facts and factors."""
@@ -65,13 +65,11 @@ def models_table(zoo: Zoo, models: Collection[str] | None = None) -> ModelsTable
     if models is not None:
         frame = frame[frame.index.isin(list(models))]
     constants, columns = dict[str, Any](), list[Column]()
-    metrics = database.columns["epochs"].keys()
-    own = database.columns["models"].keys()
     for name, column in frame.items():
         encoded = encode(column)
         if column.nunique(dropna=False) > 1:
             label = database.headings.get(name, name)
-            group = _group(name, metrics=metrics, own=own)
+            group = group_of(name, database)
             columns.append({"name": name, "label": label, "group": group, **encoded})
         elif column.notna().any():
             first = encoded["levels"] if encoded["type"] == "text" else encoded["values"]
@@ -111,14 +109,15 @@ def _frame(zoo: Zoo, database: Database) -> "pd.DataFrame":
     return pd.concat([part.reindex(scores["model"]) for part in parts], axis=1)
 
 
-def _group(name: str, *, metrics: Any, own: Mapping[str, str] | Any) -> Group:
+def group_of(name: str, database: Database) -> Group:
+    """Of a column of the table of models, or of the table `models` in SQL."""
     if name in _SCORES:
         return "score"
     if name in _FACTS or name in _COUNTS:
         return "fact"
-    if name in metrics or name == "seconds":
+    if name in database.columns["epochs"] or name == "seconds":
         return "metric"
-    if name not in own:
+    if name not in database.columns["models"]:
         return "measure"
     return "training" if name.startswith(_TRAINED) else "factor"
 
