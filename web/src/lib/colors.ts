@@ -4,7 +4,7 @@ import { scaleLinear } from "d3-scale";
 import { interpolateViridis } from "d3-scale-chromatic";
 import type { Column } from "./zoo";
 
-const CATEGORIES = [
+export const CATEGORIES = [
   "#0072b2",
   "#e69f00",
   "#009e73",

@@ -81,7 +81,7 @@ class Explorer {
   }
 
   /** Follows a zoo that grows, or is measured or changed elsewhere, while the page is looked at. */
-  private async refresh(): Promise<void> {
+  async refresh(): Promise<void> {
     if (document.hidden) return;
     try {
       const summary = await read<Summary>("zoo.json");

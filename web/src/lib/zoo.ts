@@ -2,6 +2,8 @@
 
 export interface Summary {
   name: string;
+  /** Of the zoo, as commands and Python write it. */
+  path: string;
   models: number;
   version: string;
   can_write?: boolean;
@@ -75,6 +77,8 @@ export interface ModelPage {
   outputs: number;
   epochs: Epoch[];
   measured: Measured[];
+  /** Lines of arguments, not quoted for a shell. */
+  commands: string[][];
   python: string[];
 }
 
@@ -101,6 +105,14 @@ export async function send<T>(address: string, values: object, token: string): P
   });
   if (!response.ok) throw new Error(await reason(response));
   return response.json();
+}
+
+/** A file that the server sends, with the name that it gives it. */
+export async function fetchFile(address: string): Promise<{ name: string; content: Blob }> {
+  const response = await fetch(`api/${address}`);
+  if (!response.ok) throw new Error(await reason(response));
+  const name = /filename="([\w.-]+)"/.exec(response.headers.get("content-disposition") ?? "")?.[1] ?? "model";
+  return { name, content: await response.blob() };
 }
 
 async function reason(response: Response): Promise<string> {

@@ -18,13 +18,14 @@ from vitarium.explorer.served_zoo import Served
 
 router = APIRouter(prefix="/api", tags=["downloads"])
 _CHUNK_BYTES = 2**20
+_FILE = {"type": "string", "format": "binary"}
 _MEDIA_TYPES = {".zip": "application/zip", ".safetensors": "application/octet-stream"}
 
 
 @router.get(
     "/models/{name}/download/{exporter}",
     response_class=StreamingResponse,
-    responses={200: {"content": {kind: {} for kind in _MEDIA_TYPES.values()}}},
+    responses={200: {"content": dict.fromkeys(_MEDIA_TYPES.values(), {"schema": _FILE})}},
 )
 async def download(
     request: Request,
