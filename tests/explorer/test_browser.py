@@ -87,7 +87,8 @@ def test_a_model_has_a_page_where_words_are_written(page, zoo):
 def test_names_are_data_and_never_markup(page, zoo):
     hostile = next(model for model in zoo if model.tags)
     page.get_by_role("button", name=hostile.id[:8]).first.click()
-    expect(page.get_by_text(HOSTILE)).to_be_visible()
+    expect(page.locator("article .chip", has_text=HOSTILE)).to_be_visible()
+    expect(page.get_by_label("Select by name").get_by_text(HOSTILE)).to_have_count(1)
     assert page.locator("img[src='x']").count() == 0
 
 
