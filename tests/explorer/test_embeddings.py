@@ -17,8 +17,10 @@ from vitarium.page.epochs_table import epochs_table
 
 
 @pytest.fixture(autouse=True)
-def forgotten():
-    """Of a zoo in this process: what another test's was at the same place."""
+def forgotten(monkeypatch):
+    """Of a zoo in this process: what another test's was at the same place. Nor do answers come in
+    steps, however slow the machine is, unless a test is of them."""
+    monkeypatch.setattr(embeddings, "SECONDS", None)
     yield
     embeddings._opened_cache.cache_clear()
     embeddings._opened_predictions.cache_clear()
@@ -145,19 +147,26 @@ def test_epochs_have_the_metrics_of_the_zoo(grown_zoo):
         epochs_table(grown_zoo, metrics=['a" FROM x; --'])
 
 
+def complete(client, address):
+    """The answer, once nothing remains to be computed."""
+    while "remaining" in (answer := client.get(address).json()):
+        pass
+    return answer
+
+
 def test_the_server_answers_with_positions_relatives_and_epochs(client, kept_zoo):
     with client:
         assert client.get("/api/zoo.json").json()["embeddings"]
         choices = client.get("/api/embeddings.json").json()
         assert len(choices["sources"]) >= 3
         for source in ("random_projection", "layer_quantiles"):
-            drawn = client.get(f"/api/embeddings/{source}.json?trajectories=all").json()
+            drawn = complete(client, f"/api/embeddings/{source}.json?trajectories=all")
             assert {*drawn["ids"]} == {*kept_zoo.ids()}
         refused = client.get("/api/embeddings/nothing.json").json()
         assert "unknown weight_encoder" in refused["refused"]
         assert client.get("/api/embeddings/predictions.json?method=mds").status_code == 422
         id = kept_zoo.ids()[0]
-        near = client.get(f"/api/models/{id[:8]}/relatives.json").json()["nearest"]
+        near = complete(client, f"/api/models/{id[:8]}/relatives.json")["nearest"]
         assert id not in {each["id"] for each in near}
         epochs = client.get("/api/epochs.json?metrics=val_accuracy").json()
         assert [*epochs["metrics"]] == ["val_accuracy"]

@@ -133,6 +133,16 @@ def test_cached_answers_are_whole_or_named(tmp_path):
     assert not file.exists()
 
 
+def test_a_newer_answer_takes_the_place_of_an_older_one(tmp_path):
+    cache = AnswerCache(tmp_path)
+    cache.put(KEY, b'{"accuracy": 0.5}')
+    newer = (*KEY[:-1], "newer")
+    cache.put(newer, b'{"accuracy": 0.7}')
+    assert json.loads(cache.get(newer)) == {"accuracy": 0.7}
+    assert cache.get(KEY) is None
+    assert len(list((tmp_path / "cache" / "explorer").iterdir())) == 1
+
+
 @pytest.mark.slow
 def test_a_process_that_ends_is_said_and_replaced(grown_zoo):
     computation = Computation(grown_zoo.path)

@@ -28,8 +28,9 @@ from vitarium.page.answers import Embedding
 from vitarium.zoo import Zoo
 
 Json = dict[str, Any]
-SECONDS = 5.0
-"""For which vectors are computed before an answer says how many remain."""
+SECONDS = 2.0
+"""For which vectors are computed before an answer says how many remain; less than the time after
+which the worker is ended when nobody waits, so that what was computed is kept."""
 MAX_TRAJECTORIES = 500
 """Models of which all kept epochs are shown."""
 PREDICTIONS = "predictions"

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import choose
 from vitarium.encoders._runner.encode import (
     NO_WEIGHTS,
+    encode,
     encode_checkpoints,
     kept_epochs,
     last_checkpoints,
@@ -81,3 +83,34 @@ def test_an_epoch_that_is_added_is_the_last(grown_zoo):
     assert epochs == [e.number for e in grown_zoo.folder(id).epochs() if e.checkpoint]
     grown_zoo.folder(id).drop({epochs[-1]})
     assert kept_epochs(grown_zoo)[id] == epochs[:-1]
+
+
+def test_the_table_has_a_row_per_checkpoint(grown_zoo):
+    table = encode(grown_zoo.path, "layer_quantiles", epochs="all", percentiles=[50])
+    kept = kept_epochs(grown_zoo)
+    assert [*table.index] == [(id, epoch) for id in grown_zoo.ids() for epoch in kept[id]]
+    id = grown_zoo.ids()[0]
+    encoder = choose("weight_encoder", "layer_quantiles", percentiles=[50])
+    expected = encoder(of_backbone(grown_zoo.state_dict(id, kept[id][0]))).float()
+    assert np.array_equal(table.loc[(id, kept[id][0])], expected)
+    assert [*encode(grown_zoo, models=[id]).index] == [tuple(grown_zoo.at(id))]
+    assert {*encode(grown_zoo, where="parent IS NULL").index} == {
+        tuple(grown_zoo.at(model.id)) for model in grown_zoo if model.parent is None
+    }
+
+
+def with_another_block(state):
+    return state | {name.replace("blocks.0", "blocks.1"): v.clone() for name, v in state.items()}
+
+
+def test_what_has_no_vector_or_cannot_be_compared_is_an_error(grown_zoo, imported_digits):
+    with pytest.raises(UnknownName, match="did you mean 'layer_quantiles'"):
+        encode(grown_zoo, "layer_quantile")
+    imported_digits(grown_zoo, {"architecture.depth": 2}, change=with_another_block)
+    assert len(encode(grown_zoo)) == len(grown_zoo)
+    with pytest.raises(InvalidInput, match="of one at a time"):
+        encode(grown_zoo, "layer_quantiles")
+    id = grown_zoo.ids()[0]
+    shutil.rmtree(grown_zoo.folder(id).path / "checkpoints")
+    with pytest.raises(NotApplicable, match=rf"1 of \d checkpoints have no vector[^$]*{id}"):
+        encode(grown_zoo, dim=8)  # vectors of another length are not kept

@@ -190,7 +190,7 @@ class Explorer {
     this.color = parts.get("color") ?? "stage";
     this.size = parts.get("size") ?? "";
     this.shape = parts.get("shape") ?? "";
-    this.source = parts.get("from") ?? "";
+    this.source = this.summary?.embeddings ? (parts.get("from") ?? "") : "";
     this.method = parts.get("method") ?? "pca";
     this.hasEpochs = parts.get("epochs") === "1";
     const ids = parts.get("selected")?.split(LIST_SEPARATOR) ?? [];
