@@ -14,12 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import grid, watch
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Predictions
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.measures.attention.rollout import rollout
+from vitarium.measures.attention.rollout import Rollout
 from vitarium.measures.predictions.class_accuracy import accuracies
 from vitarium.zoo import Zoo
 
@@ -77,13 +76,13 @@ def attention(zoo: Path, id: str) -> Json:
     subject = load_subject(zoo, id)
     examples = subject.examples.first(MAX_IMAGES)
     (batch,) = examples.batches(MAX_IMAGES)
-    maps = _maps(subject.model, batch.images)
+    maps, flow = attention_maps(subject.model, batch.images)
     return {
         "images": [png(examples, number) for number in range(len(examples))],
         "rows": grid(subject.model).height,
         "columns": grid(subject.model).width,
         "maps": [{"block": name, "heads": m.shape[1], "values": _bytes(m)} for name, m in maps],
-        "rollout": _bytes(rollout(subject.model, batch.images).flatten(1)),
+        "rollout": _bytes(flow.flatten(1)),
     }
 
 
@@ -103,20 +102,20 @@ def predict(subject: EvalModel) -> Predictions:
     return Predictions(torch.cat(logits), examples.labels, examples.dataset.classes)
 
 
-def _maps(model: nn.Module, images: Tensor) -> Sequence[tuple[str, Tensor]]:
-    """Of each block: its name, and attention float [n, heads, patches] of what is read out."""
-    where = grid(model)
+def attention_maps(model: nn.Module, images: Tensor) -> tuple[Sequence[tuple[str, Tensor]], Tensor]:
+    """Of each block its name, and attention float [n, heads, patches] of what is read out; and the
+    rollout [n, rows, columns]. One forward pass of images [n, c, h, w]."""
+    where, flow = grid(model), Rollout(model)
     has_class = where.prefix > 0 and getattr(model, "cls_token", None) is not None
     maps: list[tuple[str, Tensor]] = []
 
     def see(name: str, probabilities: Tensor) -> None:
-        if probabilities.shape[-1] != where.prefix + len(where):
-            raise NotApplicable(f"{name} attends to other tokens than the patches of an image")
+        flow.see(name, probabilities)
         read_out = probabilities[:, :, 0] if has_class else probabilities.mean(2)
         maps.append((name, read_out[..., where.prefix :].clone()))
 
     watch(model, images, see)
-    return maps
+    return maps, flow.maps()
 
 
 def _calibration(predictions: Predictions, confidence: Tensor) -> list[Json]:

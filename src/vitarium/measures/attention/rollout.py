@@ -39,32 +39,44 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
 def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tensor:
     """Maps of what reaches the class token, or the mean patch where there is none.
 
-    Product over blocks of (A + I) / 2, A the attention of the heads together, its rows summing to
-    1 (Sec. 3). images [n, c, h, w] -> float64 [n, rows, columns] of patches, maps sum to 1.
+    images [n, c, h, w] -> float64 [n, rows, columns] of patches, maps sum to 1; see `Rollout`.
     """
-    where = grid(model)
-    product: Tensor | None = None
+    attention_flow = Rollout(model, heads=heads)
+    watch(model, images, attention_flow.see)
+    return attention_flow.maps()
 
-    def see(name: str, attention: Tensor) -> None:
-        nonlocal product
-        if attention.shape[-1] != where.prefix + len(where):
+
+class Rollout:
+    """The product over blocks of (A + I) / 2, A the attention of the heads together, its rows
+    summing to 1 (Abnar and Zuidema 2020, Sec. 3); `see` is what `watch` takes."""
+
+    def __init__(self, model: nn.Module, *, heads: Heads = "mean") -> None:
+        self._grid, self._heads = grid(model), heads
+        self._has_class = self._grid.prefix > 0 and getattr(model, "cls_token", None) is not None
+        self._product: Tensor | None = None
+
+    def see(self, name: str, attention: Tensor) -> None:
+        """Takes the probabilities [n, heads, tokens, tokens] of the next block."""
+        if attention.shape[-1] != self._grid.prefix + len(self._grid):
             raise NotApplicable(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
         attention = attention.double()
-        if heads == "mean":
+        if self._heads == "mean":
             fused = attention.mean(1)
         else:
-            fused = attention.amax(1) if heads == "max" else attention.amin(1)
+            fused = attention.amax(1) if self._heads == "max" else attention.amin(1)
             fused = fused / fused.sum(-1, keepdim=True)
         mixed = (fused + torch.eye(fused.shape[-1]).to(fused)) / 2
-        product = mixed if product is None else mixed @ product
+        self._product = mixed if self._product is None else mixed @ self._product
 
-    watch(model, images, see)
-    assert product is not None  # blocks() gives one block at least
-    has_class = where.prefix > 0 and getattr(model, "cls_token", None) is not None
-    reached = product[:, 0] if has_class else product[:, where.prefix :].mean(1)
-    patches = reached[:, where.prefix :]
-    patches = patches / patches.sum(1, keepdim=True)
-    return patches.unflatten(1, (where.height, where.width)).clone()
+    def maps(self) -> Tensor:
+        """Of the blocks that were seen: float64 [n, rows, columns] of patches, maps sum to 1."""
+        assert self._product is not None, "no block was seen"
+        prefix = self._grid.prefix
+        product = self._product
+        reached = product[:, 0] if self._has_class else product[:, prefix:].mean(1)
+        patches = reached[:, prefix:]
+        patches = patches / patches.sum(1, keepdim=True)
+        return patches.unflatten(1, (self._grid.height, self._grid.width)).clone()
 
 
 def _middle(count: int) -> Tensor:
