@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from vitarium.core.errors import VitariumError
 
 FUNCTIONS = {
-    "behavior": "vitarium.explorer.behavior:behavior",
-    "attention": "vitarium.explorer.behavior:attention",
+    "behavior": "vitarium.page.behavior:behavior",
+    "attention": "vitarium.page.behavior:attention",
     "pair": "vitarium.explorer.pairs:pair",
     "barrier": "vitarium.explorer.pairs:barrier",
     "agreement": "vitarium.explorer.matrices:agreement",
@@ -80,7 +80,7 @@ class Computation:
 def _serve(connection: Connection, zoo: Path) -> None:
     """Answers requests until the server's end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this process
-    import vitarium.explorer.behavior  # noqa: F401 (torch is there when the first request comes)
+    import vitarium.page.behavior  # noqa: F401 (torch is there when the first request comes)
 
     with suppress(EOFError, OSError):
         while True:

@@ -16,15 +16,15 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import ByNumber
 from vitarium.core.registry import Section, choose, plugins
 from vitarium.core.version import installed_version
-from vitarium.encoders._runner import encode, layout
-from vitarium.encoders._runner.static_answers import WEIGHTS
+from vitarium.encoders._runner import encode
 from vitarium.encoders._runner.vectors import Vector, VectorCache, VectorSet, checksum, compute
 from vitarium.encoders.random_projection import project
 from vitarium.evaluation.inputs import Predictions, check_predictions
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.explorer import behavior
 from vitarium.explorer.computation import Transient
+from vitarium.page import behavior, layout
 from vitarium.page.answers import Embedding
+from vitarium.page.static_embeddings import WEIGHTS
 from vitarium.zoo import Zoo
 
 Json = dict[str, Any]

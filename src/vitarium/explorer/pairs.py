@@ -10,9 +10,9 @@ from vitarium.architectures.heads import is_head
 from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.evaluation.compare import compare
 from vitarium.evaluation.inputs import EvalModel, check_predictions
-from vitarium.explorer import behavior
 from vitarium.measures.landscape._paths import OnPath, barriers
 from vitarium.measures.landscape.barrier import path_losses
+from vitarium.page import behavior
 from vitarium.page.comparison_answers import Barrier
 
 Json = dict[str, Any]

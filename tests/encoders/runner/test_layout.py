@@ -7,10 +7,10 @@ from sklearn.decomposition import PCA
 
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput, NotApplicable
-from vitarium.encoders._runner import layout
 from vitarium.encoders._runner.vectors import Vector, VectorSet
 from vitarium.evaluation import embedding
 from vitarium.evaluation.embedding import standardized
+from vitarium.page import layout
 
 POINTS = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32) * [5, 3, 1, 1]
 IDS = [f"{number:012x}" for number in range(9)]

@@ -33,7 +33,9 @@ export function colorsOf(column: Column | undefined): {
     return { color: (row) => of(column.codes[row]), legend: { label: column.label, entries } };
   }
   const [low, high] = extent(column.values);
-  const scale = scaleLinear([low, high], [0, 0.95]).clamp(true);
+  // the ends of viridis that cannot be told from the page
+  const shades = matchMedia("(prefers-color-scheme: dark)").matches ? [0.2, 1] : [0, 0.9];
+  const scale = scaleLinear([low, high], shades).clamp(true);
   const color = (value: number | null) => (value === null ? NONE : interpolateViridis(scale(value)));
   const entries = [low, (low + high) / 2, high].map((value) => ({
     text: String(Number(value.toPrecision(3))),

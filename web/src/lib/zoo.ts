@@ -9,6 +9,8 @@ export interface Summary {
   can_write?: boolean;
   /** Whether there are positions by weights. */
   embeddings?: boolean;
+  /** Whether there is what models do with images. */
+  behavior?: boolean;
   token?: string;
   /** Another text once anything of the zoo has changed; a static site has none. */
   stamp?: string;

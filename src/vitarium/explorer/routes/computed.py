@@ -7,7 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from vitarium.explorer.routes.models import ModelName
 from vitarium.explorer.served_zoo import Served, ServedZoo
-from vitarium.page.answers import Attention, Behavior, Pair, Refused, Reproduction
+from vitarium.page.answers import Pair, Refused, Reproduction
+from vitarium.page.behavior_answers import Attention, Behavior
 from vitarium.page.comparison_answers import Barrier, Matrix
 
 router = APIRouter(prefix="/api", tags=["computed"])

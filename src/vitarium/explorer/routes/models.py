@@ -21,6 +21,7 @@ def summary(served: Served) -> Summary:
         **zoo_summary(served.zoo),
         "can_write": True,
         "embeddings": True,
+        "behavior": True,
         "token": token,
         "stamp": stamp,
     }

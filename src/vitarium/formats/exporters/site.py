@@ -2,20 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.errors import VitariumError
-from vitarium.encoders._runner.static_answers import static_answers
 from vitarium.formats.base import exporter
-from vitarium.page import BUILT
-from vitarium.page.answers import Refused, Reproduction
+from vitarium.page import BUILT, behavior
 from vitarium.page.epochs_table import epochs_table
 from vitarium.page.model_page import model_page, zoo_summary
 from vitarium.page.models_table import models_table
 from vitarium.page.reproduction import reproduction_page
+from vitarium.page.static_embeddings import static_answers
 from vitarium.zoo import Zoo
 
 
@@ -25,6 +25,9 @@ class Site(Config):
     embeddings: bool = True
     """With positions by weights for the map, and each model's nearest relatives. All weights are
     read for it."""
+    behavior: bool = True
+    """With how each model does on its test images (accuracy per class, calibration, errors with
+    their images), and where it looks. All models run for it."""
 
 
 @exporter("site")
@@ -32,19 +35,26 @@ def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path
     """A web page over the zoo, read-only, for any static web server: no Python runs there.
 
     `index.html` is the page; `api/` has what it is told: tables of models and of their epochs, and
-    of each model what is known of it, and how it is made again. Weights are not in it, but where
-    models lie by them, if `embeddings` says so.
+    of each model what is known of it, how it is made again, and what it does with images. Weights
+    are not in it.
     """
     models, api = list(dict.fromkeys(checkpoint.model for checkpoint in checkpoints)), out / "api"
     summary = {
         **zoo_summary(zoo, path=zoo.path.name),
         "models": len(models),
         "embeddings": config.embeddings,
+        "behavior": config.behavior,
     }
     for id in models:
         page = model_page(zoo, id, path=zoo.path.name)
-        yield _written(api / "models" / f"{id}.json", page)
-        yield _written(api / "models" / id / "reproduction.json", _reproduction(zoo, id))
+        folder = api / "models" / id
+        yield _written(folder.with_suffix(".json"), page)
+        yield _written(
+            folder / "reproduction.json", _answered(reproduction_page, zoo, id, zoo.path.name)
+        )
+        if config.behavior:
+            yield _written(folder / "behavior.json", _answered(behavior.behavior, zoo, id))
+            yield _written(folder / "attention.json", _answered(behavior.attention, zoo, id))
     if config.embeddings:
         for name, answer in static_answers(zoo, checkpoints):
             yield _written(api / name, answer)
@@ -56,9 +66,9 @@ def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path
             yield Path(shutil.copy(file, out))
 
 
-def _reproduction(zoo: Zoo, id: str) -> Reproduction | Refused:
+def _answered(answer: Callable[..., Any], zoo: Zoo, *arguments: str) -> Any:
     try:
-        return reproduction_page(zoo, id, zoo.path.name)
+        return answer(zoo, *arguments)
     except VitariumError as error:
         return {"refused": str(error)}
 

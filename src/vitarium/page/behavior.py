@@ -1,6 +1,6 @@
 """What a model does with images, for its page: what it gets wrong, and where it looks.
 
-Runs in the process of `worker`, as it needs torch.
+Unlike what the page is told else, this runs the model, so it takes torch.
 """
 
 import base64
@@ -28,7 +28,7 @@ _BATCH = 256
 _BINS = 10
 
 
-def behavior(zoo: Path, id: str) -> Json:
+def behavior(zoo: Zoo | Path, id: str) -> Json:
     """How a model does on its test images, after its last kept epoch.
 
     Its accuracy per class, calibration (accuracy and mean confidence by bin of confidence), and
@@ -65,7 +65,7 @@ def behavior(zoo: Path, id: str) -> Json:
     }
 
 
-def attention(zoo: Path, id: str) -> Json:
+def attention(zoo: Zoo | Path, id: str) -> Json:
     """Where a model looks, on some of its test images, the same for all models of a data set.
 
     `images`: PNG as data addresses. `maps`: of each block, the attention of what is read out (the
@@ -86,7 +86,7 @@ def attention(zoo: Path, id: str) -> Json:
     }
 
 
-def load_subject(zoo: Path, id: str) -> EvalModel:
+def load_subject(zoo: Zoo | Path, id: str) -> EvalModel:
     """A model with its test images, after its last kept epoch."""
     opened = Zoo.open(zoo)
     ref = CheckpointRef(opened.find(id), opened.folder(opened.find(id)).checkpoint()[0])

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from vitarium import measure
+from vitarium import export, measure
 from vitarium.core.errors import NotApplicable
 from vitarium.data.load import load
 from vitarium.evaluation.attention import watch
-from vitarium.explorer import behavior
 from vitarium.explorer.computation import _compute
 from vitarium.measures.attention.rollout import rollout
+from vitarium.page import behavior
 
 
 @pytest.fixture
@@ -88,3 +88,14 @@ def test_what_has_no_answer_says_why(grown_zoo, id, monkeypatch):
     monkeypatch.setattr(behavior, "behavior", refuse)
     kind, content = _compute(grown_zoo.path, "behavior", [id])
     assert (kind, json.loads(content)) == ("refused", {"refused": "it has no classes"})
+
+
+def test_an_exported_site_has_what_models_do_with_images(grown_zoo, id, tmp_path):
+    export(grown_zoo, "site", out=tmp_path / "with", models=id, embeddings=False)
+    folder = tmp_path / "with" / "api" / "models" / id
+    shown = behavior.behavior(grown_zoo.path, id)
+    assert json.loads((folder / "behavior.json").read_text()) == shown
+    assert json.loads((folder / "attention.json").read_text())["maps"]
+    assert json.loads((tmp_path / "with" / "api" / "zoo.json").read_text())["behavior"] is True
+    export(grown_zoo, "site", out=tmp_path / "without", models=id, embeddings=False, behavior=False)
+    assert not list((tmp_path / "without").rglob("behavior.json"))

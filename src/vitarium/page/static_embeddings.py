@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
-from vitarium.encoders._runner import layout
 from vitarium.encoders._runner.encode import encode_checkpoints
 from vitarium.encoders._runner.vectors import VectorSet
+from vitarium.page import layout
 from vitarium.page.answers import EmbeddingChoices, EmbeddingSource, Refused, Relatives
 from vitarium.zoo import Zoo
 
