@@ -25,7 +25,7 @@ _MEDIA_TYPES = {".zip": "application/zip", ".safetensors": "application/octet-st
 @router.get(
     "/models/{name}/download/{exporter}",
     response_class=StreamingResponse,
-    responses={200: {"content": dict.fromkeys(_MEDIA_TYPES.values(), {"schema": _FILE})}},
+    responses={200: {"content": {kind: {"schema": _FILE} for kind in _MEDIA_TYPES.values()}}},
 )
 async def download(
     request: Request,
