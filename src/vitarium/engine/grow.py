@@ -226,7 +226,7 @@ def grow(
         with trainer.calibration(notify) as calibration:
             tuner = AutoTuner(planned, machine, request, calibration, notify)
             tuner.choose(queue.waiting())  # all of them now, while nothing else runs
-            remaining.expected = tuner.epoch_seconds
+            remaining.expect(tuner.epoch_seconds)
         if len(queue):
             with trainer.pool(queue, growth.zoo, options, tuner) as pool:
                 Scheduler(queue, pool, growth.zoo, emit, tuner.mode).run()

@@ -64,3 +64,10 @@ def test_models_of_a_stack_are_trained_at_the_same_time(planned):
 def test_models_that_are_there_already_take_no_time(planned):
     done = [model.id for model in planned.models]
     assert Remaining(planned, done, 1, lambda spec: 1.0).seconds() == 0
+
+
+def test_what_is_expected_later_counts_although_nothing_was_known_before(planned):
+    remaining = Remaining(planned, [], 1)
+    assert remaining.seconds() is None
+    remaining.expect(lambda spec: 2.0)
+    assert remaining.seconds() == pytest.approx(2 * (2 * 2 + 4 * 1))

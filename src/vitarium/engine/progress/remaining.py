@@ -1,7 +1,7 @@
 """How long the rest of a plan will take, from the epochs and steps that were measured so far."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from statistics import fmean
 
@@ -26,14 +26,34 @@ class Remaining:
         self.plan, self.at_a_time, self.expected = plan, max(at_a_time, 1), expected
         self._clock = clock
         self._running: set[str] = set()
-        there, models = set(existing), plan.models
-        self._left: dict[str, float] = {m.id: m.recipe.epochs for m in models if m.id not in there}
+        self._kinds: dict[str, int] = {}
+        """Models of one number have epochs that take about as long."""
+        self._examples: dict[int, ModelSpec] = {}
+        self._left: dict[str, float] = {}
+        """Epochs of the models that were begun and have not ended."""
+        self._waiting: Counter[tuple[int, int]] = Counter()
+        """How many models were not begun, by kind and number of epochs: plans have thousands."""
+        self._number_kinds(set(existing))
         self._since: dict[str, tuple[Stepped, float]] = {}
         """The first step that was reported of each running epoch, and when."""
-        self._stepped: dict[Hashable, float] = {}
+        self._stepped: dict[int, float] = {}
         """Seconds of an epoch, by the steps of one that is under way."""
-        self._measured: dict[Hashable, list[float]] = defaultdict(list)
-        self._guessed: dict[Hashable, float | None] = {}
+        self._measured: dict[int, list[float]] = defaultdict(list)
+        self._guessed: dict[int, float | None] = {}
+
+    def expect(self, expected: Callable[[ModelSpec], float | None]) -> None:
+        """From now on `expected` says how many seconds an epoch takes that was not measured."""
+        self.expected = expected
+        self._guessed.clear()
+
+    def _number_kinds(self, existing: set[str]) -> None:
+        numbers: dict[Hashable, int] = {}
+        for spec in self.plan.models:
+            if spec.id not in existing:
+                kind = numbers.setdefault(_kind(spec), len(numbers))
+                self._kinds[spec.id] = kind
+                self._examples.setdefault(kind, spec)
+                self._waiting[kind, spec.recipe.epochs] += 1
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -41,47 +61,54 @@ class Remaining:
                 self._running.add(event.model)
                 # a stack's epoch takes all of its models the same time, at the same time
                 self.at_a_time = max(self.at_a_time, len(self._running))
-            case Stepped() if event.model in self._left:
-                spec, now = self.plan[event.model], self._clock()
-                done = event.epoch - 1 + event.step / event.steps
-                self._left[event.model] = spec.recipe.epochs - done
+            case Stepped() if event.model in self._kinds:
+                now = self._clock()
+                self._advance(event.model, event.epoch - 1 + event.step / event.steps)
                 first, then = self._since.setdefault(event.model, (event, now))
                 if first.epoch != event.epoch:
                     self._since[event.model] = (event, now)
                 elif event.step > first.step:
                     per_step = (now - then) / (event.step - first.step)
-                    self._stepped[_kind(spec)] = per_step * event.steps
-            case EpochEnded() if event.model in self._left:
-                spec = self.plan[event.model]
-                self._left[event.model] = spec.recipe.epochs - event.epoch
+                    self._stepped[self._kinds[event.model]] = per_step * event.steps
+            case EpochEnded() if event.model in self._kinds:
+                self._advance(event.model, event.epoch)
                 if "seconds" in event.metrics:
-                    self._measured[_kind(spec)].append(event.metrics["seconds"])
+                    self._measured[self._kinds[event.model]].append(event.metrics["seconds"])
             case Retried():
                 self._running.discard(event.model)
-            case Ended():
+            case Ended() if event.model in self._kinds:
                 self._running.discard(event.model)
-                self._left.pop(event.model, None)
+                self._advance(event.model, 0)
+                del self._left[event.model], self._kinds[event.model]
+
+    def _advance(self, model: str, epochs: float) -> None:
+        total = self.plan[model].recipe.epochs
+        if model not in self._left:
+            self._waiting[self._kinds[model], total] -= 1
+        self._left[model] = total - epochs
 
     def seconds(self) -> float | None:
         """Time left; None while nothing is known of some model.
 
         All work shared out evenly, but never less than what the longest model takes.
         """
-        work = [(epochs, self._rate(self.plan[id])) for id, epochs in self._left.items()]
-        estimates = [epochs * rate for epochs, rate in work if rate is not None]
-        if len(estimates) < len(work):
+        work = [(kind, epochs, count) for (kind, epochs), count in self._waiting.items() if count]
+        work += [(self._kinds[model], epochs, 1) for model, epochs in self._left.items()]
+        rates = {kind: self._rate(kind) for kind in {kind for kind, _, _ in work}}
+        if None in rates.values():
             return None
-        return max(sum(estimates) / self.at_a_time, max(estimates, default=0.0))
+        each = [((rates[kind] or 0.0) * epochs, count) for kind, epochs, count in work]
+        total = sum(seconds * count for seconds, count in each)
+        return max(total / self.at_a_time, max((seconds for seconds, _ in each), default=0.0))
 
-    def _rate(self, spec: ModelSpec) -> float | None:
+    def _rate(self, kind: int) -> float | None:
         """Seconds per epoch: measured, or by its steps; else expected, as others came true."""
-        kind = _kind(spec)
         if kind in self._measured:
             return fmean(self._measured[kind][-20:])
         if kind in self._stepped:
             return self._stepped[kind]
         if kind not in self._guessed:
-            self._guessed[kind] = self.expected(spec)
+            self._guessed[kind] = self.expected(self._examples[kind])
         if (guess := self._guessed[kind]) is None:
             return None
         ratios = [
