@@ -24,11 +24,17 @@ _LONG_NAME = 200  # bytes, which leave room for more; disks take 255
 
 
 def write(
-    path: Path, content: bytes | Iterable[bytes | memoryview], *, root: Path | None = None
+    path: Path,
+    content: bytes | Iterable[bytes | memoryview],
+    *,
+    root: Path | None = None,
+    durable: bool = True,
 ) -> None:
     """Write beside and rename: after a crash the file is the old one or the new one.
 
-    `root` is a folder that is not left, whatever links its folders are.
+    Args:
+        root: a folder that is not left, whatever links its folders are.
+        durable: wait for the disk; else a power cut may take the content, as nothing else does.
 
     Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; the old file is still there then.
     """
@@ -46,7 +52,8 @@ def write(
                 for piece in [content] if isinstance(content, bytes) else content:
                     file.write(piece)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             beside.replace(path)
         except BaseException:
             with suppress(OSError):  # what is wrong with the folder is said by the first error
@@ -54,7 +61,8 @@ def write(
                 for folder in fresh:
                     folder.rmdir()
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 def temporary_name(path: Path) -> str:

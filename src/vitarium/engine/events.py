@@ -9,9 +9,10 @@ from vitarium.training import Stepped as Stepped
 
 
 class Started(NamedTuple):
-    """A worker begins, or goes on with, a model."""
+    """A worker, by its number from 0, begins, or goes on with, a model."""
 
     model: str
+    worker: int = 0
 
 
 class Ended(NamedTuple):

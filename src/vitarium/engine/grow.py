@@ -1,5 +1,6 @@
 """Grow: from a blueprint to a zoo."""
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from vitarium.engine.part import part_of
 from vitarium.engine.pools.local import LocalEngine
 from vitarium.engine.progress.display import announce, display, labels
 from vitarium.engine.progress.remaining import Remaining
+from vitarium.engine.progress.status import StatusWriter
 from vitarium.engine.progress.timeline import Timeline
+from vitarium.engine.progress.tracker import Tracker
 from vitarium.engine.scheduler import Pool, Queue, Scheduler
 from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
@@ -202,10 +205,15 @@ def grow(
         options = TrainOptions(machine.devices[0], loader_workers, folder, chosen.deterministic)
         queue = _queue(growth)
         remaining = Remaining(planned, growth.existing, machine.workers)
-        bars = display(planned, growth.existing, remaining.seconds, enabled=progress)
-        listeners: list[Listener] = [growth.note, remaining, stack.enter_context(bars)]
+        names = labels(planned)
+        at_a_time = min(max(machine.workers, 1), max(len(queue), 1))
+        tracker = Tracker(planned, growth.existing, growth.diverged, names, at_a_time, time.time())
+        status = StatusWriter(growth.zoo.path, tracker, remaining.seconds)
+        bars = display(planned, growth.existing, remaining.seconds, enabled=progress, names=names)
+        listeners: list[Listener] = [growth.note, remaining, stack.enter_context(status)]
+        listeners.append(stack.enter_context(bars))
         if trace:
-            timeline = Timeline(growth.zoo.path / "timeline.json", labels(planned))
+            timeline = Timeline(growth.zoo.path / "timeline.json", names)
             stack.callback(timeline.write)  # however growing ends
             listeners.append(timeline)
         if listener:

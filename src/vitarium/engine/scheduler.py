@@ -196,7 +196,7 @@ class Scheduler(Generic[W]):
     def _start(self, worker: W, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
         for spec in specs:
             self.tries[spec.id] += 1
-            self.emit(Started(spec.id))
+            self.emit(Started(spec.id, worker.number))
         try:
             self.pool.start(worker, specs, mode)
         except VitariumError as error:

@@ -1,5 +1,6 @@
 """One writer at a time: who grows a zoo holds its lock."""
 
+import fcntl
 import getpass
 import json
 import os
@@ -87,6 +88,26 @@ def bases_stay(zoo: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(zoo: Path) -> bool | None:
+    """Whether a process of this machine holds the zoo's lock; None where its disk knows no locks.
+
+    It is looked at for an instant, in which who wants the lock waits: see `_GRACE`.
+    """
+    try:
+        handle = os.open(zoo / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
 
 
 def holder(zoo: Path) -> str:

@@ -1,6 +1,6 @@
 """Progress: bars on a terminal (all models, and each that is running), plain lines elsewhere."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich import progress as rich_progress
@@ -33,16 +33,21 @@ def display(
     seconds_left: SecondsLeft = lambda: None,
     *,
     enabled: bool = True,
+    names: Mapping[str, str] | None = None,
 ) -> Iterator[Callable[[Event], None]]:
-    """Give a listener that shows the events of growing `plan`, on standard error."""
+    """Give a listener that shows the events of growing `plan`, on standard error.
+
+    `names` are those of `labels`, where they are known.
+    """
     console = Terminal(stderr=True)
+    names = names or (labels(plan) if enabled else {})
     if not enabled:
         yield lambda event: None
     elif console.is_terminal:
         with _Rows(console=console, refresh_per_second=5) as progress:
-            yield _Bars(plan, existing, seconds_left, progress)
+            yield _Bars(plan, existing, seconds_left, names, progress)
     else:
-        lines = _Lines(plan, existing, seconds_left, console)
+        lines = _Lines(plan, existing, seconds_left, names, console)
         there = f", {lines.ended} of them are there already" if lines.ended else ""
         lines.show(f"growing {plan.name}: {counted(len(plan), 'model')}{there}")
         with Heartbeat(lines.beat) as heartbeat:
@@ -107,9 +112,14 @@ class _Display:
     """A listener that shows what is news wherever it is shown."""
 
     def __init__(
-        self, plan: Plan, existing: Iterable[str], seconds_left: SecondsLeft, console: Console
+        self,
+        plan: Plan,
+        existing: Iterable[str],
+        seconds_left: SecondsLeft,
+        names: Mapping[str, str],
+        console: Console,
     ) -> None:
-        self.plan, self.seconds_left, self.labels = plan, seconds_left, labels(plan)
+        self.plan, self.seconds_left, self.labels = plan, seconds_left, names
         self.ended, self.console = len(set(existing)), console
         self.scores: dict[str, str] = {}
 
@@ -143,9 +153,10 @@ class _Bars(_Display):
         plan: Plan,
         existing: Iterable[str],
         seconds_left: SecondsLeft,
+        names: Mapping[str, str],
         progress: rich_progress.Progress,
     ) -> None:
-        super().__init__(plan, existing, seconds_left, progress.console)
+        super().__init__(plan, existing, seconds_left, names, progress.console)
         self.progress = progress
         self.bars: dict[str, rich_progress.TaskID] = {}
         self.done = {id: plan[id].recipe.epochs for id in existing}

@@ -92,8 +92,8 @@ class Remaining:
 
         All work shared out evenly, but never less than what the longest model takes.
         """
-        work = [(kind, epochs, count) for (kind, epochs), count in self._waiting.items() if count]
-        work += [(self._kinds[model], epochs, 1) for model, epochs in self._left.items()]
+        work = [(self._kinds[model], epochs, 1) for model, epochs in self._left.items()]
+        work += [(kind, float(n), count) for (kind, n), count in self._waiting.items() if count]
         rates = {kind: self._rate(kind) for kind in {kind for kind, _, _ in work}}
         if None in rates.values():
             return None

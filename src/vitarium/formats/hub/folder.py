@@ -14,10 +14,13 @@ from vitarium.formats.exporters.safetensors import safetensors_files
 from vitarium.formats.hub._card import CardSettings, card, draw
 from vitarium.formats.summary import Population, population, text
 from vitarium.formats.weights import check_place, root_of
-from vitarium.zoo import Zoo
+from vitarium.zoo import Zoo, growth_status
 
 OURS = ("README.md", "tables", "figures")  # what an export adds to a zoo's own files
-_NOT_THE_ZOOS = (*OURS, "models", "index", "index.json", "cache", "timeline.json", "failures")
+_NOT_THE_ZOOS = (
+    *OURS,
+    *("models", "index", "index.json", "cache", "timeline.json", growth_status.FILE, "failures"),
+)
 
 
 class HubFolder(CardSettings):
