@@ -17,7 +17,7 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 import vitarium
 from vitarium.core.errors import UnknownName, VitariumError
 from vitarium.explorer.computation import ComputationFailed
-from vitarium.explorer.routes import changes, computed, downloads, embeddings, models
+from vitarium.explorer.routes import changes, computed, downloads, embeddings, live, models
 from vitarium.explorer.security import Access, Guard
 from vitarium.explorer.served_zoo import ServedZoo
 from vitarium.explorer.worker import Abandoned
@@ -25,7 +25,7 @@ from vitarium.page import BUILT
 from vitarium.page.answers import Refusal
 from vitarium.zoo import Zoo
 
-ROUTERS = tuple(part.router for part in (embeddings, models, computed, downloads, changes))
+ROUTERS = tuple(part.router for part in (embeddings, models, live, computed, downloads, changes))
 """All that is answered below `api/`."""
 _GZIP_BYTES = 1000
 _COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")

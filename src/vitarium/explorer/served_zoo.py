@@ -9,6 +9,7 @@ from vitarium.core import files
 from vitarium.core.version import installed_version
 from vitarium.explorer.security import Access
 from vitarium.explorer.worker import Worker
+from vitarium.page.live import GrowthWatch
 from vitarium.page.models_table import TableCache
 from vitarium.zoo import Zoo
 from vitarium.zoo._model_files import model_stamps
@@ -23,10 +24,12 @@ class ServedZoo:
     zoo: Zoo
     access: Access
     table: TableCache = field(init=False)
+    growth: GrowthWatch = field(init=False)
     worker: Worker = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", TableCache(self.zoo))
+        object.__setattr__(self, "growth", GrowthWatch(self.zoo.path))
         object.__setattr__(self, "worker", Worker(self.zoo.path))
 
     def version_of(self, *ids: str) -> str:

@@ -24,6 +24,7 @@ def summary(served: Served) -> Summary:
         "behavior": True,
         "token": token,
         "stamp": stamp,
+        "growth": served.growth.state(),
     }
 
 
