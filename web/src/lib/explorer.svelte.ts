@@ -3,7 +3,7 @@
 import type { EmbeddingChoices } from "./embedding.svelte";
 import { read, send, sortRows, type Column, type ModelsTable, type Summary } from "./zoo";
 
-export const VIEWS = ["table", "map", "factors", "tree", "compare"] as const;
+export const VIEWS = ["table", "map", "factors", "tree", "compare", "live"] as const;
 export type View = (typeof VIEWS)[number];
 
 const LIST_SEPARATOR = "~";
@@ -51,19 +51,6 @@ class Explorer {
     const column = this.columns.get(this.sort.replace(/^-/, ""));
     return column ? sortRows(rows, column, this.sort.startsWith("-")) : rows;
   });
-  /** Models that are being trained, with their last finished epoch. */
-  training = $derived.by(() => {
-    if (!this.table) return [];
-    const epoch = this.columns.get("last_epoch");
-    const status = this.columns.get("status");
-    const isTraining = (row: number) =>
-      status?.type === "text"
-        ? status.levels[status.codes[row]] === "training"
-        : this.table!.constants.status === "training";
-    return this.table.ids.flatMap((id, row) =>
-      isTraining(row) ? [{ id, epoch: epoch?.type === "number" ? epoch.values[row] : null }] : [],
-    );
-  });
   numbers = $derived(this.table?.columns.filter((column) => column.type === "number") ?? []);
 
   async open(): Promise<void> {
@@ -86,6 +73,7 @@ class Explorer {
     try {
       const summary = await read<Summary>("zoo.json");
       this.isLost = false;
+      if (this.summary && summary.growth !== this.summary.growth) this.summary.growth = summary.growth;
       if (summary.stamp === this.summary?.stamp) return;
       const table = await read<ModelsTable>("models.json");
       const selected = this.selectedIds();
@@ -180,7 +168,8 @@ class Explorer {
     const parts = new URLSearchParams(location.hash.slice(1));
     const known = (name: string) => this.columns.has(name);
     const view = parts.get("view") as View;
-    this.view = VIEWS.includes(view) ? view : "table";
+    const isShown = VIEWS.includes(view) && (view !== "live" || this.summary?.growth);
+    this.view = isShown ? view : "table";
     this.model = parts.get("model") ?? "";
     this.search = parts.get("search") ?? "";
     this.sort = parts.get("sort") ?? "";

@@ -1,5 +1,16 @@
 // What the server, or a static site, tells of a zoo; tables come column by column.
 
+/** Whether a zoo grows, or how its last growing ended; `silent`: it has not been heard of for long. */
+export type GrowthState =
+  | "growing"
+  | "silent"
+  | "finished"
+  | "incomplete"
+  | "interrupted"
+  | "broken"
+  | "unreadable"
+  | "none";
+
 export interface Summary {
   name: string;
   /** Of the zoo, as commands and Python write it. */
@@ -14,6 +25,8 @@ export interface Summary {
   token?: string;
   /** Another text once anything of the zoo has changed; a static site has none. */
   stamp?: string;
+  /** A static site says nothing. */
+  growth?: GrowthState;
 }
 
 interface NumberColumn {
