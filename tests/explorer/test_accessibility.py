@@ -15,6 +15,7 @@ READY = {
     "factors": "text.tick",
     "tree": ".node",
     "compare": ".heat td",
+    "live": ".facts",
     "model": "h2 code",
 }
 """Of each view, what is there once it is drawn."""
