@@ -4,12 +4,16 @@ import asyncio
 import json
 
 import pytest
+from listing import write_zoo
 
+from vitarium import Zoo
 from vitarium.core.errors import DamagedCache
+from vitarium.explorer import index_process
 from vitarium.explorer import worker as worker_module
 from vitarium.explorer.answer_cache import AnswerCache
 from vitarium.explorer.computation import Computation, ComputationFailed, Computed
 from vitarium.explorer.worker import Abandoned, Worker
+from vitarium.zoo import _index
 
 KEY = ("behavior", "model", "version")
 
@@ -157,3 +161,32 @@ def test_a_process_that_ends_is_said_and_replaced(grown_zoo):
     with pytest.raises(ComputationFailed, match="ended"):
         computation.run("behavior", [id])
     assert not computation.is_alive
+
+
+@pytest.mark.slow
+def test_many_new_models_are_read_beside_the_server(tmp_path, monkeypatch):
+    write_zoo(tmp_path / "zoo", 30)
+    monkeypatch.setattr(index_process, "_MANY", 31)
+    index_process.update_index(tmp_path / "zoo")
+    assert _index.count_changed(tmp_path / "zoo") == 30
+    monkeypatch.setattr(index_process, "_MANY", 30)
+    index_process.update_index(tmp_path / "zoo")
+    assert _index.count_changed(tmp_path / "zoo") == 0
+    assert Zoo.open(tmp_path / "zoo").models().shape[0] == 30
+    (tmp_path / "zoo" / "index" / "tables.parquet").write_bytes(b"damaged")
+    assert _index.count_changed(tmp_path / "zoo") == 30
+
+
+def test_what_is_computed_when_the_server_ends_is_dropped(tmp_path, computations):
+    async def ask():
+        worker = Worker(tmp_path)
+        asked = asyncio.create_task(
+            worker.answer("behavior", ["slow"], version="1", is_gone=is_here)
+        )
+        while not computations or not computations[0].requests:
+            await asyncio.sleep(0.01)
+        worker.close()
+        with pytest.raises(Abandoned):
+            await asked
+
+    asyncio.run(ask())

@@ -9,7 +9,9 @@ import uvicorn
 
 from vitarium.core.errors import InvalidInput
 from vitarium.explorer.app import create_app
+from vitarium.explorer.index_process import update_index
 from vitarium.explorer.security import Access
+from vitarium.explorer.worker import Worker
 from vitarium.zoo import Zoo
 
 _SHUTDOWN_SECONDS = 2
@@ -35,13 +37,15 @@ def serve(
     Raises NotAZoo, and InvalidInput where it is not possible to listen there.
     """
     zoo, access = Zoo.open(zoo), Access(host)
+    update_index(zoo.path)
     with _listening(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}/"
         if not access.is_loopback:
             address += f"?token={access.token}"
+        app = create_app(zoo, access)
         config = uvicorn.Config(
-            create_app(zoo, access),
+            app,
             log_level="warning",
             server_header=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
@@ -49,7 +53,19 @@ def serve(
         listener(address)  # requests wait in the socket until the server takes them
         if open_browser:
             webbrowser.open(address)
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, app.state.served.worker).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends what is computed as soon as it is to stop: nobody waits for that any more."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._worker.close()
+        await super().shutdown(sockets)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ from fastapi import Depends, Request, Response
 
 from vitarium.core import files
 from vitarium.core.version import installed_version
+from vitarium.explorer.index_process import update_index
 from vitarium.explorer.security import Access
 from vitarium.explorer.worker import Worker
 from vitarium.page.live import GrowthWatch
@@ -28,7 +29,7 @@ class ServedZoo:
     worker: Worker = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "table", TableCache(self.zoo))
+        object.__setattr__(self, "table", TableCache(self.zoo, update_index=update_index))
         object.__setattr__(self, "growth", GrowthWatch(self.zoo.path))
         object.__setattr__(self, "worker", Worker(self.zoo.path))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitarium.explorer.answer_cache import AnswerCache
-from vitarium.explorer.computation import Computation, Computed
+from vitarium.explorer.computation import Computation, ComputationFailed, Computed
 
 _GRACE_SECONDS = 3.0
 """For which an answer is computed that nobody waits for: to import torch anew takes longer."""
@@ -33,6 +33,7 @@ class Worker:
         self._zoo = zoo
         self._cache = AnswerCache(zoo)
         self._computation: Computation | None = None
+        self._is_closed = False
         self._jobs: dict[tuple[str, ...], _Job] = {}
         self._turn = asyncio.Lock()
 
@@ -66,6 +67,10 @@ class Worker:
                 if await is_gone():
                     raise Abandoned
             return job.task.result()
+        except ComputationFailed:
+            if self._is_closed:
+                raise Abandoned from None
+            raise
         finally:
             job.waiting -= 1
             if not job.waiting:
@@ -79,6 +84,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process; what it was computing is dropped."""
+        self._is_closed = True
         if self._computation:
             self._computation.stop()
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,12 @@ _TRAINED = "trained."
 class TableCache:
     """The table of a zoo as JSON; made anew when a file of the zoo's models or numbers changes."""
 
-    def __init__(self, zoo: Zoo) -> None:
+    def __init__(
+        self, zoo: Zoo, *, update_index: Callable[[Path], None] = lambda zoo: None
+    ) -> None:
+        """`update_index` may bring a zoo's index up to date before its table is made anew."""
         self._zoo = zoo
+        self._update_index = update_index
         self._lock = Lock()
         self._stamp = ""
         self._content = b""
@@ -42,6 +47,7 @@ class TableCache:
         """Raises CorruptFile."""
         with self._lock:  # who asks meanwhile waits, and gets the same
             if (stamp := self.stamp()) != self._stamp:
+                self._update_index(self._zoo.path)
                 self._content = json.dumps(models_table(self._zoo), separators=(",", ":")).encode()
                 self._stamp = stamp
             return self._content

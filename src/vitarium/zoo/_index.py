@@ -96,6 +96,17 @@ def load(zoo: Path, *, with_entries: bool = False) -> Index:
     return index
 
 
+def count_changed(zoo: Path) -> int:
+    """Models that `load` would have to read, as the index does not have them as they are."""
+    stamps = model_stamps(zoo)
+    counts = [len(stamps)]
+    for home in _homes(zoo):
+        with suppress(Exception):  # whatever a reader of parquet says of a file that is none
+            if index := read(home, with_entries=False):
+                counts.append(sum(index.stamps.get(id) != s for id, s in stamps.items()))
+    return min(counts)
+
+
 def rows(zoo: Path) -> list[dict[str, Any]]:
     """A row per model, in order of id: its `PARTS`, and seconds.
 
