@@ -9,7 +9,6 @@ import uvicorn
 
 from vitarium.core.errors import InvalidInput
 from vitarium.explorer.app import create_app
-from vitarium.explorer.index_process import update_index
 from vitarium.explorer.security import Access
 from vitarium.explorer.worker import Worker
 from vitarium.zoo import Zoo
@@ -37,7 +36,6 @@ def serve(
     Raises NotAZoo, and InvalidInput where it is not possible to listen there.
     """
     zoo, access = Zoo.open(zoo), Access(host)
-    update_index(zoo.path)
     with _listening(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}/"
