@@ -26,6 +26,16 @@ def test_changes_need_the_pages_token(client, kept_zoo, access):
         assert client.request(method, "/api/zoo.json").status_code == 405
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_other_pages_make_the_server_compute_nothing(client, kept_zoo, site):
+    headers = {"sec-fetch-site": site}
+    for path in ("zoo.json", "models.json", f"models/{kept_zoo.ids()[0]}/attention.json"):
+        assert client.get(f"/api/{path}", headers=headers).status_code == 403
+    assert client.get("/", headers=headers).status_code == 200  # a link to the page
+    for ours in ("same-origin", "none"):
+        assert client.get("/api/zoo.json", headers={"sec-fetch-site": ours}).status_code == 200
+
+
 def test_elsewhere_than_on_loopback_everything_needs_the_token(kept_zoo):
     access = Access("0.0.0.0")
     assert not access.is_loopback

@@ -1,9 +1,9 @@
 """Who may ask the page's server, and what a browser may do with its answers.
 
 Any page that a browser shows can send requests to this machine. So the server answers only to the
-names under which it was opened (DNS rebinding), wants a token where others can reach it, takes
-changes only with the token that the page itself was given (cross-site requests), and tells the
-browser to load nothing from elsewhere.
+names under which it was opened (DNS rebinding), computes nothing for other pages, wants a token
+where others can reach it, takes changes only with the token that the page itself was given
+(cross-site requests), and tells the browser to load nothing from elsewhere.
 """
 
 import hmac
@@ -23,6 +23,8 @@ CHANGE_HEADER = "x-vitarium-token"
 """Header of requests that change something, with the page's own token."""
 MAX_BODY = 2**20
 """Bytes of a request: of the ids of 70,000 models."""
+_SITE, _OUR_SITES = "sec-fetch-site", ("none", "same-origin")
+"""A browser's header that says whose page asks; "none": the reader, in the address bar."""
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _HEADERS = {
     "content-security-policy": (
@@ -100,6 +102,8 @@ class Guard:
             return PlainTextResponse("no such method\n", 405)
         if int(headers.get("content-length") or 0) > MAX_BODY:
             return _too_large()
+        if scope["path"].startswith("/api/") and headers.get(_SITE, "none") not in _OUR_SITES:
+            return PlainTextResponse("other pages get no answers\n", 403)
         if scope["method"] == "POST" and not self._is_token(headers.get(CHANGE_HEADER, "")):
             return PlainTextResponse("changes are taken from the page alone\n", 403)
         if not self.access.is_loopback and not self._is_known(scope, headers):
