@@ -9,9 +9,12 @@ import pytest
 from vitarium import study
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
+from vitarium.core.errors import NotWritable
 from vitarium.lineage.base import Edge, Forest
+from vitarium.lineage.files.forests import read_json
 from vitarium.lineage.recover import ModelGroup, Recovered
 from vitarium.lineage.scores import Scores
+from vitarium.zoo.verify import verify
 
 
 def test_sentences_are_printed_and_page_and_figures_written(vitarium, grown_zoo, tmp_path):
@@ -48,6 +51,74 @@ def test_tables_are_csv_and_models_are_named(vitarium, grown_zoo, tmp_path):
     assert len(files) == len(list(result))
     shapes = sorted(pd.read_csv(file).shape for file in files)
     assert shapes == sorted(result[title].shape for title in result)
+
+
+QUICK = ("--set", "n_resamples=20", "--no-measure-missing", "--embeddings", "pca")
+
+
+def test_a_page_of_a_zoo_lies_in_the_zoo(vitarium, grown_zoo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = vitarium("study", "diversity", grown_zoo.path, *QUICK)
+    page = grown_zoo.path / "studies" / "diversity.html"
+    assert status == 0, err
+    assert err == f"page written to {page}\n"
+    assert '<meta name="vitarium-study" content="diversity">' in page.read_text()
+    assert [*page.parent.iterdir()] == [page]
+    assert verify(grown_zoo.path) == []
+    before = page.read_bytes()
+    out = tmp_path / "elsewhere.html"
+    status, _, err = vitarium(
+        "study", "diversity", grown_zoo.path, *QUICK, "--where", "stage = 'finetune'", "--out", out
+    )
+    assert status == 0, err
+    assert out.is_file()
+    assert page.read_bytes() == before
+    assert not (tmp_path / "diversity.html").exists()
+
+
+def test_of_a_lineage_the_forest_lies_there_too(vitarium, asked, grown_zoo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    forest = tmp_path / "forest.json"
+    status, _, err = vitarium("study", "lineage", grown_zoo.path, *MADE_UP, "--json", forest)
+    assert status == 0, err
+    folder = grown_zoo.path / "studies"
+    assert err == (
+        f"page written to {folder / 'lineage.html'}, json to {folder / 'lineage.json'}, "
+        f"json to {forest}\n"
+    )
+    assert forest.read_bytes() == (folder / "lineage.json").read_bytes()
+    assert read_json(forest).forest.models[0] == "base"
+
+
+def test_of_a_folder_of_weights_the_page_lies_here(vitarium, asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    status, _, err = vitarium("study", "lineage", "weights", *MADE_UP)
+    assert status == 0, err
+    assert err == "page written to lineage.html\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lineage.html", "weights"]
+
+
+def test_a_zoo_that_cannot_be_written_says_where_else(vitarium, asked, grown_zoo, monkeypatch):
+    def refuse(path):
+        raise NotWritable(path, "the disk can only be read", "copy the zoo")
+
+    monkeypatch.setattr("vitarium.cli.studies.check_file", refuse)
+    status, _, err = vitarium("study", "lineage", grown_zoo.path, *MADE_UP)
+    assert status == 1
+    assert "can only be read; copy the zoo, or write the page elsewhere: --out FILE" in err
+    assert not asked
+
+
+def test_nothing_is_written_through_a_link_out_of_the_zoo(vitarium, asked, grown_zoo, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (grown_zoo.path / "studies").symlink_to(outside)
+    status, _, err = vitarium("study", "lineage", grown_zoo.path, *MADE_UP)
+    assert status == 1
+    assert "leads out of" in err
+    assert not asked
+    assert [*outside.iterdir()] == []
 
 
 def test_wrong_settings_are_one_line(vitarium, grown_zoo, tmp_path):

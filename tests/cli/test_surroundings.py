@@ -78,6 +78,7 @@ EXAMPLES = {
     ],
     "study lineage": [
         Example("study lineage {zoo} --out {out}/x.html --json {out}/f.json --compare none", "out"),
+        Example("study lineage {zoo} --compare none", "zoo"),
         Example(
             "study lineage {weights} --out {out}/x.html --graphml {out}/f.graphml --compare none",
             "out",

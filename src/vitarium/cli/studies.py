@@ -17,8 +17,10 @@ from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import csv_text, print_text, terminal_width
 from vitarium.core import files
 from vitarium.core.cache import remembered
-from vitarium.core.file_faults import check_writable
-from vitarium.core.filenames import file_name
+from vitarium.core.errors import NotWritable
+from vitarium.core.file_faults import check_file, check_writable
+from vitarium.core.filenames import file_name, user_path
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal, print_line
 
@@ -29,7 +31,10 @@ SETTINGS = "Settings of this study"
 _FIGURES = "Write every figure as PNG and SVG, too, for a paper."
 Figures = Annotated[Path | None, path_option(_FIGURES, metavar="DIR")]
 Csv = Annotated[Path | None, path_option("Write every table as CSV, too.", metavar="DIR")]
-Page = Annotated[Path, path_option("The page: one file that opens without a network.")]
+_PAGE = (
+    "The page: one file that opens without a network. Default: studies/{study}.html in the zoo; "
+    "for a folder of weights, {study}.html."
+)
 StudyModels = Annotated[
     list[str] | None,
     argument(
@@ -102,7 +107,7 @@ def _command(name: str, study: Mapping[str, Any]) -> Any:
     parameters: dict[str, tuple[Any, Any]] = {
         "directory": (options.ZooFolder if runs_models else ZooOrWeights, inspect.Parameter.empty),
         "models": (StudyModels, None),
-        "out": (Page, Path(f"{name}.html")),
+        "out": (Annotated[Path | None, path_option(_PAGE.format(study=name))], None),
         "figures": (Figures, None),
         "csv": (Csv, None),
         "where": (options.Where, ""),
@@ -150,10 +155,10 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     with resumable(measured if "data" in values else "No page was written"):
         from vitarium.studies._runner.study import study
 
-        exports = {
-            name: values[name] for name in plugin.facts["exports"] if values[name] is not None
-        }
-        names = ("out", "figures", "where", *_RUNNING)
+        page, tables_json = _targets(plugin, user_path(values["directory"]), values["out"])
+        writers = plugin.facts["exports"]
+        exports = {name: values[name] for name in writers if values[name] is not None}
+        names = ("figures", "where", *_RUNNING)
         common = {name: values[name] for name in names if name in values}
         if "data" in common:
             given = (common["data"], common.pop("data_set"))
@@ -164,12 +169,15 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
             result = study(
                 values["directory"],
                 plugin.name,
+                out=page,
                 exports=exports,
                 models=values["models"] or None,
                 progress=progress,
                 **common,
                 **_settings_of(plugin, values),
             )
+        if tables_json is not None:
+            writers["json"](result.tables, tables_json)
     for sentence in result.sentences:
         print_text(sentence)
     width = terminal_width()
@@ -181,8 +189,32 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
             text = csv_text([list(result[title].columns), *result[title].itertuples(index=False)])
             files.write(values["csv"] / f"{file_name(_plain(title))}.csv", text.encode())
         written += f", {len(list(result))} tables to {values['csv']}"
+    if tables_json is not None:
+        written += f", json to {tables_json}"
     written += "".join(f", {name} to {path}" for name, path in exports.items())
     Terminal(stderr=True, soft_wrap=True).print(f"page written to {result.page}{written}")
+
+
+def _targets(plugin: "Plugin", directory: Path, out: Path | None) -> tuple[Path, Path | None]:
+    """The page, and in a zoo also what the study exports as JSON: there the explorer finds both.
+
+    Raises NotWritable and LeadsOutside before anything is computed.
+    """
+    from vitarium.zoo import studies
+
+    if out is not None:
+        return out, None
+    if not files.exists(directory / "zoo.json"):
+        return Path(f"{plugin.name}.html"), None
+    page = studies.page_path(directory, plugin.name)
+    try:
+        files.check_inside(page.parent, directory)
+        check_file(page)
+    except NotWritable as error:
+        elsewhere = f"or write the page elsewhere: {parameter('out', 'FILE')}"
+        raise NotWritable(page, error.reason, f"{error.remedy}, {elsewhere}") from None
+    has_json = "json" in plugin.facts["exports"]
+    return page, studies.json_path(directory, plugin.name) if has_json else None
 
 
 def _plain(title: str) -> str:

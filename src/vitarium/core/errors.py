@@ -129,6 +129,7 @@ class NotWritable(WriteFault):
     """A file may not be written, for a reason such as "/data belongs to root, and you are ann"."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        self.reason, self.remedy = reason, remedy
         super().__init__(path, f"cannot write {path}: {reason}; {remedy}")
 
 

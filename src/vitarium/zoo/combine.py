@@ -49,7 +49,8 @@ def archive(
     ancestors: bool = True,
     progress: Progress = SILENT,
 ) -> Path:
-    """Copy models of a zoo as a zoo of its own, with their measured numbers, tags and blueprints.
+    """Copy models of a zoo as a zoo of its own, with their measured numbers, tags and blueprints;
+    an archive of all models has the pages of studies, too.
 
     Every file is compared with its checksums on the way. Interrupted, the same call goes on; called
     again later, it brings the archive up to date.
@@ -93,6 +94,8 @@ def archive(
         transfer.copy_ledger(zoo, copy, sorted(absent - set(ids)))
         transfer.copy_records(zoo, copy, ids)
         transfer.copy_texts(zoo, copy)
+        if set(ids) == set(zoo.ids()):  # studies of more models say too much of a part
+            transfer.copy_studies(zoo, copy)
     if ending is not None:
         _write_tar(folder, out, TARS[ending])
         files.discard(folder)
@@ -107,7 +110,8 @@ def merge_zoos(
     dry_run: bool = False,
     progress: Progress = SILENT,
 ) -> ZooMerge:
-    """Copy all models of zoos into one, with measured numbers, tags, notes and blueprints.
+    """Copy all models of zoos into one, with measured numbers, tags, notes and blueprints. Pages of
+    studies are about one of the zoos, and stay there.
 
     A model that several zoos have with the same bits is copied once, with every checkpoint that one
     of them keeps. Every file is compared with its checksums on the way. Interrupted, the same call

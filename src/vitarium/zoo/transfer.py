@@ -15,7 +15,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, FileFault
 from vitarium.core.file_faults import reading, writing
-from vitarium.zoo import _ledger, annotations, records
+from vitarium.zoo import _ledger, annotations, records, studies
 from vitarium.zoo._format import packing
 from vitarium.zoo._model_files import Epoch, read_description
 from vitarium.zoo._rebase import built_on, rebase
@@ -176,6 +176,14 @@ def copy_texts(source: Zoo, target: Zoo) -> None:
     if combined != labels:
         stages = {"stages": combined}
         files.write_sealed(target.path / annotations.STAGES, stages, root=target.path)
+
+
+def copy_studies(source: Zoo, target: Zoo) -> None:
+    """Copy pages of studies and recovered lineages, those of the same names again."""
+    for file in [*studies.pages(source.path), *studies.json_files(source.path)]:
+        copy = target.path / studies.FOLDER / file.name
+        if not files.exists(copy) or files.digest(copy) != files.digest(file):
+            _copy_file(file, copy)
 
 
 def copy_annotations(source: Zoo, target: Zoo, id: str) -> None:

@@ -23,7 +23,8 @@ def verify(zoo: Path, *, deep: bool = False, progress: Progress = SILENT) -> lis
     Finds every changed byte and every truncated or missing file of what the zoo keeps: the mark,
     models, epochs, records, results, checkpoints with their bases, progress files, blueprints, the
     index. What a killed process may leave behind (a half-written file, an epoch's checkpoint
-    without its line) is no fault, and neither are a timeline or the traces of failures.
+    without its line) is no fault, and neither are a timeline, the traces of failures or what
+    studies wrote.
 
     Args:
         deep: unpack every tensor too, and build every model; otherwise only stored bytes are read.

@@ -14,13 +14,12 @@ from vitarium.formats.exporters.safetensors import safetensors_files
 from vitarium.formats.hub._card import CardSettings, card, draw
 from vitarium.formats.summary import Population, population, text
 from vitarium.formats.weights import check_place, root_of
-from vitarium.zoo import Zoo, growth_status
+from vitarium.zoo import Zoo, growth_status, studies
 
 OURS = ("README.md", "tables", "figures")  # what an export adds to a zoo's own files
-_NOT_THE_ZOOS = (
-    *OURS,
-    *("models", "index", "index.json", "cache", "timeline.json", growth_status.FILE, "failures"),
-)
+_CACHES = ("index", "index.json", "cache", "timeline.json", growth_status.FILE, "failures")
+_NOT_COPIED = (*OURS, *_CACHES, "models", studies.FOLDER)
+"""Of a zoo's folder; models and studies are copied by themselves."""
 
 
 class HubFolder(CardSettings):
@@ -70,7 +69,8 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
 
 
 def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
-    """The zoo's files as they are, but for caches and what only resuming needs.
+    """The zoo's files as they are, but for caches and what only resuming needs, and for studies,
+    which may speak of other models, where these are not all.
 
     Raises UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file.
     """
@@ -94,10 +94,13 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
         shutil.copyfile(source, target)
 
     for item in sorted(zoo.path.iterdir()):
-        if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
+        if item.name.startswith(".") or item.name in _NOT_COPIED:
             continue
         copy(item, out / item.name)
         yield out / item.name
+    if (zoo.path / studies.FOLDER).is_dir() and set(ids) == set(zoo.ids()):
+        copy(zoo.path / studies.FOLDER, out / studies.FOLDER)
+        yield out / studies.FOLDER
     for id in sorted(ids):
         copy(zoo.folder(id).path, out / "models" / id)
         yield out / "models" / id

@@ -119,7 +119,7 @@ def study(
     population = Population(source, *limits, device, data_dir, progress, models=named, **images)
     tables: Tables = section(population)
     if page is not None:
-        files.write(page, files.utf8(html(tables)))
+        files.write(page, files.utf8(html(tables, name)))
     written: list[Path] = []
     if folder is not None:
         names = tables.figure_names

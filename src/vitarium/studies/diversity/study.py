@@ -43,7 +43,7 @@ def diversity(config: Diversity, population: Population) -> Tables:
 
     Examples:
 
-      vitarium study diversity demo-zoo --out diversity.html
+      vitarium study diversity demo-zoo
 
       vitarium study diversity demo-zoo --figures figures --where "stage = 'finetune'"
 

@@ -12,8 +12,8 @@ from vitarium.core.printable import escaped_json, printable
 from vitarium.studies.report.tables import Sentences, Table, Tables
 
 
-def html(tables: Tables) -> str:
-    """The page, with the libraries that draw its figures inside."""
+def html(tables: Tables, study: str = "") -> str:
+    """The page, with the libraries that draw its figures inside; it says of which study it is."""
     from jinja2 import Environment
     from markupsafe import Markup
 
@@ -36,6 +36,7 @@ def html(tables: Tables) -> str:
     names, figures = tables.figure_names, tables.figures
     return environment.from_string(text("page.html")).render(
         page=tables,
+        study=study,
         style=text("page.css"),
         script=text("page.js"),
         library=Markup(_library().replace("</script", r"<\/script")) if figures else "",

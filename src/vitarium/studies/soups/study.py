@@ -38,7 +38,7 @@ def soups(config: Soups, population: Population) -> Tables:
 
     Examples:
 
-      vitarium study soups demo-zoo --out soups.html
+      vitarium study soups demo-zoo
 
       vitarium study soups demo-zoo --figures figures --where "stage = 'finetune'"
 
