@@ -17,7 +17,15 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 import vitarium
 from vitarium.core.errors import UnknownName, VitariumError
 from vitarium.explorer.computation import ComputationFailed
-from vitarium.explorer.routes import changes, computed, downloads, embeddings, live, models
+from vitarium.explorer.routes import (
+    changes,
+    computed,
+    downloads,
+    embeddings,
+    live,
+    models,
+    studies,
+)
 from vitarium.explorer.security import Access, Guard
 from vitarium.explorer.served_zoo import ServedZoo
 from vitarium.explorer.worker import Abandoned
@@ -25,15 +33,18 @@ from vitarium.page import BUILT
 from vitarium.page.answers import Refusal
 from vitarium.zoo import Zoo
 
-ROUTERS = tuple(part.router for part in (embeddings, models, live, computed, downloads, changes))
-"""All that is answered below `api/`."""
+_PARTS = (embeddings, models, live, computed, downloads, studies, changes)
+ROUTERS = tuple(part.router for part in _PARTS)
+"""All that is answered below `api/`, and pages of studies below `studies/`."""
 _GZIP_BYTES = 1000
 _COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
 """What gzip makes no smaller, weights among them."""
 _CLIENT_CLOSED = 499
+_NAMED_IN_ADDRESSES = ("model", "study", "recovered lineage")
+"""Kinds of names, of which an unknown one is an address where there is nothing."""
 _REFUSALS: Mapping[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The zoo cannot answer that"},
-    404: {"model": Refusal, "description": "There is no such model"},
+    404: {"model": Refusal, "description": "There is no such model, study or lineage"},
     422: {"model": Refusal, "description": "The request is malformed"},
 }
 
@@ -83,7 +94,7 @@ def create_app(zoo: Zoo, access: Access) -> FastAPI:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    is_absent = isinstance(error, UnknownName) and error.kind == "model"
+    is_absent = isinstance(error, UnknownName) and error.kind in _NAMED_IN_ADDRESSES
     return JSONResponse({"error": str(error)}, 404 if is_absent else 400)
 
 

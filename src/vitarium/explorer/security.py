@@ -4,6 +4,10 @@ Any page that a browser shows can send requests to this machine. So the server a
 names under which it was opened (DNS rebinding), computes nothing for other pages, wants a token
 where others can reach it, takes changes only with the token that the page itself was given
 (cross-site requests), and tells the browser to load nothing from elsewhere.
+
+Pages of studies may come with a zoo of someone else's, and run scripts. A browser opens them as if
+from nowhere: they can ask nobody for anything, neither this server nor another, and neither see
+nor lead away the page that frames them.
 """
 
 import hmac
@@ -30,7 +34,7 @@ _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; connect-src 'self'; font-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -38,6 +42,18 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
+}
+STUDIES = "/studies/"
+"""Addresses of pages of studies begin so."""
+_STUDY_HEADERS = _HEADERS | {
+    "content-security-policy": (
+        "sandbox allow-scripts; default-src 'none'; "
+        "script-src 'unsafe-inline' 'unsafe-eval'; "  # Vega compiles its expressions
+        "style-src 'unsafe-inline'; img-src data:; font-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+    "x-dns-prefetch-control": "off",
+    "x-frame-options": "SAMEORIGIN",
 }
 
 
@@ -81,7 +97,8 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                is_study = scope["path"].startswith(STUDIES)
+                for name, value in (_STUDY_HEADERS if is_study else _HEADERS).items():
                     headers[name] = value
             await send(message)
 

@@ -12,7 +12,7 @@ from vitarium.explorer.security import Access
 from vitarium.explorer.worker import Worker
 from vitarium.page.live import GrowthWatch
 from vitarium.page.models_table import TableCache
-from vitarium.zoo import Zoo
+from vitarium.zoo import Zoo, studies
 from vitarium.zoo._model_files import model_stamps
 
 JSON = "application/json"
@@ -32,6 +32,10 @@ class ServedZoo:
         object.__setattr__(self, "table", TableCache(self.zoo, update_index=update_index))
         object.__setattr__(self, "growth", GrowthWatch(self.zoo.path))
         object.__setattr__(self, "worker", Worker(self.zoo.path))
+
+    def stamp(self) -> str:
+        """Another text once a model, a measured number or a study has changed."""
+        return f"{self.table.stamp()}-{studies.stamp(self.zoo.path)}"
 
     def version_of(self, *ids: str) -> str:
         """Another text once a model of these is described otherwise, or has newer kept weights.

@@ -12,7 +12,7 @@ from vitarium.core.errors import InvalidInput, WriteFault
 from vitarium.core.file_faults import writing
 from vitarium.core.filenames import user_path
 from vitarium.core.progress import SILENT, Progress
-from vitarium.zoo import records, transfer
+from vitarium.zoo import records, studies, transfer
 from vitarium.zoo._merge_plan import MergePlan, is_same, merge_plan, preferring
 from vitarium.zoo._sources import parents_first, sources, with_ancestors
 from vitarium.zoo.listing import select
@@ -94,7 +94,7 @@ def archive(
         transfer.copy_ledger(zoo, copy, sorted(absent - set(ids)))
         transfer.copy_records(zoo, copy, ids)
         transfer.copy_texts(zoo, copy)
-        if set(ids) == set(zoo.ids()):  # studies of more models say too much of a part
+        if studies.have_all(zoo, set(ids)):
             transfer.copy_studies(zoo, copy)
     if ending is not None:
         _write_tar(folder, out, TARS[ending])

@@ -4,13 +4,19 @@ They are about the zoo as it was then, and nothing else depends on them. In a zo
 they may hold anything: nobody runs a page but a browser that gives it no rights.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitarium.core import files
 from vitarium.core.errors import UnknownName, UnusablePath
 from vitarium.core.file_faults import resolved
 from vitarium.core.filenames import file_name
+
+if TYPE_CHECKING:
+    from vitarium.zoo.zoo import Zoo
 
 FOLDER = "studies"
 
@@ -58,6 +64,16 @@ def stamp(zoo: Path) -> str:
             stat = file.stat()
             entries.append((file.name, stat.st_mtime_ns, stat.st_size))
     return files.checksum(repr(entries).encode())
+
+
+def date(file: Path) -> str:
+    """When a file was written, in UTC: `2026-03-01T12:00:00+00:00`."""
+    return datetime.fromtimestamp(int(file.stat().st_mtime), UTC).isoformat()
+
+
+def have_all(zoo: "Zoo", ids: Collection[str]) -> bool:
+    """Whether these are all finished models of a zoo: what studies say is about no others."""
+    return all(id in ids for id in zoo.ids() if zoo.folder(id).status == "finished")
 
 
 def _find(kind: str, name: str, stored: list[Path]) -> Path:

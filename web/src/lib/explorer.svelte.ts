@@ -3,7 +3,7 @@
 import type { EmbeddingChoices } from "./embedding.svelte";
 import { read, send, sortRows, type Column, type ModelsTable, type Summary } from "./zoo";
 
-export const VIEWS = ["table", "map", "factors", "tree", "compare", "live"] as const;
+export const VIEWS = ["table", "map", "factors", "tree", "compare", "studies", "live"] as const;
 export type View = (typeof VIEWS)[number];
 
 const LIST_SEPARATOR = "~";
@@ -34,6 +34,10 @@ class Explorer {
   /** Whether the map shows a model's epochs, joined by a line. */
   hasEpochs = $state(false);
   embeddingChoices = $state.raw<EmbeddingChoices | null>(null);
+  /** The study whose page is open; none: the latest. */
+  study = $state("");
+  /** The recovered lineage that is shown beside the true one. */
+  recovered = $state("");
 
   whereRows = $state.raw<ReadonlySet<number> | null>(null);
   whereError = $state("");
@@ -159,6 +163,8 @@ class Explorer {
     put("from", this.source);
     put("method", this.method, "pca");
     put("epochs", this.hasEpochs ? "1" : "");
+    put("study", this.study);
+    put("recovered", this.recovered);
     put("selected", this.selectedIds().map((id) => id.slice(0, 12)).join(LIST_SEPARATOR));
     return parts.toString();
   }
@@ -182,6 +188,8 @@ class Explorer {
     this.source = this.summary?.embeddings ? (parts.get("from") ?? "") : "";
     this.method = parts.get("method") ?? "pca";
     this.hasEpochs = parts.get("epochs") === "1";
+    this.study = parts.get("study") ?? "";
+    this.recovered = parts.get("recovered") ?? "";
     const ids = parts.get("selected")?.split(LIST_SEPARATOR) ?? [];
     this.selected = new Set(ids.flatMap((id) => this.rowOf.get(id) ?? []));
     const where = parts.get("where") ?? "";

@@ -97,6 +97,40 @@ export interface ModelPage {
   python: string[];
 }
 
+export interface StudyPage {
+  name: string;
+  title: string;
+  study: string;
+  date: string;
+}
+
+export interface Studies {
+  pages: StudyPage[];
+  lineages: { name: string; date: string }[];
+}
+
+export interface RecoveredParent {
+  /** Of other candidates: "" is a root. */
+  model: string;
+  probability: number | null;
+}
+
+export interface RecoveredModel {
+  /** An id, or `ID@EPOCH`. */
+  model: string;
+  parents: RecoveredParent[];
+  root: number | null;
+  others: RecoveredParent[];
+  true_parents: string[] | null;
+  status: "right" | "tied" | "wrong" | "unknown";
+}
+
+export interface RecoveredLineage {
+  method: string;
+  date: string;
+  models: RecoveredModel[];
+}
+
 export async function read<T>(address: string, signal?: AbortSignal): Promise<T> {
   const response = await fetch(`api/${address}`, { signal });
   if (!response.ok) throw new Error(await reason(response));
@@ -182,4 +216,9 @@ function rankOf(column: Column): (row: number) => number | null {
   const ranks = new Array<number>(order.length);
   order.forEach((code, place) => (ranks[code] = place));
   return (row) => (column.codes[row] < 0 ? null : ranks[column.codes[row]]);
+}
+
+/** The model of a checkpoint's name: `ID@EPOCH`, or the id alone. */
+export function modelOf(checkpoint: string): string {
+  return checkpoint.split("@", 1)[0];
 }

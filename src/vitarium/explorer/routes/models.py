@@ -16,7 +16,7 @@ ModelName = Annotated[str, Path(description="Of a model: its id, or a beginning 
 def summary(served: Served) -> Summary:
     """The zoo's name and number of models; the stamp changes whenever anything of it does."""
     token = served.access.token  # the browser hands it to no other page
-    stamp = served.table.stamp()
+    stamp = served.stamp()
     return {
         **zoo_summary(served.zoo),
         "can_write": True,

@@ -14,9 +14,12 @@ from vitarium.page import BUILT, behavior
 from vitarium.page.epochs_table import epochs_table
 from vitarium.page.model_page import model_page, zoo_summary
 from vitarium.page.models_table import models_table
+from vitarium.page.recovered_lineage import recovered_lineage
 from vitarium.page.reproduction import reproduction_page
 from vitarium.page.static_embeddings import static_answers
-from vitarium.zoo import Zoo
+from vitarium.page.study_answers import Studies
+from vitarium.page.study_pages import study_pages
+from vitarium.zoo import Zoo, studies
 
 
 class Site(Config):
@@ -36,7 +39,7 @@ def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path
 
     `index.html` is the page; `api/` has what it is told: tables of models and of their epochs, and
     of each model what is known of it, how it is made again, and what it does with images. Weights
-    are not in it.
+    are not in it; pages of studies are, where all models are.
     """
     models, api = list(dict.fromkeys(checkpoint.model for checkpoint in checkpoints)), out / "api"
     summary = {
@@ -61,6 +64,7 @@ def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path
     yield _written(api / "zoo.json", summary)
     yield _written(api / "models.json", models_table(zoo, models))
     yield _written(api / "epochs.json", epochs_table(zoo, models))
+    yield from _studies(zoo, out, shown=studies.have_all(zoo, models))
     for file in sorted(BUILT.iterdir()):
         if file.suffix != ".sha256":  # of the source, which tests compare
             yield Path(shutil.copy(file, out))
@@ -71,6 +75,21 @@ def _answered(answer: Callable[..., Any], zoo: Zoo, *arguments: str) -> Any:
         return answer(zoo, *arguments)
     except VitariumError as error:
         return {"refused": str(error)}
+
+
+def _studies(zoo: Zoo, out: Path, *, shown: bool) -> Iterator[Path]:
+    """Raises CorruptFile for a recovered lineage that is none."""
+    described: Studies = {"pages": [], "lineages": []}
+    if shown:
+        described = study_pages(zoo.path)
+    yield _written(out / "api" / "studies.json", described)
+    for stored in described["lineages"]:
+        lineage = recovered_lineage(zoo.path, stored["name"])
+        yield _written(out / "api" / "lineages" / f"{stored['name']}.json", lineage)
+    for page in described["pages"]:
+        (out / studies.FOLDER).mkdir(exist_ok=True)
+        file = studies.find_page(zoo.path, page["name"])
+        yield Path(shutil.copy(file, out / studies.FOLDER / file.name))
 
 
 def _written(file: Path, values: object) -> Path:

@@ -98,7 +98,7 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
             continue
         copy(item, out / item.name)
         yield out / item.name
-    if (zoo.path / studies.FOLDER).is_dir() and set(ids) == set(zoo.ids()):
+    if (zoo.path / studies.FOLDER).is_dir() and studies.have_all(zoo, ids):
         copy(zoo.path / studies.FOLDER, out / studies.FOLDER)
         yield out / studies.FOLDER
     for id in sorted(ids):

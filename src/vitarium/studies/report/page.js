@@ -2,6 +2,8 @@
 // Figures are drawn when they come near, since a page of a large zoo has many of them.
 const specs = JSON.parse(document.getElementById("specs").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
+// in the explorer's frame, where nothing may be saved; a file on disk may
+const isFramed = location.protocol !== "file:" && self.origin === "null";
 
 function looks() {
   const style = getComputedStyle(document.documentElement);
@@ -27,7 +29,7 @@ function draw(place) {
     config: looks(),
     renderer: "canvas",
     downloadFileName: name,
-    actions: { export: true, source: false, compiled: false, editor: false },
+    actions: !isFramed && { export: true, source: false, compiled: false, editor: false },
   }).catch((error) => { place.textContent = "This figure could not be drawn: " + error; });
 }
 
