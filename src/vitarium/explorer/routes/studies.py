@@ -1,9 +1,9 @@
 """Pages of studies, which a browser opens without any rights, and recovered lineages."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse
 
 from vitarium.explorer.served_zoo import Served
 from vitarium.page.recovered_lineage import recovered_lineage
@@ -12,6 +12,8 @@ from vitarium.page.study_pages import study_pages
 from vitarium.zoo import studies as stored
 
 router = APIRouter(tags=["studies"])
+_HTML: dict[str, Any] = {"text/html": {"schema": {"type": "string", "format": "binary"}}}
+_PAGE: dict[int | str, dict[str, Any]] = {200: {"content": _HTML}}
 StudyName = Annotated[str, Path(description="Of a file in the zoo's folder `studies`.")]
 
 
@@ -27,7 +29,7 @@ def lineage(served: Served, name: StudyName) -> RecoveredLineage:
     return recovered_lineage(served.zoo.path, name)
 
 
-@router.get("/studies/{name}.html", response_class=HTMLResponse)
+@router.get("/studies/{name}.html", response_class=FileResponse, responses=_PAGE)
 def study(served: Served, name: StudyName) -> FileResponse:
     """The page of a study as it was written; it may hold anything (see `security`)."""
     page = stored.find_page(served.zoo.path, name)
