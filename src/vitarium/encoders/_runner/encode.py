@@ -104,17 +104,17 @@ def encode_checkpoints(
 
 
 def checkpoint_names(zoo: Zoo) -> Callable[[CheckpointRef], str]:
-    """Gives a checksum of a checkpoint's weights and of what its model is built by.
+    """Gives a checksum of a checkpoint's weights and of its model, which says what it is built by.
 
     That raises InvalidInput where the weights are not kept, and CorruptFile.
     """
     stamps = model_stamps(zoo.path)
 
     def name(ref: CheckpointRef) -> str:
-        built, contents = _kept(zoo.path, ref.model, stamps.get(ref.model, ""))
+        contents = _kept(zoo.path, ref.model, stamps.get(ref.model, ""))
         if ref.epoch not in contents:
             raise InvalidInput(NO_WEIGHTS)
-        return checksum(built, contents[ref.epoch])
+        return checksum(ref.model, contents[ref.epoch])
 
     return name
 
@@ -138,19 +138,15 @@ def last_checkpoints(zoo: Zoo) -> tuple[list[CheckpointRef], dict[CheckpointRef,
 def kept_epochs(zoo: Zoo) -> dict[str, list[int]]:
     """Of every model, the epochs of which weights are kept, in order. Raises CorruptFile."""
     stamps = model_stamps(zoo.path)
-    return {id: [*_kept(zoo.path, id, stamp)[1]] for id, stamp in stamps.items()}
+    return {id: [*_kept(zoo.path, id, stamp)] for id, stamp in stamps.items()}
 
 
 @lru_cache(maxsize=100_000)
-def _kept(zoo: Path, id: str, stamp: str) -> tuple[str, Mapping[int, str]]:
-    """A text of what a model is built by, and what its kept checkpoints hold, by epoch.
+def _kept(zoo: Path, id: str, stamp: str) -> Mapping[int, str]:
+    """What a model's kept checkpoints hold, by epoch, in order.
 
     Remembered until its files change (`stamp`): reading them takes longer than all else where
     vectors are cached.
     """
-    folder = Zoo(zoo).folder(id)
-    factors = folder.factors()
-    origin = factors["imported"] if "imported" in factors else factors["recipe"]
-    built = repr((origin["architecture"], origin["head"], folder.about().num_outputs))
-    contents = {epoch.number: epoch.checkpoint for epoch in folder.epochs() if epoch.checkpoint}
-    return built, dict(sorted(contents.items()))
+    epochs = Zoo(zoo).folder(id).epochs()
+    return dict(sorted((e.number, e.checkpoint) for e in epochs if e.checkpoint))
