@@ -93,6 +93,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside(tmp_path, monkeyp
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_what_need_not_be_durable_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    def refuse(handle):
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    files.write(tmp_path / "x", b"1", durable=False)
+    files.write(tmp_path / "x", b"2", durable=False)
+    assert (tmp_path / "x").read_bytes() == b"2"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_broken_json_is_named_with_its_line(tmp_path):
     path = tmp_path / "epochs.jsonl"
     path.write_text('{"a": 1}\n{"a"')

@@ -13,7 +13,7 @@ from vitarium.core.errors import CorruptFile, LeadsOutside
 from vitarium.core.scratch import disk_buffer
 from vitarium.measures._runner.cache import Cache
 from vitarium.zoo import _index as index
-from vitarium.zoo import records
+from vitarium.zoo import growth_status, records
 from vitarium.zoo.verify import verify
 
 
@@ -127,7 +127,9 @@ def test_nothing_is_added_outside(zoo, part, tiny, write_blueprint):
     assert content(outside) == {}
 
 
-@pytest.mark.parametrize("name", [".lock", ".holder.json", "zoo.json", "timeline.json"])
+@pytest.mark.parametrize(
+    "name", [".lock", ".holder.json", "zoo.json", "timeline.json", "growth.json"]
+)
 def test_a_link_does_not_give_other_files_away(zoo, name):
     outside = zoo.path.parent / "diary.txt"
     outside.write_text("dear diary")
@@ -140,6 +142,8 @@ def test_a_link_does_not_give_other_files_away(zoo, name):
     else:
         Zoo.create(zoo.path).unpack()
     files.write_json(zoo.path / "timeline.json", {})
+    facts = {"name": "tiny", "host": "here", "pid": 1, "started": 1.0, "beat": 2.0, "workers": 1}
+    growth_status.write(zoo.path, growth_status.GrowthStatus(**facts, stages=[]))
     assert outside.read_text() == "dear diary"
 
 

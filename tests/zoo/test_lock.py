@@ -127,3 +127,19 @@ def test_a_full_disk_is_refused_at_once_and_the_lock_given_back(disk):
     (zoo / "ballast").unlink()
     with held(zoo):
         pass
+
+
+def test_whether_a_zoo_is_held_is_seen_without_taking_it(tmp_path):
+    assert lock.is_held(tmp_path) is False  # there is no file, and none is made
+    assert list(tmp_path.iterdir()) == []
+    with held(tmp_path):
+        assert lock.is_held(tmp_path) is True
+    assert lock.is_held(tmp_path) is False
+    with held(tmp_path):  # who looked does not stand in the way
+        pass
+
+
+def test_a_lock_that_is_a_link_is_not_looked_at(tmp_path):
+    (tmp_path / "other").touch()
+    (tmp_path / ".lock").symlink_to(tmp_path / "other")
+    assert lock.is_held(tmp_path) is False

@@ -20,11 +20,15 @@ from vitarium.zoo import growth_status
 from vitarium.zoo.growth_status import HEARTBEAT_SECONDS, GrowthStatus, State
 
 _WRITE_SECONDS = 1.0
+_LARGEST_SHARE = 1e-3
+"""Of a core's time, that may be spent on it."""
 _MAX_TEXT = 2000
 
 
 class StatusWriter:
     """A listener that writes `growth.json` about once a second, on a thread of its own.
+
+    Of hundreds of models in training at a time it is written less often, but every five seconds.
 
     Entered while the zoo's lock is held; leaving it writes how growing ended. A disk that cannot
     be written costs the file, and nothing else.
@@ -76,17 +80,21 @@ class StatusWriter:
             state = {"state": self._state, "message": self._message, "seconds_left": left}
             return self._tracker.status(now, **self._process, **state)
 
-    def _write(self) -> None:
+    def _write(self) -> float:
+        """Returns for how many seconds it kept a core busy."""
+        started = time.thread_time()
         self._has_news = False
         with suppress(VitariumError, OSError):  # it is for who looks on; growing does without
             growth_status.write(self._zoo, self.status())
+        return time.thread_time() - started
 
     def _run(self) -> None:
-        written = time.monotonic()
-        while not self._end.wait(_WRITE_SECONDS):
+        written, pause = time.monotonic(), _WRITE_SECONDS
+        while not self._end.wait(pause):
             if self._has_news or time.monotonic() - written >= HEARTBEAT_SECONDS:
-                self._write()
+                busy = self._write()
                 written = time.monotonic()
+                pause = min(max(_WRITE_SECONDS, busy / _LARGEST_SHARE), HEARTBEAT_SECONDS)
 
     def __enter__(self) -> Self:
         with suppress(VitariumError, OSError):

@@ -37,8 +37,9 @@ _MAX_TEXT = 2000
 
 @dataclass
 class _Training:
-    """A model in training; fields as in TrainingModel."""
+    """A model in training; fields as in TrainingModel, `about` its first three."""
 
+    about: Mapping[str, str]
     worker: int
     since: float
     started: float
@@ -103,7 +104,7 @@ class Tracker:
         """An event has happened."""
         match event:
             case Started(model, worker):
-                self._training[model] = _Training(worker, now, now)
+                self._training[model] = _Training(self._about(model), worker, now, now)
                 self._workers = max(self._workers, worker + 1)
                 self._count(model, "training")
             case Stepped(model, epoch, step, steps) if training := self._training.get(model):
@@ -153,7 +154,7 @@ class Tracker:
 
     def _listed(self, model: str, training: _Training) -> TrainingModel:
         return TrainingModel(
-            **self._about(model),
+            **training.about,
             worker=training.worker,
             process=training.process,
             phase=training.phase,
@@ -173,8 +174,8 @@ class Tracker:
         elif training:
             metrics = {name: x for name, x in training.metrics.items() if isfinite(x)}
             seconds = max(now - training.started, 0.0)
-            about = self._about(event.model)
-            self._recent.append(EndedModel(**about, at=now, seconds=seconds, metrics=metrics))
+            ended = EndedModel(**training.about, at=now, seconds=seconds, metrics=metrics)
+            self._recent.append(ended)
 
     def _follow(self, worker: int, event: Spent, now: float) -> None:
         """What a worker does next with its models; of a stack, Spent names the first alone."""
