@@ -25,7 +25,8 @@ export function duration(seconds: number): string {
 export function about(seconds: number): string {
   if (seconds < 90) return `about ${Math.max(Math.round(seconds), 1)} s left`;
   if (seconds < 90 * 60) return `about ${Math.round(seconds / 60)} min left`;
-  if (seconds < 48 * 3600) return `about ${(seconds / 3600).toFixed(1)} h left`;
+  if (seconds < 10 * 3600) return `about ${(seconds / 3600).toFixed(1)} h left`;
+  if (seconds < 48 * 3600) return `about ${Math.round(seconds / 3600)} h left`;
   return `about ${(seconds / 86400).toFixed(1)} days left`;
 }
 
@@ -49,6 +50,11 @@ export function share(training: TrainingModel): number {
   if (phase === "write") return 1;
   const within = phase === "score" && epoch ? 1 : steps ? step / steps : 0;
   return epochs ? Math.min((Math.max(epoch - 1, 0) + (epoch ? within : 0)) / epochs, 1) : 0;
+}
+
+/** A time in seconds since 1970, as the reader's clock shows it. */
+export function moment(time: number): string {
+  return new Date(time * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
 }
 
 /** The heading of a state: "Growing demo". */
