@@ -8,6 +8,8 @@ export type View = (typeof VIEWS)[number];
 
 const LIST_SEPARATOR = "~";
 const REFRESH_MS = 3000;
+/** At least so many times as long as an answer takes, it is not asked for again: a zoo may be large. */
+const REST = 8;
 
 class Explorer {
   summary = $state<Summary | null>(null);
@@ -65,10 +67,16 @@ class Explorer {
       ]);
       document.title = `${this.summary.name} · vitarium`;
       this.readAddress();
-      if (this.summary.stamp) setInterval(() => void this.refresh(), REFRESH_MS);
+      if (this.summary.stamp) setTimeout(() => void this.keepUp(), REFRESH_MS);
     } catch (error) {
       this.error = (error as Error).message;
     }
+  }
+
+  private async keepUp(): Promise<void> {
+    const begun = performance.now();
+    await this.refresh();
+    setTimeout(() => void this.keepUp(), Math.max(REFRESH_MS, REST * (performance.now() - begun)));
   }
 
   /** Follows a zoo that grows, or is measured or changed elsewhere, while the page is looked at. */
