@@ -14,6 +14,7 @@ from vitarium.encoders._runner.encode import kept_epochs
 from vitarium.explorer import embeddings
 from vitarium.explorer.computation import Transient, _compute
 from vitarium.page.epochs_table import epochs_table
+from vitarium.page.prediction_vectors import IMAGES, prediction_cache
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,6 @@ def forgotten(monkeypatch):
     yield
     embeddings._opened_cache.cache_clear()
     embeddings._opened_predictions.cache_clear()
-    embeddings._opened_loader.cache_clear()
 
 
 def backbones(zoo, ids):
@@ -56,13 +56,13 @@ def test_predictions_are_compared_by_hellinger_distances(grown_zoo):
         with torch.inference_mode():
             probabilities.append(grown_zoo.load(id)(images).double().softmax(1))
     count = len(probabilities[0])
-    assert count <= embeddings._IMAGES
+    assert count <= IMAGES
     per_image = [
         [((p.sqrt() - q.sqrt()).square().sum(1) / 2).mean().sqrt() for q in probabilities]
         for p in probabilities
     ]
     drawn = embeddings.embedding(grown_zoo.path, "predictions")
-    vectors = embeddings._opened_predictions(grown_zoo.path)._vectors
+    vectors = prediction_cache(grown_zoo)._vectors
     assert len(vectors) == len(drawn["ids"]) == len(ids)
     values = np.stack([vector.values for vector in vectors.values()])
     refs, _ = embeddings.encode.last_checkpoints(grown_zoo)
@@ -179,13 +179,19 @@ def test_a_site_has_positions_and_relatives_unless_they_are_left_out(grown_zoo, 
     api = tmp_path / "with" / "api"
     assert json.loads((api / "embeddings" / "random_projection.json").read_text()) == drawn
     choices = json.loads((api / "embeddings.json").read_text())
-    assert [source["title"] for source in choices["sources"]] == ["weights", "weight statistics"]
+    assert [source["title"] for source in choices["sources"]] == [
+        "weights",
+        "weight statistics",
+        "predictions",
+    ]
+    predictions = embeddings.embedding(grown_zoo.path, "predictions")
+    assert json.loads((api / "embeddings" / "predictions.json").read_text()) == predictions
     assert [method["name"] for method in choices["methods"]] == ["pca"]
     id = grown_zoo.ids()[0]
     near = json.loads((api / "models" / id / "relatives.json").read_text())
     assert near == embeddings.relatives(grown_zoo.path, id)
     assert set(api.rglob("*.json")) <= {*files}
-    export(grown_zoo, "site", out=tmp_path / "without", embeddings=False)
+    export(grown_zoo, "site", out=tmp_path / "without", embeddings=False, behavior=False)
     without = tmp_path / "without" / "api"
     assert not json.loads((without / "zoo.json").read_text())["embeddings"]
     assert not (without / "embeddings.json").exists()

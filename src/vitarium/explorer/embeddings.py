@@ -4,26 +4,25 @@ Vectors are computed for some seconds at a time: what is not finished says how m
 whoever asks again gets further, since vectors are kept.
 """
 
-import math
-import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.errors import ByNumber
 from vitarium.core.registry import Section, choose, plugins
-from vitarium.core.version import installed_version
 from vitarium.encoders._runner import encode
-from vitarium.encoders._runner.vectors import Vector, VectorCache, VectorSet, checksum, compute
-from vitarium.encoders.random_projection import project
-from vitarium.evaluation.inputs import Predictions, check_predictions
+from vitarium.encoders._runner.vectors import VectorCache, VectorSet
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.explorer.computation import Transient
-from vitarium.page import behavior, layout
+from vitarium.page import layout
 from vitarium.page.answers import Embedding
+from vitarium.page.prediction_vectors import (
+    OTHER_DATA,
+    PREDICTIONS,
+    SOURCE,
+    prediction_cache,
+    prediction_vectors,
+)
 from vitarium.page.static_embeddings import WEIGHTS
 from vitarium.zoo import Zoo
 
@@ -33,17 +32,12 @@ SECONDS = 2.0
 which the worker is ended when nobody waits, so that what was computed is kept."""
 MAX_TRAJECTORIES = 500
 """Models of which all kept epochs are shown."""
-PREDICTIONS = "predictions"
-OTHER_DATA = "other data sets or classes than most"
-_IMAGES = 512
-_DIM = 1024
 
 
 def embedding_choices(zoo: Path) -> Json:
     """What the map can take positions from (`sources`), and how (`methods`)."""
     sources = [layout.source_of(plugin) for plugin in plugins("weight_encoder").values()]
-    what = f"Hellinger distances of class probabilities on {_IMAGES} test images."
-    sources.append({"name": PREDICTIONS, "title": "predictions", "what": what})
+    sources.append(SOURCE)
     return Transient(sources=sources, methods=layout.METHODS, trajectories=True)
 
 
@@ -90,7 +84,8 @@ def _vectors(zoo: Zoo, source: str, trajectories: list[str]) -> tuple[VectorSet,
     every = [CheckpointRef(id, epoch) for id in trajectories for epoch in epochs.get(id, ())]
     refs = list(dict.fromkeys([*refs, *every]))
     if source == PREDICTIONS:
-        result, standardize = _of_predictions(zoo, refs), False
+        loader, cache = _opened_predictions(zoo.path)
+        result, standardize = prediction_vectors(loader, refs, cache, seconds=SECONDS), False
     else:
         encoder = choose("weight_encoder", source)
         cache = _opened_cache(zoo.path, encoder)
@@ -100,45 +95,13 @@ def _vectors(zoo: Zoo, source: str, trajectories: list[str]) -> tuple[VectorSet,
     return result, standardize
 
 
-def _of_predictions(zoo: Zoo, refs: list[CheckpointRef]) -> VectorSet:
-    """Vectors of class probabilities on the first test images of each model's data set."""
-    loader, weights = _opened_loader(zoo.path), encode.checkpoint_names(zoo)
-
-    def name(ref: CheckpointRef) -> str:
-        examples = loader.examples(ref.model, "test", _IMAGES)
-        return checksum(weights(ref), loader.images(examples))
-
-    def vector(ref: CheckpointRef) -> Vector:
-        subject = loader.subject(ref, "test", _IMAGES)
-        subject.check_classifier()
-        predictions = behavior.predict(subject)
-        values = project(hellinger(predictions), PREDICTIONS, dim=_DIM)
-        group = checksum(loader.originals(subject.examples), predictions.class_names)
-        return Vector(values.float().numpy(), group)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ByNumber)  # the page of a model says so
-        return compute(refs, _opened_predictions(zoo.path), name, vector, seconds=SECONDS)
-
-
-def hellinger(predictions: Predictions) -> Tensor:
-    """Predictions -> float64 [n, num_classes], of which the Euclidean distance to another model's
-    is the root of the mean squared Hellinger distance over the images, in [0, 1]."""
-    check_predictions(predictions)
-    return (predictions.log_probabilities / 2).exp() / math.sqrt(2 * len(predictions))
-
-
 @lru_cache(maxsize=4)
 def _opened_cache(zoo: Path, encoder: Section) -> VectorCache:
     return encode.vector_cache(Zoo.open(zoo), encoder)
 
 
 @lru_cache(maxsize=1)
-def _opened_predictions(zoo: Path) -> VectorCache:
-    return VectorCache(zoo, installed_version(), PREDICTIONS, str(_IMAGES), str(_DIM))
-
-
-@lru_cache(maxsize=1)
-def _opened_loader(zoo: Path) -> ModelLoader:
-    """One for all answers: data sets and how models see them are read once."""
-    return ModelLoader(Zoo.open(zoo))
+def _opened_predictions(zoo: Path) -> tuple[ModelLoader, VectorCache]:
+    """With one loader for all answers: data sets, and how models see them, are read once."""
+    opened = Zoo.open(zoo)
+    return ModelLoader(opened), prediction_cache(opened)

@@ -26,8 +26,8 @@ class Site(Config):
     """Settings of the site."""
 
     embeddings: bool = True
-    """With positions by weights for the map, and each model's nearest relatives. All weights are
-    read for it."""
+    """With positions by weights for the map, by predictions with `behavior`, and each model's
+    nearest relatives. All weights are read for it."""
     behavior: bool = True
     """With how each model does on its test images (accuracy per class, calibration, errors with
     their images), and where it looks. All models run for it."""
@@ -59,7 +59,7 @@ def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path
             yield _written(folder / "behavior.json", _answered(behavior.behavior, zoo, id))
             yield _written(folder / "attention.json", _answered(behavior.attention, zoo, id))
     if config.embeddings:
-        for name, answer in static_answers(zoo, checkpoints):
+        for name, answer in static_answers(zoo, checkpoints, predictions=config.behavior):
             yield _written(api / name, answer)
     yield _written(api / "zoo.json", summary)
     yield _written(api / "models.json", models_table(zoo, models))
