@@ -5,12 +5,15 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 import torch
+from playwright.sync_api import expect
 from torch.nn import functional as F
 
+from explorer.conftest import served
 from vitarium import grow, measure
 from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.explorer.matrices import MAX_MODELS, agreement, clustered, weight_distances
 from vitarium.explorer.pairs import PATH, barrier
+from vitarium.explorer.security import Access
 
 PLAIN = {"workers": 0, "precision": "fp32", "compiled": False, "stacked": 1, "progress": False}
 
@@ -177,3 +180,63 @@ def test_the_server_answers_for_names(client_of, grown_zoo, siblings):
         many = ",".join([first] * (MAX_MODELS + 1))
         refused = client.get(f"/api/matrices/agreement.json?models={many}").json()
         assert "at most" in refused["refused"]
+
+
+@pytest.mark.slow
+def test_a_cell_of_the_matrix_chooses_the_pair(browser, grown_zoo):
+    ids = grown_zoo.ids()
+    matrix = agreement(grown_zoo.path, *ids)
+    distances = weight_distances(grown_zoo.path, *ids)["values"]
+    with served(grown_zoo, Access("127.0.0.1")) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(f"{address}#view=compare&selected={'~'.join(ids)}")
+        page.wait_for_selector("[data-at]", timeout=180_000)
+        headings = page.locator(".frame th").all_inner_texts()
+        assert sorted(headings) == sorted(id[:8] for id in ids)
+        listed = {id[:8]: matrix["values"][row] for row, id in enumerate(ids)}
+        clustered_ids = [ids[row][:8] for row in matrix["order"]]
+        assert headings in (clustered_ids, clustered_ids[::-1])
+        first, second = headings[0], headings[3]
+        cell = page.locator(f"[aria-label^='{first} and {second}:']")
+        share = listed[first][[id[:8] for id in ids].index(second)]
+        assert cell.get_attribute("aria-label").endswith(f": {100 * share:.1f} % the same")
+        cell.hover()
+        expect(page.locator("p[aria-live]", has_text=second)).to_contain_text("% the same")
+        cell.click()
+        expect(page.get_by_role("heading", name=f"{first} and {second}")).to_be_visible()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name=f"{headings[1]} and {second}")).to_be_visible()
+        page.get_by_label("of each two,").select_option("weights")
+        page.wait_for_selector(f"[aria-label^='{first} and {second}: distance']", timeout=180_000)
+        page.get_by_label("order of the matrix").select_option("table")
+        rows = page.evaluate("fetch('api/models.json').then((answer) => answer.json())")["ids"]
+        assert page.locator(".frame th").all_inner_texts() == [id[:8] for id in rows]
+        shown = page.locator(f"[aria-label^='{rows[0][:8]} and {rows[1][:8]}:']")
+        value = distances[ids.index(rows[0])][ids.index(rows[1])]
+        assert float(shown.get_attribute("aria-label").split()[-1]) == pytest.approx(
+            value, rel=1e-3
+        )
+        page.close()
+
+
+@pytest.mark.slow
+def test_the_way_between_two_models_is_drawn_when_asked_for(browser, grown_zoo, siblings):
+    first, second = (model.id for model in siblings)
+    shown = barrier(grown_zoo.path, first, second)
+    with served(grown_zoo, Access("127.0.0.1")) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        requests = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{address}#view=compare&selected={first}~{second}")
+        button = page.get_by_role("button", name="Interpolate")
+        button.wait_for(timeout=180_000)
+        assert not any("barrier" in url for url in requests)
+        button.click()
+        drawing = page.get_by_label("Loss and accuracy on the line")
+        expect(drawing).to_be_visible(timeout=180_000)
+        assert drawing.locator("circle").count() == 2 * len(shown["positions"])
+        expect(page.get_by_text("The barrier is the largest rise")).to_be_visible()
+        text = page.locator("p", has_text="Barrier").locator("strong").inner_text()
+        assert float(text.split()[0]) == pytest.approx(shown["barrier"], rel=1e-3)
+        page.close()

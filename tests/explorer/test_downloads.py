@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from playwright.sync_api import expect
 from safetensors import safe_open
 from safetensors.torch import load, load_file
 
+from explorer.conftest import served
+from explorer.test_browser import files_served
+from vitarium import Blueprint, merge, plan
 from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.explorer import downloads
+from vitarium.explorer.security import Access
 from vitarium.formats.export import export
 
 
@@ -100,11 +105,51 @@ def test_what_is_too_large_is_not_written(grown_zoo, model, tmp_path, monkeypatc
 
 
 def test_a_format_without_a_place_for_a_model_says_so(grown_zoo, model, tmp_path):
-    from vitarium import merge
-
     ensemble = merge(grown_zoo, "uniform_soup", models=model.children, heads="ensemble")
     with pytest.raises(InvalidInput, match="its head is 'ensemble'"):
         downloads.download(grown_zoo.path, ensemble.id, "last", "timm", str(tmp_path))
     written = downloads.download(grown_zoo.path, ensemble.id, "last", "safetensors", str(tmp_path))
     with safe_open(written["path"], "pt") as file:
         assert "vitarium" in file.metadata()
+
+
+@pytest.mark.slow
+def test_a_models_page_has_downloads_and_its_blueprint(browser, grown_zoo, model, tmp_path):
+    with served(grown_zoo, Access("127.0.0.1")) as address:
+        page = browser.new_page()
+        page.goto(f"{address}#model={model.id}")
+        page.get_by_label("epoch to download").select_option("1")
+        with page.expect_download(timeout=180_000) as download:
+            page.get_by_role("button", name="safetensors").click()
+        assert download.value.suggested_filename == f"{model.id}-epoch-0001.safetensors"
+        tensors, weights = load_file(download.value.path()), grown_zoo.state_dict(model.id, 1)
+        assert all(torch.equal(tensors[name], weights[name]) for name in weights)
+        page.get_by_text("How to make it again").click()
+        with page.expect_download(timeout=180_000) as download:
+            page.get_by_role("button", name="Save", exact=True).click()
+        blueprint = tmp_path / download.value.suggested_filename
+        download.value.save_as(blueprint)
+        assert [spec.id for spec in plan(Blueprint.load(blueprint)).models] == [model.id]
+        ensemble = merge(grown_zoo, "uniform_soup", models=model.children, heads="ensemble")
+        page.goto(f"{address}#model={ensemble.id}")
+        page.get_by_role("button", name="timm folder").click()
+        expect(page.get_by_role("alert")).to_contain_text("its head is 'ensemble'", timeout=180_000)
+        page.get_by_text("How to make it again").click()
+        command = page.get_by_label("commands that make it again", exact=True)
+        expect(command).to_contain_text("--heads ensemble", timeout=180_000)
+        page.close()
+
+
+@pytest.mark.slow
+def test_a_site_has_blueprints_and_no_weights(browser, grown_zoo, model, tmp_path):
+    out = tmp_path / "www" / "site"
+    export(grown_zoo, "site", out=out)
+    assert not [path for path in out.rglob("*") if path.suffix in (".zip", ".safetensors")]
+    with files_served(tmp_path / "www") as address:
+        page = browser.new_page()
+        page.goto(f"{address}#model={model.id}")
+        page.get_by_text("How to make it again").click()
+        expect(page.get_by_label("blueprint", exact=True)).to_contain_text("stages:")
+        expect(page.get_by_text("Download")).to_have_count(0)
+        assert str(grown_zoo.path.parent) not in page.content()
+        page.close()
