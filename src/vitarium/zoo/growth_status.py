@@ -112,7 +112,7 @@ class GrowthStatus(_Part):
     epochs_per_second, images_per_second: of training, over the last minute, by all workers.
     workers: models trained at a time, or stacks of models, at most.
     in_training: how many models are; the first of them are listed in `training`.
-    problems, recent, notes: the latest, the last one last.
+    problems, recent, notes: the latest, the last one last; of skipped models fewer than of others.
     """
 
     format: Literal[1] = 1

@@ -28,7 +28,7 @@ def planned(tiny):
 
 @pytest.fixture
 def writer(planned, tmp_path):
-    tracker = Tracker(planned, [], [], labels(planned), workers=2, now=100.0)
+    tracker = Tracker(planned, [], {}, labels(planned), workers=2, now=100.0)
     return StatusWriter(tmp_path, tracker, lambda: 30.0, clock=lambda: 101.0)
 
 
@@ -92,7 +92,7 @@ def test_it_is_written_while_nothing_happens_and_once_something_does(
 
 def test_the_time_left_is_asked_at_most_once_a_second(planned, tmp_path):
     times, asked = iter([100.0, 100.5, 101.0, 101.5, 102.6, 103.0]), []
-    tracker = Tracker(planned, [], [], labels(planned), workers=1, now=100.0)
+    tracker = Tracker(planned, [], {}, labels(planned), workers=1, now=100.0)
 
     def seconds_left():
         asked.append(len(asked))

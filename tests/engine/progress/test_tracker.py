@@ -25,7 +25,7 @@ def planned(tiny):
 
 @pytest.fixture
 def tracker(planned):
-    return Tracker(planned, [], [], labels(planned), workers=2, now=100.0)
+    return Tracker(planned, [], {}, labels(planned), workers=2, now=100.0)
 
 
 def status_of(tracker, now):
@@ -63,10 +63,13 @@ def test_an_epoch_that_is_written_late_takes_no_step_back(tracker, planned):
 
 def test_what_was_there_counts_as_it_was(planned):
     first, second = (model.id for model in planned.of_stage("pretrain"))
-    tracker = Tracker(planned, [first, second], [second], labels(planned), 1, 0.0)
+    tracker = Tracker(planned, [first, second], {second: "nan"}, labels(planned), 1, 5.0)
     pretrain = stages(tracker)["pretrain"]
     assert (pretrain.existing, pretrain.diverged, pretrain.finished) == (1, 1, 0)
     assert pretrain.epochs_done == 4
+    (problem,) = status_of(tracker, 6.0).problems
+    assert (problem.model, problem.kind, problem.message) == (second, "diverged", "nan")
+    assert problem.at == 5.0
     assert tracker.is_complete
 
 
@@ -153,6 +156,19 @@ def test_every_problem_is_named_with_its_model(tracker, planned):
     assert not tracker.is_complete
 
 
+def test_thousands_of_skipped_children_hide_no_failure(tiny):
+    tiny["stages"]["finetune"]["grid"]["optimizer.lr"] = [0.001 * n for n in range(1, 101)]
+    large = plan(Blueprint.read(tiny))
+    tracker = Tracker(large, [], {}, labels(large), 1, 0.0)
+    parent = large.of_stage("pretrain")[0]
+    tracker.add(Ended(parent.id, "failed", "no data"), 1.0)
+    for child in large.of_stage("finetune"):
+        tracker.add(Ended(child.id, "skipped", "no parent"), 2.0)
+    kinds = [problem.kind for problem in status_of(tracker, 3.0).problems]
+    assert (kinds[0], {*kinds[1:]}) == ("failed", {"skipped"})
+    assert stages(tracker)["finetune"].skipped == 200
+
+
 def test_what_has_ended_keeps_its_last_finite_metrics(tracker, planned):
     first = planned.of_stage("pretrain")[0]
     tracker.add(Started(first.id, 0), 101.0)
@@ -167,7 +183,7 @@ def test_what_has_ended_keeps_its_last_finite_metrics(tracker, planned):
 def test_of_a_large_stack_some_are_listed_and_all_are_counted(tiny):
     tiny["stages"]["pretrain"]["grid"]["seed"] = [*range(MAX_LISTED + 6)]
     large = plan(Blueprint.read({**tiny, "stages": {"pretrain": tiny["stages"]["pretrain"]}}))
-    tracker = Tracker(large, [], [], labels(large), 1, 0.0)
+    tracker = Tracker(large, [], {}, labels(large), 1, 0.0)
     for model in large.models:
         tracker.add(Started(model.id, 0), 1.0)
     status = status_of(tracker, 2.0)

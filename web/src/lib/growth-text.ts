@@ -68,13 +68,13 @@ export function heading(state: GrowthState, growth: Growth): string {
 }
 
 /** How it ended, in a sentence. */
-export function ending(state: GrowthState, growth: Growth, elapsed: number, ended: number, models: number): string {
-  const counts = `${ended.toLocaleString("en")} of ${counted(models, "model")}`;
+export function ending(state: GrowthState, growth: Growth, elapsed: number, inZoo: number, models: number): string {
+  const counts = `${inZoo.toLocaleString("en")} of ${counted(models, "model")}`;
   if (state === "finished") {
     const trained = growth.stages.reduce((total, stage) => total + stage.finished + stage.diverged, 0);
     return trained ? `Finished in ${duration(elapsed)}: ${counts}` : `Nothing was left to do: ${counted(models, "model")}`;
   }
-  if (state === "incomplete") return `Finished in ${duration(elapsed)}, but not every model could be trained`;
+  if (state === "incomplete") return `Finished in ${duration(elapsed)}: ${counts}; the others failed or were skipped`;
   if (state === "broken") return `Ended by an error after ${duration(elapsed)} with ${counts}: ${growth.message}`;
   const cause = growth.state === "growing" ? "Its process ended without a word" : "Interrupted";
   return `${cause} after ${duration(elapsed)} with ${counts}`;

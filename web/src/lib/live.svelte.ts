@@ -76,8 +76,9 @@ interface Live {
 
 const [OPEN_MS, CLOSED_MS, SILENT_MS] = [1200, 2500, 5000];
 
-export const isEnded = (stage: Stage) =>
-  stage.existing + stage.finished + stage.diverged + stage.failed + stage.skipped;
+/** Models that are in the zoo, trained to an end. */
+export const inZoo = (stage: Stage) => stage.existing + stage.finished + stage.diverged;
+export const ended = (stage: Stage) => inZoo(stage) + stage.failed + stage.skipped;
 const sum = (stages: Stage[], of: (stage: Stage) => number) => stages.reduce((total, stage) => total + of(stage), 0);
 
 class LiveGrowth {
@@ -92,13 +93,13 @@ class LiveGrowth {
   growth = $derived(this.answer?.growth ?? null);
   isGrowing = $derived(this.state === "growing" || this.state === "silent");
   models = $derived(sum(this.growth?.stages ?? [], (stage) => stage.models));
-  ended = $derived(sum(this.growth?.stages ?? [], isEnded));
+  inZoo = $derived(sum(this.growth?.stages ?? [], inZoo));
   problems = $derived(sum(this.growth?.stages ?? [], (stage) => stage.diverged + stage.failed + stage.skipped));
   /** Of all epochs. */
   share = $derived.by(() => {
     const stages = this.growth?.stages ?? [];
     const epochs = sum(stages, (stage) => stage.epochs);
-    return epochs ? sum(stages, (stage) => stage.epochs_done) / epochs : this.models ? this.ended / this.models : 0;
+    return epochs ? sum(stages, (stage) => stage.epochs_done) / epochs : 1;
   });
   elapsed = $derived((this.answer?.elapsed ?? 0) + (this.state === "growing" ? this.age : 0));
   left = $derived.by(() => {

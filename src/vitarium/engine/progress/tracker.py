@@ -31,7 +31,7 @@ from vitarium.zoo.growth_status import (
     TrainingModel,
 )
 
-_PROBLEMS, _RECENT, _NOTES = 50, 12, 8
+_PROBLEMS, _SKIPPED, _RECENT, _NOTES = 50, 10, 12, 8
 _MAX_TEXT = 2000
 
 
@@ -62,7 +62,7 @@ class Tracker:
 
     Args:
         existing: models that are in the zoo, trained to their end.
-        diverged: those of them that diverged.
+        diverged: those of them that diverged, with the reason.
         labels: each model in a few words, beginning with its stage and id.
         workers: models, or stacks of models, that are trained at a time.
         now: seconds since 1970, as in all methods.
@@ -72,7 +72,7 @@ class Tracker:
         self,
         plan: Plan,
         existing: Iterable[str],
-        diverged: Iterable[str],
+        diverged: Mapping[str, str],
         labels: Mapping[str, str],
         workers: int,
         now: float,
@@ -83,6 +83,8 @@ class Tracker:
         self._training: dict[str, _Training] = {}
         self._rate = TrainingRate(now)
         self._problems: deque[Problem] = deque(maxlen=_PROBLEMS)
+        self._skipped: deque[Problem] = deque(maxlen=_SKIPPED)
+        """Apart: one failed parent may have thousands of children."""
         self._recent: deque[EndedModel] = deque(maxlen=_RECENT)
         self._notes: deque[Note] = deque(maxlen=_NOTES)
         for spec in plan.models:
@@ -90,10 +92,11 @@ class Tracker:
             counts = self._stages.setdefault(spec.stage, empty)
             counts["models"] += 1
             counts["epochs"] += spec.recipe.epochs
-        apart = set(diverged)
         for model in existing:
-            self._count(model, "diverged" if model in apart else "existing")
+            self._count(model, "diverged" if model in diverged else "existing")
             self._set_done(model, plan[model].recipe.epochs)
+        for model, message in diverged.items():
+            self._add_problem(model, "diverged", message, now)
 
     @property
     def is_complete(self) -> bool:
@@ -146,7 +149,7 @@ class Tracker:
             stages=[StageStatus.model_validate(counts) for counts in self._stages.values()],
             in_training=len(self._training),
             training=[self._listed(model, training) for model, training in listed],
-            problems=list(self._problems),
+            problems=sorted([*self._problems, *self._skipped], key=lambda problem: problem.at),
             recent=list(self._recent),
             notes=list(self._notes),
             **facts,
@@ -209,7 +212,8 @@ class Tracker:
 
     def _add_problem(self, model: str, kind: str, message: str, now: float) -> None:
         about = {**self._about(model), "kind": kind, "message": _text(message), "at": now}
-        self._problems.append(Problem.model_validate(about))
+        problems = self._skipped if kind == "skipped" else self._problems
+        problems.append(Problem.model_validate(about))
 
     def _about(self, model: str) -> dict[str, str]:
         stage = self._plan[model].stage
