@@ -72,6 +72,24 @@ def test_epochs_are_lines_through_what_is_kept(map_page, zoo):
     assert "epochs=1" in map_page.url
 
 
+def test_an_epoch_on_a_line_is_named_where_the_pointer_is(map_page, zoo):
+    map_page.get_by_label("x axis").select_option("last_epoch")
+    map_page.get_by_label("y axis").select_option("val_accuracy")
+    map_page.get_by_label("epochs").check()
+    parent = next(model.id for model in zoo if model.children)
+    map_page.get_by_label("SQL condition").fill(f"id = '{parent}'")
+    map_page.get_by_label("SQL condition").press("Enter")
+    box = canvas(map_page, "1 models by last_epoch and val_accuracy, 1 with a line").bounding_box()
+    left, right = box["x"] + 56, box["x"] + box["width"] - 142
+    top, bottom = box["y"] + 12, box["y"] + box["height"] - 44
+    tooltip = map_page.locator(".tooltip strong")
+    map_page.mouse.move((left + right) / 2, (top + bottom) / 2)  # epoch 1 of 0 to 2
+    expect(tooltip).to_contain_text("after epoch 1")
+    map_page.mouse.move(left + 24, bottom - 24)
+    map_page.mouse.move(left + (right - left) * 0.04 / 1.08, bottom - (bottom - top) * 0.04 / 1.08)
+    expect(tooltip).to_contain_text("after epoch 0")
+
+
 def test_two_columns_have_epochs_where_both_are_metrics(map_page, zoo):
     map_page.get_by_label("x axis").select_option("optimizer.lr")
     expect(map_page.get_by_label("epochs")).to_be_disabled()

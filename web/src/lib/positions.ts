@@ -10,7 +10,7 @@ export interface Point {
 }
 export interface Line {
   row: number;
-  points: [number, number][];
+  points: { x: number; y: number; epoch: number }[];
 }
 export interface Positions {
   points: Point[];
@@ -36,9 +36,9 @@ export function ofEmbedding(embedding: Embedding, rowOf: ReadonlyMap<string, num
     const row = rowOf.get(embedding.ids[model]);
     if (row === undefined || !areListed.has(row)) return;
     if (!lines.has(row)) lines.set(row, { row, points: [] });
-    lines.get(row)!.points.push([embedding.x[n], embedding.y[n]]);
+    lines.get(row)!.points.push({ x: embedding.x[n], y: embedding.y[n], epoch: embedding.epochs[n] });
   });
-  const points = [...lines.values()].map(({ row, points }) => ({ row, x: points.at(-1)![0], y: points.at(-1)![1] }));
+  const points = [...lines.values()].map(({ row, points }) => ({ row, x: points.at(-1)!.x, y: points.at(-1)!.y }));
   return { points, lines: [...lines.values()].filter(({ points }) => points.length > 1) };
 }
 
@@ -65,7 +65,9 @@ export function linesOfColumns(
   table.models.forEach((model, n) => {
     const line = lines.get(rowOf.get(table.ids[model]) ?? -1);
     const [left, up] = [xs[n], ys[n]];
-    if (line && typeof left === "number" && typeof up === "number") line.points.push([left, up]);
+    if (line && typeof left === "number" && typeof up === "number") {
+      line.points.push({ x: left, y: up, epoch: table.epochs[n] });
+    }
   });
   return [...lines.values()].filter(({ points }) => points.length > 1);
 }
