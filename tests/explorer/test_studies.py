@@ -394,6 +394,10 @@ def test_recovered_parents_are_beside_the_true_ones(context, address, kept_zoo):
     child = forest.edges[0].child
     expect(page.locator(".node", has_text=child[:8]).last).to_contain_text("✓")
     expect(page.locator(".node", has_text="97 %")).to_have_count(len(forest.edges))
+    parent = kept_zoo[wrong].parent.id[:8]
+    page.get_by_label(f"Children of {parent}").click()
+    expect(page.locator(".node", has_text=parent).first).to_contain_text("✗ 1 below")
+    page.get_by_label(f"Children of {parent}").click()
     page.get_by_role("button", name="Select the wrong one").click()
     expect(page.get_by_label("Selection")).to_contain_text(wrong[:8])
     page.reload()

@@ -36,7 +36,7 @@ class Explorer {
   /** Whether the map shows a model's epochs, joined by a line. */
   hasEpochs = $state(false);
   embeddingChoices = $state.raw<EmbeddingChoices | null>(null);
-  /** The study whose page is open; none: the latest. */
+  /** The study whose page is open. */
   study = $state("");
   /** The recovered lineage that is shown beside the true one. */
   recovered = $state("");

@@ -28,6 +28,7 @@ function draw(place) {
   vegaEmbed(place, structuredClone(specs[name]), {
     config: looks(),
     renderer: "canvas",
+    tooltip: { theme: dark.matches ? "dark" : "light" },
     downloadFileName: name,
     actions: !isFramed && { export: true, source: false, compiled: false, editor: false },
   }).catch((error) => { place.textContent = "This figure could not be drawn: " + error; });
