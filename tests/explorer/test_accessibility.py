@@ -16,6 +16,7 @@ READY = {
     "factors": "text.tick",
     "tree": ".node",
     "compare": ".heat td",
+    "studies": ".none",
     "live": ".facts",
     "model": "h2 code",
 }

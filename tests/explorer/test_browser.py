@@ -201,7 +201,7 @@ def test_an_exported_site_is_the_page_without_a_server_of_ours(browser, zoo, tmp
         page.close()
 
 
-@pytest.mark.parametrize("view", ["Table", "Map", "Factors", "Tree", "Compare", "Live"])
+@pytest.mark.parametrize("view", ["Table", "Map", "Factors", "Tree", "Compare", "Studies", "Live"])
 def test_every_view_fits_a_phone_and_the_dark(browser, address, view):
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
     page = context.new_page()

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from explorer.conftest import served
-from explorer.test_browser import SCREENSHOTS, files_served
-from needs import browser as browser_command
+from explorer.conftest import SCREENSHOTS, served
+from explorer.test_accessibility import serious_violations
+from explorer.test_browser import files_served
 from vitarium import Zoo, export, recover, study
 from vitarium.core.errors import CorruptFile
 from vitarium.explorer.security import Access
@@ -22,8 +22,6 @@ from vitarium.zoo import studies
 
 TITLE = "A &amp; B: <b>bold</b>"
 PAGE = f'<!doctype html><title>{TITLE}</title><meta name="vitarium-study" content="soups">'
-
-
 CONTENT = "not to be read"
 QUICK_SITE = {"embeddings": False, "behavior": False}
 
@@ -157,12 +155,6 @@ def test_a_page_has_no_rights_and_only_ours_frames_it(client, kept_zoo):
         assert "sandbox" not in headers["content-security-policy"]
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert "frame-src 'self'" in client.get("/").headers["content-security-policy"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=browser_command(), args=["--no-sandbox"])
 
 
 @pytest.fixture
@@ -406,6 +398,25 @@ def test_recovered_parents_are_beside_the_true_ones(context, address, kept_zoo):
     fault = page.get_by_role("alert")
     expect(fault).to_contain_text("studies/lineage.json", timeout=15_000)
     expect(page.locator(".node", has_text="✓")).to_have_count(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_studies_and_recovered_parents_are_for_everybody(browser, address, kept_zoo, scheme):
+    write_page(kept_zoo, "page", "<title>Page</title><html lang=en><p>findings")
+    write_lineage(kept_zoo)
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    for hash, ready in (
+        ("view=studies", "iframe"),
+        ("view=tree&recovered=lineage", ".node .wrong"),
+    ):
+        page.goto(f"{address}#{hash}")
+        page.wait_for_selector(ready)
+        assert serious_violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.screenshot(path=SCREENSHOTS / f"phone-{hash[5:12]}-{scheme}.png")
+    context.close()
 
 
 @pytest.mark.slow
