@@ -194,6 +194,7 @@ def test_an_exported_site_is_the_page_without_a_server_of_ours(browser, zoo, tmp
         page.goto(address)
         assert {*ids_in_when_shown(page)} == {id[:8] for id in shown}
         expect(page.get_by_label("SQL condition")).to_have_count(0)
+        expect(page.get_by_role("button", name="Live")).to_have_count(0)
         page.get_by_role("button", name=shown[0][:8]).first.click()
         expect(page.get_by_role("heading", level=2)).to_contain_text(shown[0])
         expect(page.get_by_label("New tag")).to_have_count(0)
