@@ -1,1 +1,1 @@
-"""Runs weight encoders over a zoo, keeps their vectors, and lays models out by them."""
+"""Runs weight encoders over a zoo, and keeps their vectors."""
