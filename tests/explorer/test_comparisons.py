@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from explorer.conftest import served
 from vitarium import grow, measure
-from vitarium.core.errors import InvalidInput, NotApplicable
+from vitarium.core.errors import DataNotFound, InvalidInput, NotApplicable
+from vitarium.evaluation.loader import ModelLoader
+from vitarium.explorer.computation import _compute
 from vitarium.explorer.matrices import MAX_MODELS, agreement, clustered, weight_distances
 from vitarium.explorer.pairs import PATH, barrier
 from vitarium.explorer.security import Access
@@ -36,7 +38,6 @@ def test_agreement_is_the_share_of_equal_classes_of_every_pair(grown_zoo):
     ids = grown_zoo.ids()[::-1]
     matrix = agreement(grown_zoo.path, *ids)
     assert matrix["models"] == ids
-    assert matrix["epochs"] == [grown_zoo[id].checkpoints[-1].epoch for id in ids]
     classes = [logits_of(grown_zoo, id)[0].argmax(1) for id in ids]
     expected = [[(a == b).double().mean().item() for b in classes] for a in classes]
     assert np.array(matrix["values"]) == pytest.approx(np.array(expected))
@@ -66,6 +67,25 @@ def test_who_gives_no_classes_has_no_numbers_and_a_reason(grown_zoo):
     assert list(matrix["reasons"]) == [other.id]
     distances = weight_distances(grown_zoo.path, first.id, other.id)["values"]
     assert distances[0][1] > 0  # its backbone is compared all the same
+
+
+def test_what_has_no_weights_or_no_data_now_is_said(written_zoo, grown_zoo, monkeypatch):
+    ids = written_zoo.ids()[:2]
+    for compare in (agreement, weight_distances):
+        matrix = compare(written_zoo.path, *ids)
+        assert matrix["values"] == [[None, None], [None, None]]
+        assert matrix["order"] == [0, 1]
+        assert all("has no weights" in matrix["reasons"][id] for id in ids)
+
+    def missing(*arguments):
+        raise DataNotFound("digits are not here")
+
+    monkeypatch.setattr(ModelLoader, "examples", missing)
+    id = grown_zoo.ids()[0]
+    answer = agreement(grown_zoo.path, id)
+    assert answer["reasons"] == {id: "digits are not here"}
+    kind, _ = _compute(grown_zoo.path, "agreement", [id])
+    assert kind == "transient"  # it is not kept: data may come
 
 
 def test_distances_are_those_of_the_weights_without_heads(grown_zoo):

@@ -4,10 +4,9 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from typing_extensions import TypedDict
-
 from vitarium.core.errors import NotApplicable
 from vitarium.core.numerals import size
+from vitarium.explorer.computation import Transient
 from vitarium.zoo import Zoo
 
 Format = Literal["timm", "safetensors"]
@@ -16,16 +15,10 @@ MAX_BYTES = 8_000_000_000
 """Of a model's weights; larger ones are exported where they lie."""
 
 
-class Written(TypedDict):
-    """A file, and what it is to be called: by the model's id and epoch alone."""
-
-    path: str
-    name: str
-
-
-def download(zoo: Path, id: str, epoch: str, exporter: Format, folder: str) -> Written:
+def download(zoo: Path, id: str, epoch: str, exporter: Format, folder: str) -> Transient:
     """Write a model after an epoch (`LAST`: its last kept) into a folder, as the exporter has it.
 
+    The answer is the file's `path`, and the `name` that it is to have: of id and epoch alone.
     A folder of files becomes one archive (ZIP, not compressed: weights are not compressible).
     Raises UnknownName, CorruptFile, DiskFull, InvalidInput for an epoch that is not kept and a
     model for which the format has no place, and NotApplicable where it is too large.
@@ -43,9 +36,9 @@ def download(zoo: Path, id: str, epoch: str, exporter: Format, folder: str) -> W
     out = Path(folder) / "export"
     written = export(opened, exporter, out=out, models=[f"{id}@{number}"])[0]
     if not written.is_dir():
-        return {"path": str(written), "name": written.name}
+        return Transient(path=str(written), name=written.name)
     archive = Path(folder) / f"{written.name}.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for path in sorted(written.rglob("*")):
             file.write(path, path.relative_to(out))
-    return {"path": str(archive), "name": archive.name}
+    return Transient(path=str(archive), name=archive.name)

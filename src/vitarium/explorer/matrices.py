@@ -1,6 +1,6 @@
 """How alike many models are, pair by pair; runs in the process of `worker`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,11 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.errors import InvalidInput, NotApplicable
+from vitarium.core.errors import DataNotFound, InvalidInput, NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Predictions, check_predictions
 from vitarium.evaluation.loader import ModelLoader
+from vitarium.explorer.computation import Transient
 from vitarium.measures._runner.forward import Forward
 from vitarium.measures._runner.jobs import Conditions
 from vitarium.measures.weights.pairs import WeightL2, weight_l2
@@ -25,38 +26,37 @@ MAX_IMAGES = 1000
 """Test images on which predictions are compared, of each class in proportion."""
 
 
-def agreement(zoo: Path, *ids: str) -> Matrix:
+def agreement(zoo: Path, *ids: str) -> Matrix | Transient:
     """Share of test images to which two models give the same class, for all pairs of models.
 
     Of up to `MAX_IMAGES` images, the same for all models of a data set; forward passes are cached
     in the zoo. Raises UnknownName, CorruptFile, and InvalidInput for too many models.
     """
-    loader, refs = _opened(zoo, ids)
-    forward = Forward(
-        loader, Conditions("test", MAX_IMAGES, True), [choose("measure", "agreement")]
-    )
-    predictions: dict[CheckpointRef, Predictions] = {}
-    reasons, sets = dict[str, str](), dict[str, int]()
-    images = dict[CheckpointRef, str]()
-    for ref in refs:
+    compared = _Compared(zoo, ids)
+    loader, measure = ModelLoader(compared.zoo), choose("measure", "agreement")
+    forward = Forward(loader, Conditions("test", MAX_IMAGES, True), [measure])
+    predictions, images = dict[CheckpointRef, Predictions](), dict[CheckpointRef, str]()
+    sets, is_lasting = dict[str, int](), True
+    for ref in list(compared.refs):
         try:
             examples = loader.examples(ref.model, "test", MAX_IMAGES)
-            predictions[ref] = forward.predictions(ref, "test")
-            check_predictions(predictions[ref])
+            predicted = forward.predictions(ref, "test")
+            check_predictions(predicted)
         except (NotApplicable, InvalidInput) as error:
-            predictions.pop(ref, None)
-            reasons[ref.model] = str(error)
+            compared.leave_out(ref, str(error))
+            is_lasting &= not isinstance(error, DataNotFound)
             continue
-        images[ref] = loader.originals(examples)
+        predictions[ref], images[ref] = predicted, loader.originals(examples)
         sets[examples.dataset.name] = len(examples)
-    values = torch.full((len(refs), len(refs)), torch.nan, dtype=torch.float64)
-    for row, first in enumerate(refs):
-        for column, second in enumerate(refs[: row + 1]):
-            if first in predictions and second in predictions and images[first] == images[second]:
-                values[row, column] = values[column, row] = _share(
-                    predictions[first], predictions[second]
-                )
-    return _matrix(refs, values, 1 - values, images=sets, reasons=reasons)
+    count = len(compared.refs)
+    values = torch.full((count, count), torch.nan, dtype=torch.float64)
+    for row, first in enumerate(compared.refs):
+        for column, second in enumerate(compared.refs[: row + 1]):
+            if images[first] == images[second]:
+                share = _share(predictions[first], predictions[second])
+                values[row, column] = values[column, row] = share
+    matrix = compared.matrix(values, 1 - values, sets)
+    return matrix if is_lasting else Transient(matrix)
 
 
 def weight_distances(zoo: Path, *ids: str) -> Matrix:
@@ -65,18 +65,50 @@ def weight_distances(zoo: Path, *ids: str) -> Matrix:
     As the measure `weight_l2` with `relative`. None where tensors have other names or shapes.
     Raises UnknownName, CorruptFile, and InvalidInput for too many models.
     """
-    loader, refs = _opened(zoo, ids)
-    models = [loader.weights(ref) for ref in refs]
-    values = weight_l2(WeightL2(relative=True), models)[""]
-    return _matrix(refs, values, values)
+    compared = _Compared(zoo, ids)
+    loader, values = ModelLoader(compared.zoo), torch.empty(0, 0, dtype=torch.float64)
+    if compared.refs:
+        models = [loader.weights(ref) for ref in compared.refs]
+        values = weight_l2(WeightL2(relative=True), models)[""]
+    return compared.matrix(values, values, {})
 
 
-def _opened(zoo: Path, ids: Sequence[str]) -> tuple[ModelLoader, list[CheckpointRef]]:
-    if len(ids) > MAX_MODELS:
-        raise InvalidInput(f"{len(ids)} models; at most {MAX_MODELS} are compared with each other")
-    opened = Zoo.open(zoo)
-    refs = [CheckpointRef(id, opened.folder(id).checkpoint()[0]) for id in map(opened.find, ids)]
-    return ModelLoader(opened), refs
+class _Compared:
+    """Models that are compared, after their last kept epochs, and why others are not."""
+
+    def __init__(self, zoo: Path, names: Sequence[str]) -> None:
+        if len(names) > MAX_MODELS:
+            text = f"{len(names)} models; at most {MAX_MODELS} are compared with each other"
+            raise InvalidInput(text)
+        self.zoo = Zoo.open(zoo)
+        self.ids = list(dict.fromkeys(map(self.zoo.find, names)))
+        self.refs: list[CheckpointRef] = []
+        self.reasons: dict[str, str] = {}
+        for id in self.ids:
+            try:
+                self.refs.append(CheckpointRef(id, self.zoo.folder(id).checkpoint()[0]))
+            except InvalidInput as error:  # no weights are kept
+                self.reasons[id] = str(error)
+
+    def leave_out(self, ref: CheckpointRef, reason: str) -> None:
+        self.refs.remove(ref)
+        self.reasons[ref.model] = reason
+
+    def matrix(self, values: Tensor, distances: Tensor, images: dict[str, int]) -> Matrix:
+        """Of values and distances [refs, refs], NaN where there are none."""
+        numbers = [self.ids.index(ref.model) for ref in self.refs]
+        rows: list[list[float | None]] = [[None] * len(self.ids) for _ in self.ids]
+        for number, row in zip(numbers, values.tolist(), strict=True):
+            for other, value in zip(numbers, row, strict=True):
+                rows[number][other] = None if np.isnan(value) else value
+        order = [numbers[row] for row in clustered(distances.numpy())]
+        return {
+            "models": self.ids,
+            "values": rows,
+            "order": order + [number for number in range(len(rows)) if number not in numbers],
+            "images": images,
+            "reasons": self.reasons,
+        }
 
 
 def _share(first: Predictions, second: Predictions) -> float:
@@ -86,25 +118,6 @@ def _share(first: Predictions, second: Predictions) -> float:
     except NotApplicable:
         return torch.nan
     return float((first.classes == second.classes).double().mean())
-
-
-def _matrix(
-    refs: Sequence[CheckpointRef],
-    values: Tensor,
-    distances: Tensor,
-    images: Mapping[str, int] = {},
-    reasons: Mapping[str, str] = {},
-) -> Matrix:
-    return {
-        "models": [ref.model for ref in refs],
-        "epochs": [ref.epoch for ref in refs],
-        "values": [
-            [None if np.isnan(value) else value for value in row] for row in values.tolist()
-        ],
-        "order": clustered(distances.numpy()),
-        "images": dict(images),
-        "reasons": dict(reasons),
-    }
 
 
 def clustered(distances: np.ndarray) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from vitarium.core import files
+from vitarium.core.errors import InvalidInput
 from vitarium.core.version import installed_version
 from vitarium.explorer.index_process import update_index
 from vitarium.explorer.security import Access
@@ -45,6 +46,16 @@ class ServedZoo:
         folders = [self.zoo.folder(id) for id in ids]
         parts = [(files.digest(f.path / "model.json"), *f.checkpoint()) for f in folders]
         return files.checksum(repr((installed_version(), parts)).encode())
+
+    def versions_of(self, *ids: str) -> str:
+        """As `version_of` of each, also where no weights are kept."""
+        versions = []
+        for id in ids:
+            try:
+                versions.append(self.version_of(id))
+            except InvalidInput:
+                versions.append(self.description_of(id))
+        return files.checksum(repr(versions).encode())
 
     def description_of(self, id: str) -> str:
         """Another text once a model is described otherwise. Raises CorruptFile."""

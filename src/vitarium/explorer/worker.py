@@ -12,8 +12,6 @@ from vitarium.explorer.computation import Computation, ComputationFailed, Comput
 _GRACE_SECONDS = 3.0
 """For which an answer is computed that nobody waits for: to import torch anew takes longer."""
 _POLL_SECONDS = 0.3
-_UNKEPT = ""
-"""In the place of a version, at the end of a key."""
 
 
 class Abandoned(Exception):
@@ -42,20 +40,19 @@ class Worker:
         name: str,
         arguments: Sequence[str],
         *,
-        version: str | None,
+        version: str,
         is_gone: Callable[[], Awaitable[bool]],
     ) -> bytes:
         """What a function of `computation.FUNCTIONS` gives, as JSON; `{"refused": why}` without.
 
         Args:
             version: of what it is computed from; as long as it is the same, so is the answer.
-                None: the answer is not kept.
             is_gone: whether nobody waits for it any more.
 
         Raises Abandoned and ComputationFailed.
         """
-        key = (name, *arguments, version or _UNKEPT)
-        cached = await asyncio.to_thread(self._cache.get, key) if version else None
+        key = (name, *arguments, version)
+        cached = await asyncio.to_thread(self._cache.get, key)
         if cached is not None:
             return cached
         job = self._jobs.get(key)
@@ -112,5 +109,5 @@ class Worker:
             await self._keep(await running, key)
 
     async def _keep(self, computed: Computed, key: tuple[str, ...]) -> None:
-        if computed.is_lasting and key[-1] != _UNKEPT:
+        if computed.is_lasting:
             await asyncio.to_thread(self._cache.put, key, computed.content)

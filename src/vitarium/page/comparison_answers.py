@@ -7,7 +7,6 @@ class Matrix(TypedDict):
     """A number for every pair of models, after their last kept epochs."""
 
     models: list[str]
-    epochs: list[int]
     values: list[list[float | None]]
     """[models, models]; None where a pair cannot be compared."""
     order: list[int]

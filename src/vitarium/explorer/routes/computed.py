@@ -45,7 +45,9 @@ async def matrix(
 ) -> Response:
     """How alike models are, pair by pair: predictions, or weights."""
     answer = "agreement" if of == "agreement" else "weight_distances"
-    return await _of_models(request, served, answer, *models.split(","))
+    ids = [await run_in_threadpool(served.zoo.find, name) for name in models.split(",")]
+    version = await run_in_threadpool(served.versions_of, *ids)
+    return await served.computed(request, answer, *ids, version=version)
 
 
 @router.get("/models/{name}/reproduction.json", response_model=Reproduction | Refused)

@@ -42,7 +42,7 @@ async def download(
         content = await served.worker.answer(
             "download",
             [id, number, exporter, folder],
-            version=None,
+            version=await run_in_threadpool(served.version_of, id),
             is_gone=request.is_disconnected,
         )
         answer = json.loads(content)
