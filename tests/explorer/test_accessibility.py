@@ -58,6 +58,17 @@ def test_axe_finds_nothing_serious(browser, grown, grown_address, view, scheme):
     context.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_a_matrix_of_pairs(browser, grown, grown_address, scheme):
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{grown_address}#view=compare&selected={'~'.join(grown.ids())}")
+    page.wait_for_selector("[data-at]", timeout=180_000)
+    expect(page.locator("[aria-busy=true]")).to_have_count(0, timeout=180_000)
+    assert serious_violations(page) == []
+    context.close()
+
+
 def test_axe_would_find_an_image_without_a_text(page):
     assert serious_violations(page) == []
     page.evaluate("document.querySelector('main').append(new Image())")
