@@ -157,10 +157,8 @@ def test_what_a_model_does_with_images_is_shown(browser, grown_zoo):
     with served(grown_zoo, Access("127.0.0.1")) as address:
         page = browser.new_page()
         page.goto(f"{address}#model={grown_zoo.ids()[0]}")
-        page.get_by_text("On its test images").click()
         expect(page.get_by_text("Errors of which it is surest")).to_be_visible(timeout=60_000)
         assert page.locator(".images img").count() > 0
-        page.get_by_text("Where it looks").click()
         expect(page.locator(".images canvas").first).to_be_visible(timeout=60_000)
         page.get_by_label("block").select_option(index=1)
         page.get_by_label("head").select_option(index=1)

@@ -163,8 +163,8 @@ class Explorer {
     put("where", this.where);
     put("sort", this.sort);
     put("columns", this.shown.join(LIST_SEPARATOR), this.table?.shown.join(LIST_SEPARATOR));
-    put("x", this.x, this.usualAxis("before"));
-    put("y", this.y, this.usualAxis("after"));
+    put("x", this.x, this.usualX());
+    put("y", this.y, this.usualY());
     put("color", this.color, "stage");
     put("size", this.size);
     put("shape", this.shape);
@@ -188,8 +188,8 @@ class Explorer {
     this.search = parts.get("search") ?? "";
     this.sort = parts.get("sort") ?? "";
     this.shown = parts.get("columns")?.split(LIST_SEPARATOR).filter(known) ?? this.table.shown;
-    this.x = parts.get("x") ?? this.usualAxis("before");
-    this.y = parts.get("y") ?? this.usualAxis("after");
+    this.x = parts.get("x") ?? this.usualX();
+    this.y = parts.get("y") ?? this.usualY();
     this.color = parts.get("color") ?? "stage";
     this.size = parts.get("size") ?? "";
     this.shape = parts.get("shape") ?? "";
@@ -204,8 +204,14 @@ class Explorer {
     if (where !== this.where) void this.filter(where);
   }
 
-  private usualAxis(name: string): string {
-    return this.columns.has(name) ? name : (this.numbers[0]?.name ?? "");
+  /** The first factor that is a number, such as the learning rate. */
+  private usualX(): string {
+    const factors = this.numbers.filter(({ group, name }) => group === "factor" && this.table!.shown.includes(name));
+    return (factors[0] ?? this.numbers[0])?.name ?? "";
+  }
+
+  private usualY(): string {
+    return this.columns.has("after") ? "after" : (this.numbers[0]?.name ?? "");
   }
 }
 
