@@ -1,16 +1,9 @@
 """The page in a browser: every view on a zoo, and what a reader does there."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Page, expect
 
-from explorer.conftest import HOSTILE, SCREENSHOTS, served
+from explorer.conftest import HOSTILE, SCREENSHOTS, files_served, served
 from vitarium import export, grow
 from vitarium.explorer.security import Access
 from vitarium.zoo.listing import listing
@@ -172,22 +165,10 @@ def test_what_a_model_does_with_images_is_shown(browser, grown_zoo):
         page.close()
 
 
-@contextmanager
-def files_served(folder: Path) -> Iterator[str]:
-    """The address of any web server that gives files, as `python -m http.server` does."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/site/"
-        server.shutdown()
-        thread.join()
-
-
 def test_an_exported_site_is_the_page_without_a_server_of_ours(browser, zoo, tmp_path):
     shown = [model.id for model in zoo if not model.ingredients]
-    export(zoo, "site", out=tmp_path / "www" / "site", models=shown)
-    with files_served(tmp_path / "www") as address:
+    export(zoo, "site", out=tmp_path / "site", models=shown)
+    with files_served(tmp_path / "site") as address:
         page = browser.new_page()
         page.goto(address)
         assert {*ids_in_when_shown(page)} == {id[:8] for id in shown}

@@ -12,8 +12,7 @@ from playwright.sync_api import expect
 from safetensors import safe_open
 from safetensors.torch import load, load_file
 
-from explorer.conftest import served
-from explorer.test_browser import files_served
+from explorer.conftest import files_served, served
 from vitarium import Blueprint, merge, plan
 from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.explorer import downloads
@@ -142,10 +141,10 @@ def test_a_models_page_has_downloads_and_its_blueprint(browser, grown_zoo, model
 
 @pytest.mark.slow
 def test_a_site_has_blueprints_and_no_weights(browser, grown_zoo, model, tmp_path):
-    out = tmp_path / "www" / "site"
+    out = tmp_path / "site"
     export(grown_zoo, "site", out=out)
     assert not [path for path in out.rglob("*") if path.suffix in (".zip", ".safetensors")]
-    with files_served(tmp_path / "www") as address:
+    with files_served(tmp_path / "site") as address:
         page = browser.new_page()
         page.goto(f"{address}#model={model.id}")
         page.get_by_text("How to make it again").click()

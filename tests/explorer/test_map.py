@@ -1,16 +1,9 @@
 """The map in a browser: positions by weights, lines through epochs, and a model's nearest relatives."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import expect
 
-from explorer.conftest import SCREENSHOTS, served
+from explorer.conftest import SCREENSHOTS, files_served, served
 from vitarium import export
 from vitarium.encoders._runner.encode import kept_epochs
 from vitarium.explorer import embeddings
@@ -124,17 +117,6 @@ def test_the_nearest_relatives_of_a_model_are_named_and_linked(page, zoo, monkey
     expect(rows.filter(has_text=child.parent.id[:8])).to_contain_text("parent")
     rows.first.get_by_role("button").click()
     expect(page.get_by_role("heading", level=2)).to_contain_text(near[0]["id"])
-
-
-@contextmanager
-def files_served(folder: Path) -> Iterator[str]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("has_embeddings", [True, False])

@@ -8,7 +8,7 @@ import pytest
 import typer
 from playwright.sync_api import expect
 
-from explorer.conftest import HOSTILE, served
+from explorer.conftest import HOSTILE, files_served, served
 from vitarium import Blueprint, Zoo, cli, export, plan
 from vitarium.core import registry
 from vitarium.explorer.security import MAX_BODY, Access
@@ -321,11 +321,9 @@ def listing_of(zoo):
 
 @pytest.mark.slow
 def test_names_are_chosen_in_a_site_without_a_server(browser, zoo, tmp_path):
-    from explorer.test_browser import files_served
-
     zoo.tag(zoo.ids()[:2], "two")
-    export(zoo, "site", out=tmp_path / "www" / "site")
-    with files_served(tmp_path / "www") as address:
+    export(zoo, "site", out=tmp_path / "site")
+    with files_served(tmp_path / "site") as address:
         page = open_page(browser, address)
         page.get_by_label("Select by name").select_option("two")
         expect(page.get_by_label("Selection")).to_contain_text("2 selected")

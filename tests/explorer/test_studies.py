@@ -10,9 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from explorer.conftest import SCREENSHOTS, served
+from explorer.conftest import SCREENSHOTS, files_served, served
 from explorer.test_accessibility import serious_violations
-from explorer.test_browser import files_served
 from vitarium import Zoo, export, recover, study
 from vitarium.core.errors import CorruptFile
 from vitarium.explorer.security import Access
@@ -423,12 +422,12 @@ def test_studies_and_recovered_parents_are_for_everybody(browser, address, kept_
 def test_a_site_has_studies_where_it_has_all_models(context, kept_zoo, tmp_path):
     write_page(kept_zoo, "page", "<title>Page</title><p>findings")
     write_lineage(kept_zoo)
-    folder = tmp_path / "www" / "site"
+    folder = tmp_path / "site"
     files = export(kept_zoo, "site", out=folder, **QUICK_SITE)
     assert {folder / "studies" / "page.html", folder / "api" / "lineages" / "lineage.json"} <= {
         *files
     }
-    with files_served(tmp_path / "www") as address:
+    with files_served(tmp_path / "site") as address:
         page = context.new_page()
         problems = errors_of(page)
         page.goto(f"{address}#view=studies")
@@ -440,10 +439,10 @@ def test_a_site_has_studies_where_it_has_all_models(context, kept_zoo, tmp_path)
         page.get_by_label("recovered parents").select_option("lineage")
         expect(page.get_by_text("parents right")).to_be_visible()
         assert problems == []
-    part = tmp_path / "www" / "part"
+    part = tmp_path / "part"
     export(kept_zoo, "site", out=part, models=kept_zoo.ids()[:1], **QUICK_SITE)
     assert json.loads((part / "api" / "studies.json").read_text()) == {"pages": [], "lineages": []}
     assert not (part / "studies").exists()
     studies.json_path(kept_zoo.path, "lineage").write_text("{")
     with pytest.raises(CorruptFile, match=r"lineage\.json"):
-        export(kept_zoo, "site", out=tmp_path / "www" / "corrupt", **QUICK_SITE)
+        export(kept_zoo, "site", out=tmp_path / "corrupt", **QUICK_SITE)

@@ -30,7 +30,7 @@ from vitarium.explorer.security import Access, Guard
 from vitarium.explorer.served_zoo import ServedZoo
 from vitarium.explorer.worker import Abandoned
 from vitarium.page import BUILT
-from vitarium.page.answers import Refusal
+from vitarium.page.answers.models import Refusal
 from vitarium.zoo import Zoo
 
 _PARTS = (embeddings, models, live, computed, downloads, studies, changes)

@@ -15,7 +15,7 @@ from vitarium.encoders._runner.vectors import VectorCache, VectorSet
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.explorer.computation import Transient
 from vitarium.page import layout
-from vitarium.page.answers import Embedding
+from vitarium.page.answers.embeddings import Embedding
 from vitarium.page.prediction_vectors import (
     OTHER_DATA,
     PREDICTIONS,

@@ -18,7 +18,7 @@ from vitarium.explorer.computation import Transient
 from vitarium.measures._runner.forward import Forward
 from vitarium.measures._runner.jobs import Conditions
 from vitarium.measures.weights.pairs import WeightL2, weight_l2
-from vitarium.page.comparison_answers import Matrix
+from vitarium.page.answers.comparisons import Matrix
 from vitarium.zoo import Zoo
 
 MAX_MODELS = 40

@@ -13,7 +13,7 @@ from vitarium.evaluation.inputs import EvalModel, check_predictions
 from vitarium.measures.landscape._paths import OnPath, barriers
 from vitarium.measures.landscape.barrier import path_losses
 from vitarium.page import behavior
-from vitarium.page.comparison_answers import Barrier
+from vitarium.page.answers.comparisons import Barrier
 
 Json = dict[str, Any]
 MAX_IMAGES = 16

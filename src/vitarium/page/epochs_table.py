@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from vitarium.core.errors import UnknownName
-from vitarium.page.answers import Epochs
+from vitarium.page.answers.models import Epochs
 from vitarium.page.models_table import encode
 from vitarium.zoo import Zoo
 from vitarium.zoo.query import Database

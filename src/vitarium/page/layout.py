@@ -12,7 +12,13 @@ from vitarium.core.registry import Plugin
 from vitarium.encoders._runner.vectors import Vector, VectorSet
 from vitarium.evaluation import embedding
 from vitarium.evaluation.embedding import Method, Numbers
-from vitarium.page.answers import Embedding, EmbeddingMethod, EmbeddingSource, LeftOut, Relative
+from vitarium.page.answers.embeddings import (
+    Embedding,
+    EmbeddingMethod,
+    EmbeddingSource,
+    LeftOut,
+    Relative,
+)
 
 OTHER_ARCHITECTURES = "other architectures than most"
 METHODS: list[EmbeddingMethod] = [

@@ -9,7 +9,7 @@ from threading import Lock
 
 from vitarium.core.errors import CorruptFile, FileFault
 from vitarium.core.printable import printable
-from vitarium.page.live_answers import GrowthState, Live, TrainingCurve
+from vitarium.page.answers.live import GrowthState, Live, TrainingCurve
 from vitarium.zoo import growth_status
 from vitarium.zoo._model_files import Epoch, read_epochs
 from vitarium.zoo.growth_status import GrowthStatus

@@ -6,7 +6,7 @@ from typing import Any
 
 import vitarium
 from vitarium.core.printable import printable
-from vitarium.page.answers import CheckpointName, MeasuredNumber, ModelPage, Summary
+from vitarium.page.answers.models import CheckpointName, MeasuredNumber, ModelPage, Summary
 from vitarium.page.family import family
 from vitarium.zoo import Zoo, records
 

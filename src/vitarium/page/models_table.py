@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from vitarium.core import files
-from vitarium.page.answers import Column, ColumnValues, Group, ModelsTable
+from vitarium.page.answers.models import Column, ColumnValues, Group, ModelsTable
 from vitarium.zoo import Zoo, records
 from vitarium.zoo._measured import measured_columns
 from vitarium.zoo._model_files import model_stamps

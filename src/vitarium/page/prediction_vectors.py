@@ -14,7 +14,7 @@ from vitarium.encoders._runner.vectors import Vector, VectorCache, VectorSet, ch
 from vitarium.encoders.random_projection import project
 from vitarium.evaluation.inputs import Predictions, check_predictions
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.page.answers import EmbeddingSource
+from vitarium.page.answers.embeddings import EmbeddingSource
 from vitarium.page.behavior import predict
 from vitarium.zoo import Zoo
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.printable import printable, shortened
-from vitarium.page.study_answers import RecoveredLineage, RecoveredModel, RecoveredParent
+from vitarium.page.answers.studies import RecoveredLineage, RecoveredModel, RecoveredParent
 from vitarium.zoo import studies
 
 Parents = Mapping[str, Sequence[str]]

@@ -13,7 +13,7 @@ from vitarium.blueprint import ModelSpec, Recipe, Spec
 from vitarium.blueprint.reproduction import reproduction, yaml_text
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput, NotApplicable
-from vitarium.page.answers import Reproduction
+from vitarium.page.answers.models import Reproduction
 from vitarium.page.model_page import argument
 from vitarium.zoo import Zoo
 

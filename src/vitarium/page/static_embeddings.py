@@ -9,13 +9,8 @@ from vitarium.encoders._runner.encode import encode_checkpoints
 from vitarium.encoders._runner.vectors import VectorSet
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.page import layout
-from vitarium.page.answers import (
-    Embedding,
-    EmbeddingChoices,
-    EmbeddingSource,
-    Refused,
-    Relatives,
-)
+from vitarium.page.answers.embeddings import Embedding, EmbeddingChoices, EmbeddingSource, Relatives
+from vitarium.page.answers.models import Refused
 from vitarium.page.prediction_vectors import (
     OTHER_DATA,
     PREDICTIONS,

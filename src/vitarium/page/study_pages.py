@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from vitarium.core.printable import printable, shortened
-from vitarium.page.study_answers import StoredLineage, Studies, StudyPage
+from vitarium.page.answers.studies import StoredLineage, Studies, StudyPage
 from vitarium.zoo import studies
 
 _HEAD_BYTES = 1 << 14

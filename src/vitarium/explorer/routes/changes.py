@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vitarium.explorer.routes.models import ModelName
 from vitarium.explorer.served_zoo import Served
-from vitarium.page.answers import Matches, ModelPage
+from vitarium.page.answers.models import Matches, ModelPage
 from vitarium.page.model_page import model_page
 from vitarium.zoo.listing import select
 

@@ -7,9 +7,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from vitarium.explorer.routes.models import ModelName
 from vitarium.explorer.served_zoo import Served, ServedZoo
-from vitarium.page.answers import Pair, Refused, Reproduction
-from vitarium.page.behavior_answers import Attention, Behavior
-from vitarium.page.comparison_answers import Barrier, Matrix
+from vitarium.page.answers.behavior import Attention, Behavior
+from vitarium.page.answers.comparisons import Barrier, Matrix, Pair
+from vitarium.page.answers.models import Refused, Reproduction
 
 router = APIRouter(prefix="/api", tags=["computed"])
 Models = Annotated[str, Query(description="Ids, or beginnings of them, with commas between them.")]

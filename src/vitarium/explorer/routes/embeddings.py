@@ -7,14 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from vitarium.explorer.routes.models import ModelName
 from vitarium.explorer.served_zoo import Served
-from vitarium.page.answers import (
-    Embedding,
-    EmbeddingChoices,
-    Epochs,
-    Refused,
-    Relatives,
-    Remaining,
-)
+from vitarium.page.answers.embeddings import Embedding, EmbeddingChoices, Relatives, Remaining
+from vitarium.page.answers.models import Epochs, Refused
 from vitarium.page.epochs_table import epochs_table
 
 router = APIRouter(prefix="/api", tags=["embeddings"])

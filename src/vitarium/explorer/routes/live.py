@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from vitarium.explorer.served_zoo import Served
-from vitarium.page.live_answers import Live
+from vitarium.page.answers.live import Live
 
 router = APIRouter(prefix="/api", tags=["live"])
 

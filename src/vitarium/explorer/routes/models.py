@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from vitarium.explorer.served_zoo import JSON, Served
-from vitarium.page.answers import ModelPage, ModelsTable, Summary
+from vitarium.page.answers.models import ModelPage, ModelsTable, Summary
 from vitarium.page.model_page import model_page, zoo_summary
 
 router = APIRouter(prefix="/api", tags=["models"])

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path
 from fastapi.responses import FileResponse
 
 from vitarium.explorer.served_zoo import Served
+from vitarium.page.answers.studies import RecoveredLineage, Studies
 from vitarium.page.recovered_lineage import recovered_lineage
-from vitarium.page.study_answers import RecoveredLineage, Studies
 from vitarium.page.study_pages import study_pages
 from vitarium.zoo import studies as stored
 

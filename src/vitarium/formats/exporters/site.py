@@ -11,13 +11,13 @@ from vitarium.core.config import Config
 from vitarium.core.errors import VitariumError
 from vitarium.formats.base import exporter
 from vitarium.page import BUILT, behavior
+from vitarium.page.answers.studies import Studies
 from vitarium.page.epochs_table import epochs_table
 from vitarium.page.model_page import model_page, zoo_summary
 from vitarium.page.models_table import models_table
 from vitarium.page.recovered_lineage import recovered_lineage
 from vitarium.page.reproduction import reproduction_page
 from vitarium.page.static_embeddings import static_answers
-from vitarium.page.study_answers import Studies
 from vitarium.page.study_pages import study_pages
 from vitarium.zoo import Zoo, studies
 
