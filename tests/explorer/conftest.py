@@ -88,6 +88,19 @@ def files_served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
+def draw_around_all(page: Page) -> None:
+    """With the lasso, all points of the map."""
+    box = page.locator(".map canvas").bounding_box()
+    assert box
+    left, top = box["x"] + 58, box["y"] + 13
+    right, bottom = box["x"] + box["width"] - 14, box["y"] + box["height"] - 45
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(x, y, steps=3)
+    page.mouse.up()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:

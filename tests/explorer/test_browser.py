@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from explorer.conftest import HOSTILE, SCREENSHOTS, files_served, served
+from explorer.conftest import HOSTILE, SCREENSHOTS, draw_around_all, files_served, served
 from vitarium import export, grow
 from vitarium.explorer.security import Access
 from vitarium.zoo.listing import listing
@@ -89,14 +89,7 @@ def test_a_lasso_on_the_map_selects_models(page, zoo):
     page.get_by_role("button", name="Map").click()
     page.get_by_label("x axis").select_option("optimizer.lr")
     page.get_by_label("y axis").select_option("alpha")
-    box = page.locator("canvas").bounding_box()
-    left, top = box["x"] + 60, box["y"] + 14
-    right, bottom = box["x"] + box["width"] - 14, box["y"] + box["height"] - 46
-    page.mouse.move(left, top)
-    page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
-        page.mouse.move(x, y, steps=3)
-    page.mouse.up()
+    draw_around_all(page)
     grown = sum(model.factors.get("optimizer.lr") is not None for model in zoo)
     expect(page.get_by_label("Selection")).to_contain_text(f"{grown} selected")
 

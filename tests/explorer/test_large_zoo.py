@@ -4,7 +4,7 @@ import pytest
 from listing import write_zoo
 from playwright.sync_api import expect
 
-from explorer.conftest import SCREENSHOTS, served
+from explorer.conftest import SCREENSHOTS, draw_around_all, served
 from vitarium import Zoo
 from vitarium.explorer.security import Access
 from vitarium.zoo.listing import listing, select
@@ -80,14 +80,7 @@ def test_a_lasso_around_all_points_selects_all_that_have_both_numbers(page, larg
     visit(page, "Map")
     page.get_by_label("x axis").select_option("optimizer.lr")
     page.get_by_label("y axis").select_option("after")
-    box = page.locator(".map canvas").bounding_box()
-    left, top = box["x"] + 60, box["y"] + 14
-    right, bottom = box["x"] + box["width"] - 14, box["y"] + box["height"] - 46
-    page.mouse.move(left, top)
-    page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
-        page.mouse.move(x, y, steps=3)
-    page.mouse.up()
+    draw_around_all(page)
     expected = len(select(large, where='"optimizer.lr" IS NOT NULL AND after IS NOT NULL'))
     expect(page.get_by_label("Selection")).to_contain_text(f"{expected:,} selected")
     shown(page, "map")

@@ -57,12 +57,12 @@ def test_while_the_zoo_is_held_it_grows_and_has_curves(client, kept_zoo):
 def test_curves_are_read_again_when_an_epoch_is_added(kept_zoo):
     id = kept_zoo.ids()[0]
     path = kept_zoo.folder(id).path / "epochs.jsonl"
-    whole = path.read_bytes()
+    content = path.read_bytes()
     lines = files.read_lines(path, sealed=True)
     files.write_lines(path, lines[:1])
     watch = GrowthWatch(kept_zoo.path)
     assert watch._curves_of([id])[id]["epochs"] == [0]
-    path.write_bytes(whole)
+    path.write_bytes(content)
     assert watch._curves_of([id])[id]["epochs"] == [line["number"] for line in lines]
     path.unlink()  # it is being replaced, or was never there
     assert GrowthWatch(kept_zoo.path)._curves_of([id, "0" * 12]) == {}

@@ -115,11 +115,11 @@ def test_the_end_is_said_where_it_was_awaited(page, growing):
 def test_nothing_is_asked_for_again_and_again_where_nothing_grows(page):
     page.get_by_role("button", name="Live").click()
     expect(page.get_by_role("heading", level=2)).to_have_text("Nothing is growing here")
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested_urls = []
+    page.on("request", lambda request: requested_urls.append(request.url))
     with page.expect_response("**/api/zoo.json"):
         pass
-    assert not [url for url in asked if "live" in url]
+    assert not [url for url in requested_urls if "live" in url]
 
 
 def test_a_zoo_that_another_process_grows_is_followed_until_it_is_killed(

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from explorer.conftest import SCREENSHOTS, files_served, served
+from explorer.conftest import SCREENSHOTS, draw_around_all, files_served, served
 from vitarium import export
 from vitarium.encoders._runner.encode import kept_epochs
 from vitarium.explorer import embeddings
@@ -26,17 +26,6 @@ def canvas(page, label):
     drawn = page.get_by_label(label)
     expect(drawn).to_be_visible(timeout=SECONDS)
     return drawn
-
-
-def draw_around_all(page):
-    box = page.locator("canvas").bounding_box()
-    left, top = box["x"] + 58, box["y"] + 13
-    right, bottom = box["x"] + box["width"] - 14, box["y"] + box["height"] - 45
-    page.mouse.move(left, top)
-    page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
-        page.mouse.move(x, y, steps=3)
-    page.mouse.up()
 
 
 def test_models_lie_where_their_weights_do_and_the_address_says_so(map_page, zoo, browser):

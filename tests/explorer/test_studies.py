@@ -288,12 +288,12 @@ def hostile_page(sink: str, attempts: Mapping[str, str]) -> str:
 
 @contextmanager
 def sink() -> Iterator[tuple[str, list[str]]]:
-    """The address of another server, and what it was asked for."""
-    asked: list[str] = []
+    """The address of another server, and the paths that were requested there."""
+    requested_paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested_paths.append(self.path)
             self.send_response(200)
             self.end_headers()
 
@@ -302,7 +302,7 @@ def sink() -> Iterator[tuple[str, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        yield f"http://127.0.0.1:{server.server_address[1]}", requested_paths
         server.shutdown()
         thread.join()
 
@@ -311,7 +311,7 @@ def sink() -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_a_hostile_page_reads_nothing_and_leads_nowhere(context, kept_zoo, host):
     access, dialogs = Access(host), list[str]()
-    with sink() as (elsewhere, asked), served(kept_zoo, access) as address:
+    with sink() as (elsewhere, requested_paths), served(kept_zoo, access) as address:
         write_page(kept_zoo, "hostile", hostile_page(elsewhere, ATTEMPTS))
         page = context.new_page()
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -326,7 +326,7 @@ def test_a_hostile_page_reads_nothing_and_leads_nowhere(context, kept_zoo, host)
         assert page.url.startswith(f"{address}#view=studies")
         expect(page.get_by_role("button", name="Studies")).to_be_visible()
         assert len(context.pages) == 1
-        assert (dialogs, asked) == ([], [])
+        assert (dialogs, requested_paths) == ([], [])
         # in a tab of its own, which is its own top, it can but leave
         own = {"parent", "address", "variable", "navigation"}
         attempts = {name: code for name, code in ATTEMPTS.items() if name not in own}
@@ -336,7 +336,7 @@ def test_a_hostile_page_reads_nothing_and_leads_nowhere(context, kept_zoo, host)
         expect(body).to_be_attached(timeout=60_000)
         results = json.loads(body.get_attribute("data-results") or "")
         assert results == dict.fromkeys(attempts, "refused")
-        assert asked == []
+        assert requested_paths == []
 
 
 @pytest.mark.slow

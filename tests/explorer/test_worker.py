@@ -180,13 +180,13 @@ def test_many_new_models_are_read_beside_the_server(tmp_path, monkeypatch):
 def test_what_is_computed_when_the_server_ends_is_dropped(tmp_path, computations):
     async def ask():
         worker = Worker(tmp_path)
-        asked = asyncio.create_task(
+        answer = asyncio.create_task(
             worker.answer("behavior", ["slow"], version="1", is_gone=is_here)
         )
         while not computations or not computations[0].requests:
             await asyncio.sleep(0.01)
         worker.close()
         with pytest.raises(Abandoned):
-            await asked
+            await answer
 
     asyncio.run(ask())

@@ -84,9 +84,15 @@ def corrupt(**changes):
     model = {"name": "a", "family": 0, "root": 1.0, "candidates": {}, "about": {}}
     other = model | {"name": "b", "root": None}
     edge = {"parent": "a", "child": "b", "confidence": 0.9, "share": 1.0, "kind": "trained"}
-    whole = {"format": "vitarium lineage", "version": 1, "method": "descent"}
-    whole |= {"models": [model, other], "edges": [edge], "tied": [], "notes": [], "truth": None}
-    return json.dumps(whole | changes | {"scores": None})
+    forest_json = {"format": "vitarium lineage", "version": 1, "method": "descent"}
+    forest_json |= {
+        "models": [model, other],
+        "edges": [edge],
+        "tied": [],
+        "notes": [],
+        "truth": None,
+    }
+    return json.dumps(forest_json | changes | {"scores": None})
 
 
 MODEL = {"name": "a", "root": 1.0}

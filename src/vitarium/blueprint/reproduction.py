@@ -76,8 +76,8 @@ def _stage(spec: ModelSpec, before: str | None, origin: Recipe | Imported | None
     if spec.parent is None or origin is None:
         return settings
     start: Settings = {"stage": before} if before else {"models": [spec.parent]}
-    kept = origin.kept_epochs if before and isinstance(origin, Recipe) else ()
-    if not kept or spec.parent_epoch != kept[-1]:
+    kept_epochs = origin.kept_epochs if before and isinstance(origin, Recipe) else ()
+    if not kept_epochs or spec.parent_epoch != kept_epochs[-1]:
         start["epoch"] = spec.parent_epoch
     if spec.conversion:
         start["operator"] = _short(spec.conversion)

@@ -109,8 +109,8 @@ def _read(file: Path) -> _Lineage:
 
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, fault["loc"]))
-    return shortened(printable(f"{place}: {fault['msg']}".removeprefix(": ")), _MAX_FAULT)
+    location = ".".join(map(str, fault["loc"]))
+    return shortened(printable(f"{location}: {fault['msg']}".removeprefix(": ")), _MAX_FAULT)
 
 
 def _statuses(

@@ -91,17 +91,17 @@ def test_it_is_written_while_nothing_happens_and_once_something_does(
 
 
 def test_the_time_left_is_asked_at_most_once_a_second(planned, tmp_path):
-    times, asked = iter([100.0, 100.5, 101.0, 101.5, 102.6, 103.0]), []
+    times, writes = iter([100.0, 100.5, 101.0, 101.5, 102.6, 103.0]), []
     tracker = Tracker(planned, [], {}, labels(planned), workers=1, now=100.0)
 
     def seconds_left():
-        asked.append(len(asked))
+        writes.append(len(writes))
         return 50.0
 
     writer = StatusWriter(tmp_path, tracker, seconds_left, clock=lambda: next(times))
     for epoch in range(4):
         writer(EpochEnded(planned.models[0].id, epoch, {}))
-    assert len(asked) == 3  # at 100.5, 101.5 and 102.6
+    assert len(writes) == 3  # at 100.5, 101.5 and 102.6
     assert writer.status().seconds_left == pytest.approx(50.0 - 0.4)
 
 

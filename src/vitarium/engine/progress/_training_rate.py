@@ -20,16 +20,18 @@ class TrainingRate:
         self._done: dict[str, float] = {}
         self._images_per_epoch: dict[str, int] = {}
 
-    def advance(self, model: str, done: float, images: int | None = None, *, begun: int) -> None:
+    def advance(
+        self, model: str, done: float, images: int | None = None, *, epochs_before: int
+    ) -> None:
         """A model has trained `done` epochs of its recipe.
 
         Args:
             images: of an epoch; None: as said before.
-            begun: its epochs when its worker began, if this is its first.
+            epochs_before: its epochs when its worker began, if this is its first.
         """
         if images is not None:
             self._images_per_epoch[model] = images
-        trained = done - self._done.get(model, max(begun, 0))
+        trained = done - self._done.get(model, max(epochs_before, 0))
         if trained > 0 or model not in self._done:
             self._done[model] = done
             self._epochs += trained

@@ -114,11 +114,11 @@ class Tracker:
                 training.enter("train", now, epoch)
                 training.step, training.steps = step, steps
                 done, images = epoch - 1 + step / steps, steps * self._batch_size(model)
-                self._rate.advance(model, done, images, begun=epoch - 1)
+                self._rate.advance(model, done, images, epochs_before=epoch - 1)
                 self._set_done(model, done)
             case EpochEnded() if training := self._training.get(event.model):
                 training.metrics = event.metrics
-                self._rate.advance(event.model, event.epoch, begun=event.epoch - 1)
+                self._rate.advance(event.model, event.epoch, epochs_before=event.epoch - 1)
                 self._set_done(event.model, max(event.epoch, self._done.get(event.model, 0.0)))
             case Spent() if training := self._training.get(event.model):
                 self._follow(training.worker, event, now)
