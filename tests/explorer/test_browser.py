@@ -45,6 +45,27 @@ def test_columns_are_chosen(page):
     expect(page.locator("thead")).to_contain_text("alpha")
 
 
+def test_columns_are_put_in_order_by_keyboard_and_by_mouse(page, address, browser):
+    headings = page.locator("thead th")
+    before = headings.all_inner_texts()
+    first, second, third = before[2:5]
+    page.get_by_text("Columns (").click()
+    button = page.get_by_role("button", name=f"Move {first} right")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(headings).to_have_text([*before[:2], second, first, *before[4:]])
+    expect(button).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(headings).to_have_text([*before[:2], second, third, first, *before[5:]])
+    page.get_by_role("button", name=f"Move {second} left").click()  # it is the first already
+    other = browser.new_page()
+    other.goto(page.url)
+    expect(other.locator("thead th")).to_have_text([*before[:2], second, third, first, *before[5:]])
+    other.close()
+    headings.nth(4).drag_to(headings.nth(2))
+    expect(headings).to_have_text(before)
+
+
 def test_a_link_brings_back_what_was_looked_at(page, address, browser):
     page.get_by_label("Search").fill("finetune")
     page.get_by_label("Select all").check()
@@ -126,6 +147,33 @@ def test_models_are_compared(page, zoo):
     expect(page.get_by_role("region", name="Differences")).to_contain_text("optimizer")
     for child in children:
         expect(page.get_by_role("region", name="Differences")).to_contain_text(child.id[:8])
+
+
+def test_tags_and_notes_are_shown_in_every_view(page, zoo):
+    first, second = next(model for model in zoo if model.children).children[:2]
+    zoo.tag(first.id, "chosen")
+    zoo.note(second.id, "watch this one")
+    row = page.locator("tbody tr", has_text="chosen")
+    expect(row).to_contain_text(first.id[:8], timeout=15_000)
+    page.goto(f"{page.url.partition('#')[0]}#view=compare&selected={first.id}~{second.id}")
+    page.reload()
+    differences = page.get_by_role("region", name="Differences")
+    expect(differences).to_contain_text("chosen")
+    expect(differences).to_contain_text("watch this one")
+    page.get_by_role("button", name="Tree").click()
+    expect(page.locator(".node", has_text="chosen")).to_contain_text(first.id[:8])
+    expect(page.locator(".node", has_text="watch this one")).to_contain_text(second.id[:8])
+    page.get_by_role("button", name="Map").click()
+    page.get_by_role("application").focus()
+    page.keyboard.press("ArrowRight")
+    for _ in zoo:
+        page.keyboard.press("ArrowLeft")
+    tooltips = []
+    for _ in zoo:
+        tooltips.append(page.locator(".tooltip").inner_text())
+        page.keyboard.press("ArrowRight")
+    assert any("tags chosen" in text for text in tooltips)
+    assert any("note watch this one" in text for text in tooltips)
 
 
 def test_a_zoo_that_grows_is_followed(page, zoo, tiny):
