@@ -116,3 +116,22 @@ def test_the_browser_is_told_to_load_nothing_from_elsewhere(client):
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cross-origin-resource-policy"] == "same-origin"
     assert "access-control-allow-origin" not in client.get("/api/zoo.json").headers
+
+
+def test_cookies_of_other_servers_on_the_same_host_are_no_hindrance(kept_zoo):
+    access, other = Access("0.0.0.0"), Access("0.0.0.0")
+    first, second = (
+        TestClient(create_app(kept_zoo, each), base_url=f"http://10.0.0.7:{port}")
+        for each, port in ((access, 8000), (other, 8001))
+    )
+    assert first.get(f"/?token={access.token}").status_code == 200
+    second.cookies = first.cookies  # browsers have one set for all ports
+    assert second.get(f"/?token={other.token}").status_code == 200
+    assert first.get("/api/zoo.json").status_code == 200
+    assert second.get("/api/zoo.json").status_code == 200
+    for foreign in ("a@b=1", "a[0]=x; b", "=;;=", '"x'):
+        names = [cookie.name for cookie in first.cookies.jar]
+        own = next(f"{n}={access.token}" for n in names if n.endswith("8000"))
+        headers = {"cookie": f"{foreign}; {own}"}
+        client = TestClient(create_app(kept_zoo, access), base_url="http://10.0.0.7:8000")
+        assert client.get("/api/zoo.json", headers=headers).status_code == 200

@@ -14,15 +14,16 @@ import hmac
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from http.cookies import SimpleCookie
 from ipaddress import ip_address
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "vitarium_token"
+"""With the port after it: browsers send cookies to every port of a host."""
 CHANGE_HEADER = "x-vitarium-token"
 """Header of requests that change something, with the page's own token."""
 MAX_BODY = 2**20
@@ -128,8 +129,9 @@ class Guard:
         return None
 
     def _is_known(self, scope: Scope, headers: Headers) -> bool:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        return self._has_token_in_url(scope) or self._is_token(cookie.value if cookie else "")
+        # not by SimpleCookie, which gives up at cookies that other servers set under this name
+        cookies = cookie_parser(headers.get("cookie", ""))
+        return self._has_token_in_url(scope) or self._is_token(cookies.get(_cookie(scope), ""))
 
     def _has_token_in_url(self, scope: Scope) -> bool:
         query = parse_qs(scope["query_string"].decode("latin-1"))
@@ -141,8 +143,12 @@ class Guard:
     def _with_cookie(self, scope: Scope) -> RedirectResponse:
         """The same address without the token, which is no longer seen then."""
         response = RedirectResponse(scope["path"], 303)
-        response.set_cookie(COOKIE, self.access.token, httponly=True, samesite="strict")
+        response.set_cookie(_cookie(scope), self.access.token, httponly=True, samesite="strict")
         return response
+
+
+def _cookie(scope: Scope) -> str:
+    return f"{COOKIE}_{scope['server'][1]}"
 
 
 async def _received(receive: Receive) -> Receive | None:
