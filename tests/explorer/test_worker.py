@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from threading import Event, Thread
 
 import pytest
 from listing import write_zoo
 
 from vitarium import Zoo
+from vitarium.core import files
 from vitarium.core.errors import DamagedCache
 from vitarium.explorer import index_process
 from vitarium.explorer import worker as worker_module
@@ -190,3 +192,82 @@ def test_what_is_computed_when_the_server_ends_is_dropped(tmp_path, computations
             await answer
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"key": 5, "answer": 1}, {"key": [], "answer": 1}, {"key": [*KEY]}, {"key": [KEY]}],
+)
+def test_an_answer_that_is_none_is_computed_anew(tmp_path, value):
+    cache = AnswerCache(tmp_path)
+    cache.put(KEY, b"1")
+    (file,) = (tmp_path / "cache" / "explorer").iterdir()
+    files.write_sealed(file, value)
+    with pytest.warns(DamagedCache):
+        assert cache.get(KEY) is None
+
+
+def test_a_damaged_answer_behind_a_link_is_computed_anew_and_stays(tmp_path):
+    outside, zoo = tmp_path / "outside", tmp_path / "zoo"
+    zoo.mkdir()
+    AnswerCache(outside).put(KEY, b"1")
+    (file,) = (outside / "cache" / "explorer").iterdir()
+    file.write_text("damaged")
+    (zoo / "cache").symlink_to(outside / "cache")
+    with pytest.warns(DamagedCache):
+        assert AnswerCache(zoo).get(KEY) is None
+    assert file.read_text() == "damaged"
+
+
+def test_what_a_reader_may_run_is_not_taken_from_a_zoos_cache(tmp_path, computations):
+    key = ("reproduction", "a", "1")
+    AnswerCache(tmp_path).put(key, b'{"commands": [["hostile"]]}')
+
+    async def ask():
+        worker = Worker(tmp_path)
+        worker.warm_up()
+        computations[0].may_answer.set()
+        return await worker.answer("reproduction", ["a"], version="1", is_gone=is_here)
+
+    assert json.loads(asyncio.run(ask())) == {"of": "a"}
+
+
+def test_a_folder_goes_once_its_computation_has_ended(tmp_path, computations):
+    folder = tmp_path / "download"
+    folder.mkdir()
+
+    async def ask():
+        worker = Worker(tmp_path)
+        with pytest.raises(Abandoned):
+            await worker.answer("download", ["a"], version="1", is_gone=is_gone, folder=folder)
+        assert folder.exists()  # it is still written into
+        while computations[0].is_alive or folder.exists():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(ask(), 60))
+
+
+def test_one_process_is_started_however_many_ask_and_none_at_the_end(tmp_path, monkeypatch):
+    started = []
+
+    class Slow(Recorded):
+        def __init__(self, zoo):
+            started.append(self)
+            Event().wait(0.05)  # others come meanwhile
+            self.is_alive = True
+
+        def stop(self):
+            self.is_alive = False
+
+    monkeypatch.setattr(worker_module, "Computation", Slow)
+    worker = Worker(tmp_path)
+    threads = [Thread(target=worker.warm_up) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(started) == 1
+    worker.close()
+    worker.warm_up()
+    assert len(started) == 1
+    assert not started[0].is_alive

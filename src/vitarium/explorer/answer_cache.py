@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vitarium.core import files
 from vitarium.core.cache import zoo_cache
-from vitarium.core.errors import CorruptFile, DamagedCache, FileFault
+from vitarium.core.errors import CorruptFile, DamagedCache, FileFault, LeadsOutside
 
 _FOLDER = "explorer"
 
@@ -30,16 +30,17 @@ class AnswerCache:
             path = folder / _name(key)
             try:
                 cached = files.read_sealed(path)
-                *of, version = cached["key"]
-                if of != list(key[:-1]):
+                of = cached.get("key")
+                if not isinstance(of, list) or of[:-1] != list(key[:-1]) or "answer" not in cached:
                     raise CorruptFile(path, "it is of something else")
-                if version != key[-1]:
+                if of[-1] != key[-1]:
                     continue
                 return json.dumps(cached["answer"], separators=(",", ":")).encode()
             except FileNotFoundError:
                 continue
             except (CorruptFile, FileFault) as error:
-                files.discard(path, root=folder.parent)
+                with suppress(LeadsOutside):
+                    files.discard(path, root=folder.parent)
                 note = f"{path} was damaged, and is computed anew ({error})"
                 warnings.warn(DamagedCache(note), stacklevel=2)
         return None

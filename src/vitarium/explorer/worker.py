@@ -1,10 +1,12 @@
 """Answers that take torch: computed once, in turn, and only as long as somebody waits for them."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from vitarium.explorer.answer_cache import AnswerCache
 from vitarium.explorer.computation import Computation, ComputationFailed, Computed
@@ -12,6 +14,8 @@ from vitarium.explorer.computation import Computation, ComputationFailed, Comput
 _GRACE_SECONDS = 3.0
 """For which an answer is computed that nobody waits for: to import torch anew takes longer."""
 _POLL_SECONDS = 0.3
+_UNCACHED = {"reproduction", "download", "embedding_choices"}
+"""Quick, or said to be run: the cache of a zoo from elsewhere may hold anything."""
 
 
 class Abandoned(Exception):
@@ -32,6 +36,7 @@ class Worker:
         self._cache = AnswerCache(zoo)
         self._computation: Computation | None = None
         self._is_closed = False
+        self._starting = Lock()
         self._jobs: dict[tuple[str, ...], _Job] = {}
         self._turn = asyncio.Lock()
 
@@ -42,19 +47,22 @@ class Worker:
         *,
         version: str,
         is_gone: Callable[[], Awaitable[bool]],
+        folder: Path | None = None,
     ) -> bytes:
         """What a function of `computation.FUNCTIONS` gives, as JSON; `{"refused": why}` without.
 
         Args:
             version: of what it is computed from; as long as it is the same, so is the answer.
             is_gone: whether nobody waits for it any more.
+            folder: that it writes into; is removed when it ends after nobody waited any more.
 
         Raises Abandoned and ComputationFailed.
         """
         key = (name, *arguments, version)
-        cached = await asyncio.to_thread(self._cache.get, key)
-        if cached is not None:
-            return cached
+        if name not in _UNCACHED:
+            cached = await asyncio.to_thread(self._cache.get, key)
+            if cached is not None:
+                return cached
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job(asyncio.create_task(self._compute(key, arguments)))
@@ -71,24 +79,30 @@ class Worker:
         finally:
             job.waiting -= 1
             if not job.waiting:
+                if folder and not job.task.done():
+                    job.task.add_done_callback(lambda _: shutil.rmtree(folder, ignore_errors=True))
                 job.task.cancel()
                 self._jobs.pop(key, None)
 
     def warm_up(self) -> None:
         """Start the process, which imports torch, before the first answer is asked for."""
-        if self._computation is None or not self._computation.is_alive:
+        with self._starting:
+            if self._is_closed or (self._computation and self._computation.is_alive):
+                return
             self._computation = Computation(self._zoo)
 
     def close(self) -> None:
         """End the process; what it was computing is dropped."""
-        self._is_closed = True
+        with self._starting:
+            self._is_closed = True
         if self._computation:
             self._computation.stop()
 
     async def _compute(self, key: tuple[str, ...], arguments: Sequence[str]) -> bytes:
         async with self._turn:
             await asyncio.to_thread(self.warm_up)
-            assert self._computation
+            if self._is_closed or not self._computation:
+                raise ComputationFailed("the server ends")
             running = asyncio.create_task(
                 asyncio.to_thread(self._computation.run, key[0], arguments)
             )
@@ -109,5 +123,5 @@ class Worker:
             await self._keep(await running, key)
 
     async def _keep(self, computed: Computed, key: tuple[str, ...]) -> None:
-        if computed.is_lasting:
+        if computed.is_lasting and key[0] not in _UNCACHED:
             await asyncio.to_thread(self._cache.put, key, computed.content)

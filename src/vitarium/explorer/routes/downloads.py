@@ -44,6 +44,7 @@ async def download(
             [id, number, exporter, folder],
             version=await run_in_threadpool(served.version_of, id),
             is_gone=request.is_disconnected,
+            folder=Path(folder),
         )
         answer = json.loads(content)
         if "refused" in answer:
