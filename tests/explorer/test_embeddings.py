@@ -9,8 +9,10 @@ from scipy.spatial.distance import cdist, pdist, squareform
 from sklearn.decomposition import PCA
 
 from vitarium import export
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
 from vitarium.encoders._runner.encode import kept_epochs
+from vitarium.encoders._runner.vectors import Vector, VectorCache, checksum, compute
 from vitarium.explorer import embeddings
 from vitarium.explorer.computation import Transient, _compute
 from vitarium.page.epochs_table import epochs_table
@@ -202,3 +204,25 @@ def test_a_site_of_models_that_do_not_differ_says_so(grown_zoo, tmp_path):
     export(grown_zoo, "site", out=tmp_path / "site", models=grown_zoo.ids()[:2])
     file = tmp_path / "site" / "api" / "embeddings" / "layer_quantiles.json"
     assert "needs more models" in json.loads(file.read_text())["refused"]
+
+
+def test_a_model_without_known_images_does_not_keep_out_the_one_before_it(tmp_path):
+    first, unknown, last = (CheckpointRef(12 * digit, 0) for digit in "abc")
+
+    def name(ref):
+        if ref == unknown:
+            raise NotApplicable(f"{ref.model}: its data set is not known")
+        return checksum(ref)
+
+    def answer(seconds):
+        return compute(
+            [first, last, unknown], cache, name, lambda ref: Vector(np.ones(3), "a"),
+            store=False, seconds=seconds,
+        )  # fmt: skip
+
+    cache = VectorCache(tmp_path, "version")
+    assert answer(-1.0).remaining == 1  # the last: one vector at a time
+    assert answer(None).vectors.keys() == {first, last}
+    assert answer(None).refused == {unknown: "its data set is not known"}
+    alone = compute([unknown], cache, name, lambda ref: Vector(np.ones(3), "a"), store=False)
+    assert alone.refused == {unknown: "its data set is not known"}

@@ -109,6 +109,7 @@ def compute(
     refs, result = list(refs), VectorSet()
     start, computed = monotonic(), 0
     for done, ref in enumerate(refs, 1):
+        key = None
         try:
             key = name(ref)
             if (cached := cache.get(key)) is None and key not in cache.refused:
@@ -121,8 +122,8 @@ def compute(
                 if store and computed % _SHARD == 0:
                     cache.store()
         except VitariumError as error:
-            reason = str(error).removeprefix(f"{ref}: ")
-            if isinstance(error, NotApplicable):
+            reason = str(error).removeprefix(f"{ref}: ").removeprefix(f"{ref.model}: ")
+            if key and isinstance(error, NotApplicable):
                 cache.refused[key] = reason
             result.refused[ref] = reason
         else:
