@@ -13,6 +13,7 @@ from vitarium import export, measure
 from vitarium.core.errors import NotApplicable
 from vitarium.data.load import load
 from vitarium.evaluation.attention import watch
+from vitarium.evaluation.inputs import Predictions
 from vitarium.explorer.computation import _compute
 from vitarium.measures.attention.rollout import rollout
 from vitarium.page import behavior
@@ -99,3 +100,16 @@ def test_an_exported_site_has_what_models_do_with_images(grown_zoo, id, tmp_path
     assert json.loads((tmp_path / "with" / "api" / "zoo.json").read_text())["behavior"] is True
     export(grown_zoo, "site", out=tmp_path / "without", models=id, embeddings=False, behavior=False)
     assert not list((tmp_path / "without").rglob("behavior.json"))
+
+
+def test_predictions_that_are_not_finite_are_refused(grown_zoo, id, monkeypatch):
+    predict = behavior.predict
+
+    def diverged(subject):
+        predictions = predict(subject)
+        logits = torch.full_like(predictions.logits, torch.nan)
+        return Predictions(logits, predictions.labels, predictions.class_names)
+
+    monkeypatch.setattr(behavior, "predict", diverged)
+    with pytest.raises(NotApplicable, match="not finite"):
+        behavior.behavior(grown_zoo.path, id)

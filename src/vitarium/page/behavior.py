@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.evaluation.attention import grid, watch
 from vitarium.evaluation.data import EvalData
-from vitarium.evaluation.inputs import EvalModel, Predictions
+from vitarium.evaluation.inputs import EvalModel, Predictions, check_predictions
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures.attention.rollout import Rollout
 from vitarium.measures.predictions.class_accuracy import accuracies
@@ -33,11 +33,12 @@ def behavior(zoo: Zoo | Path, id: str) -> Json:
 
     Its accuracy per class, calibration (accuracy and mean confidence by bin of confidence), and
     the errors of which it is surest, with their images. Raises NotApplicable where its outputs are
-    no classes, or its images are not known, DataNotFound and CorruptFile.
+    no classes or not finite, or its images are not known, DataNotFound and CorruptFile.
     """
     subject = load_subject(zoo, id)
     subject.check_classifier()
     predictions = predict(subject)
+    check_predictions(predictions)
     confidence, _ = predictions.log_probabilities.exp().max(1)
     wrong = (~predictions.correct).nonzero()[:, 0]
     surest = wrong[confidence[wrong].argsort(descending=True)][:MAX_IMAGES]
