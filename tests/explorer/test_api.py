@@ -9,6 +9,7 @@ import pytest
 from listing import write_zoo
 
 from vitarium import Zoo, measure, merge
+from vitarium.core import files
 from vitarium.page.models_table import encode
 from vitarium.zoo.listing import listing
 
@@ -73,6 +74,7 @@ def test_a_models_page_has_its_family_and_epochs(client, kept_zoo):
 def test_a_condition_chooses_models(change, kept_zoo):
     status, answer = change("/api/query", where="parent IS NOT NULL")
     assert (status, {*answer["ids"]}) == (200, {m.id for m in kept_zoo if m.parent})
+    assert change("/api/query", where="stage = 'none'") == (200, {"ids": []})
     status, answer = change("/api/query", where="optimizer.lrr < 1")
     assert status == 400
     assert "did you mean 'optimizer.lr'" in answer["error"]
@@ -128,3 +130,50 @@ assert model_page(zoo, {zoo.ids()[0]!r})["id"] in models_table(zoo)["ids"]
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", lines], check=True)
+
+
+@pytest.mark.parametrize("text", ['["', '["a"', '["a", 1]', "[1", '{"a":'])
+def test_a_note_that_begins_like_json_is_a_note(client, change, kept_zoo, text):
+    id = kept_zoo.ids()[0]
+    assert change(f"/api/models/{id}/note", note=text)[0] == 200
+    assert change(f"/api/models/{id}/tag", tag=text.replace(",", ";"))[0] == 200
+    table = client.get("/api/models.json").json()
+    row = table["ids"].index(id)
+    assert values(table, "note")[row] == text
+    assert values(table, "tags")[row] == text.replace(",", ";")
+
+
+def test_metrics_may_have_the_names_of_columns(client, kept_zoo):
+    for id in kept_zoo.ids():
+        file = kept_zoo.folder(id).path / "epochs.jsonl"
+        lines = files.read_lines(file, sealed=True)
+        for number, line in enumerate(lines):
+            line["metrics"] |= {
+                "model": 4.0,
+                "score": number + 0.5,
+                'a "b"': 1.5,
+                "text": "<b>",
+                "list": [1, 2],
+                "large": 10**400,
+            }
+        files.write_lines(file, lines)
+    table = client.get("/api/models.json").json()
+    assert sorted(table["ids"]) == kept_zoo.ids()
+    names = [column["name"] for column in table["columns"]] + [*table["constants"]]
+    assert len(names) == len({*names})
+    epochs = client.get("/api/epochs.json").json()
+    assert {*epochs["metrics"]['a "b"']} == {1.5}
+    assert not {"text", "list", "large"} & {*epochs["metrics"]}
+    page = client.get(f"/api/models/{kept_zoo.ids()[0]}.json").json()
+    assert page["epochs"][0]["large"] is None
+
+
+def test_a_zoo_that_is_moved_is_none_and_its_folder_stays_gone(client, change, kept_zoo):
+    assert client.get("/api/models.json").status_code == 200
+    kept_zoo.path.rename(kept_zoo.path.with_name("moved"))
+    for name in ("zoo", "models", "epochs", "live", "studies"):
+        response = client.get(f"/api/{name}.json")
+        assert response.status_code == 400
+        assert "is not a zoo" in response.json()["error"]
+    assert change("/api/query", where="1 = 1")[0] == 400
+    assert not kept_zoo.path.exists()

@@ -387,6 +387,24 @@ def test_a_damaged_file_of_a_model_is_named(zoo, name, text):
         index.rows(zoo)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"number": "one"},
+        {"number": -1},
+        {"checkpoint": 5},
+        {"metrics": [1.0]},
+    ],
+)
+def test_an_epoch_that_is_none_is_named(zoo, values):
+    id = ids(zoo)[0]
+    epochs = lines(zoo, id)
+    epochs[-1] |= values
+    files.write_lines(zoo / "models" / id / "epochs.jsonl", epochs)
+    with pytest.raises(CorruptFile, match=f"line {len(epochs)}"):
+        index.rows(zoo)
+
+
 def test_an_index_that_agrees_or_is_out_of_date_is_no_disagreement(zoo):
     assert _index_tables.disagreements(zoo) == []
     index.rows(zoo)

@@ -78,7 +78,9 @@ class ServedZoo:
 
 
 def _served(request: Request) -> ServedZoo:
+    """Raises NotAZoo where it has been moved or deleted."""
     served: ServedZoo = request.app.state.served
+    Zoo.open(served.zoo.path)
     return served
 
 

@@ -6,9 +6,12 @@ from vitarium.core.errors import UnknownName
 from vitarium.page.answers.models import Epochs
 from vitarium.page.models_table import encode
 from vitarium.zoo import Zoo
+from vitarium.zoo._sql_names import quote
 from vitarium.zoo.query import Database
 
 _KEYS = ("model", "epoch", "kept")
+_NUMBERS = ("BIGINT", "DOUBLE")
+"""Types of columns; metrics of imported models may be texts, which no line follows."""
 _SPEED = ("seconds", "images_per_second")
 _DIGITS = 6
 """Significant digits of what is drawn."""
@@ -26,12 +29,13 @@ def epochs_table(
     Raises UnknownName for what is no metric, and CorruptFile.
     """
     database = Database(zoo.path, timeout=None)
-    known = [name for name in database.columns["epochs"] if name not in _KEYS]
+    columns_of = database.columns["epochs"].items()
+    known = [name for name, kind in columns_of if name not in _KEYS and kind in _NUMBERS]
     names = [name for name in known if name not in _SPEED] if metrics is None else list(metrics)
     for name in names:
         if name not in known:
             raise UnknownName("metric", name, known)
-    columns = "".join(f', "{name}"' for name in names)
+    columns = "".join(f", {quote(name)}" for name in names)
     frame = database.frame(f"SELECT model, epoch{columns} FROM epochs ORDER BY model, epoch")
     if models is not None:
         frame = frame[frame["model"].isin(list(models))]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 import vitarium
@@ -108,6 +109,8 @@ def _records(zoo: Zoo, id: str) -> list[MeasuredNumber]:
 def _plain(value: Any) -> Any:
     """As JSON can have it: what is no finite number is none."""
     if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if type(value) is int and abs(value) > sys.float_info.max:
         return None
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,8 @@ _COUNTS = ("parent_epoch", "initial_epoch", "last_epoch")
 _SCORES = ("before", "after", "score")
 """Of a listing, beside facts and factors."""
 _TRAINED = "trained."
+_CHECKPOINTS = re.compile(r'\["[0-9a-f]{12}@\d+"(, "[0-9a-f]{12}@\d+")*\]')
+"""As ingredients are written; a note or a name may begin like one."""
 
 
 class TableCache:
@@ -107,6 +110,7 @@ def _frame(zoo: Zoo, database: Database) -> "pd.DataFrame":
 
     scores = pd.DataFrame(listing(zoo.path, columns=_SCORES).rows, columns=["model", *_SCORES])
     frame = database.frame("SELECT * FROM models").set_index("id")
+    frame = frame.drop(columns=[*_SCORES], errors="ignore")  # as the listing has them
     parts = [frame, scores.set_index("model")]
     if records.exist(zoo.path):
         taken = [*frame, *_SCORES]
@@ -130,6 +134,6 @@ def group_of(name: str, database: Database) -> Group:
 
 def _text(value: Any) -> str:
     """As blueprints write it; checkpoints (`["ID@EPOCH", ...]`) one after the other."""
-    if isinstance(value, str) and value.startswith('["'):
+    if isinstance(value, str) and _CHECKPOINTS.fullmatch(value):
         return " ".join(json.loads(value))
     return value if isinstance(value, str) else json.dumps(value)

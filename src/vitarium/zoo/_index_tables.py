@@ -45,7 +45,7 @@ def read_entry(folder: Path, stage_labels: Mapping[str, str]) -> Entry:
     """Read a model's own files. Raises CorruptFile, and FileNotFoundError where it has gone."""
     try:
         return _entry(ModelFolder(folder), stage_labels)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         fault = f"its epochs, records or result are not what vitarium writes ({error})"
         raise CorruptFile(folder, fault) from None
 
@@ -73,7 +73,7 @@ def _entry(model: ModelFolder, stage_labels: Mapping[str, str]) -> Entry:
         "epochs": [
             {
                 # as floats: 1 in one epoch and 0.5 in the next are one column
-                **{k: float(v) if type(v) is int else v for k, v in _columns(e.metrics).items()},
+                **{k: _number(v) for k, v in _columns(e.metrics).items()},
                 "model": id,
                 "epoch": _a(int, e.number),
                 "kept": e.checkpoint is not None,
@@ -110,6 +110,11 @@ def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     names = distinct(values)
     return {names[name]: value for name, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    """An integer as a float, where it is not too large for one; all else as it is."""
+    return float(value) if type(value) is int and abs(value) < 2**1023 else value
 
 
 def _a(kind: type, value: Any) -> Any:

@@ -71,10 +71,21 @@ def read_description(folder: Path) -> dict[str, Any]:
 def read_epochs(folder: Path) -> list[Epoch]:
     """Finished epochs in order. Raises CorruptFile."""
     epochs = read_lines(folder, "epochs.jsonl", Epoch)
-    for number, epoch in enumerate(epochs, 1):
-        if not isinstance(epoch.metrics, dict):
-            raise CorruptFile(folder / "epochs.jsonl", f"line {number}: its metrics are no mapping")
+    for line, epoch in enumerate(epochs, 1):
+        if fault := _fault_of(epoch):
+            raise CorruptFile(folder / "epochs.jsonl", f"line {line}: {fault}")
     return [replace(epoch, metrics=_renamed(epoch.metrics)) for epoch in epochs]
+
+
+def _fault_of(epoch: Epoch) -> str:
+    """What is no epoch in it; empty where it is one."""
+    if type(epoch.number) is not int or epoch.number < 0:
+        return f"{epoch.number!r} is no epoch's number"
+    if not all(isinstance(each, str | None) for each in (epoch.checkpoint, epoch.progress)):
+        return "its checkpoint is no text"
+    if not isinstance(epoch.metrics, dict):
+        return "its metrics are no mapping"
+    return ""
 
 
 def _renamed(metrics: Mapping[str, float]) -> dict[str, float]:

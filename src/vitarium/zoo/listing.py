@@ -123,8 +123,8 @@ class _Source:
             for name, short in database.headings.items()
             if name not in _FIXED
         }
-        headed = {"model": of_models["id"]}
-        headed |= {n: of_models[n] for n in _BEFORE_FACTORS if n in of_models}
+        headed = {n: of_models[n] for n in _BEFORE_FACTORS if n in of_models}
+        headed = {"model": ""} | headed | {"model": of_models["id"]}  # a factor may be called so
         headed |= {**factors, "epochs": "CASE WHEN operator IS NULL THEN last_epoch END"}
         trained = _score(database, "models")
         status, first, last = (of_models[n] for n in ("status", "initial_epoch", "last_epoch"))

@@ -11,12 +11,21 @@ const REFRESH_MS = 3000;
 /** At least so many times as long as an answer takes, it is not asked for again: a zoo may be large. */
 const REST = 8;
 
+/** Names as one text, which their own separators do not divide. */
+function listed(names: readonly string[]): string {
+  return names.map((name) => name.replace(/[%~]/g, (sign) => (sign === "%" ? "%25" : "%7E"))).join(LIST_SEPARATOR);
+}
+
+function decodeName(name: string): string {
+  return name.replace(/%25|%7E/g, decodeURIComponent);
+}
+
 class Explorer {
   summary = $state<Summary | null>(null);
   table = $state.raw<ModelsTable | null>(null);
   error = $state("");
-  /** The server does not answer any more. */
-  isLost = $state(false);
+  /** Why nothing new is heard of the zoo; "": what is shown is so. */
+  lost = $state("");
 
   view = $state<View>("table");
   model = $state("");
@@ -41,11 +50,13 @@ class Explorer {
   /** The recovered lineage that is shown beside the true one. */
   recovered = $state("");
 
-  whereRows = $state.raw<ReadonlySet<number> | null>(null);
+  /** The models that fulfill the condition, by their ids: rows are others once the zoo has changed. */
+  private whereIds = $state.raw<readonly string[] | null>(null);
   whereError = $state("");
 
   columns = $derived(new Map(this.table?.columns.map((column) => [column.name, column]) ?? []));
   rowOf = $derived(new Map(this.table?.ids.map((id, row) => [id, row]) ?? []));
+  whereRows = $derived(this.whereIds && new Set(this.whereIds.flatMap((id) => this.rowOf.get(id) ?? [])));
   /** Rows that fulfill search and condition, sorted. */
   rows = $derived.by(() => {
     if (!this.table) return [];
@@ -84,7 +95,7 @@ class Explorer {
     if (document.hidden) return;
     try {
       const summary = await read<Summary>("zoo.json");
-      this.isLost = false;
+      this.lost = "";
       if (this.summary && summary.growth !== this.summary.growth) this.summary.growth = summary.growth;
       if (summary.stamp === this.summary?.stamp) return;
       const table = await read<ModelsTable>("models.json");
@@ -94,8 +105,9 @@ class Explorer {
       this.selected = new Set(selected.flatMap((id) => this.rowOf.get(id) ?? []));
       if (areUsual) this.shown = table.shown;
       if (this.where) await this.filter(this.where);
-    } catch {
-      this.isLost = true;
+    } catch (error) {
+      const isSilent = error instanceof TypeError; // as `fetch` says that there was no answer
+      this.lost = isSilent ? "vitarium explore does not answer" : (error as Error).message;
     }
   }
 
@@ -113,14 +125,16 @@ class Explorer {
     this.where = where;
     this.whereError = "";
     if (!where.trim()) {
-      this.whereRows = null;
+      this.whereIds = null;
       return;
     }
     try {
       const token = this.summary?.token ?? "";
       const { ids } = await send<{ ids: string[] }>("query", { where }, token);
-      if (this.where === where) this.whereRows = new Set(ids.map((id) => this.rowOf.get(id)!));
+      if (this.where === where) this.whereIds = ids;
     } catch (error) {
+      if (this.where !== where) return;
+      this.whereIds = null;
       this.whereError = (error as Error).message;
     }
   }
@@ -162,7 +176,7 @@ class Explorer {
     put("search", this.search);
     put("where", this.where);
     put("sort", this.sort);
-    put("columns", this.shown.join(LIST_SEPARATOR), this.table?.shown.join(LIST_SEPARATOR));
+    put("columns", listed(this.shown), listed(this.table?.shown ?? []));
     put("x", this.x, this.usualX());
     put("y", this.y, this.usualY());
     put("color", this.color, "stage");
@@ -187,7 +201,7 @@ class Explorer {
     this.model = parts.get("model") ?? "";
     this.search = parts.get("search") ?? "";
     this.sort = parts.get("sort") ?? "";
-    this.shown = parts.get("columns")?.split(LIST_SEPARATOR).filter(known) ?? this.table.shown;
+    this.shown = parts.get("columns")?.split(LIST_SEPARATOR).map(decodeName).filter(known) ?? this.table.shown;
     this.x = parts.get("x") ?? this.usualX();
     this.y = parts.get("y") ?? this.usualY();
     this.color = parts.get("color") ?? "stage";

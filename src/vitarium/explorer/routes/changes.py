@@ -10,7 +10,7 @@ from vitarium.explorer.routes.models import ModelName
 from vitarium.explorer.served_zoo import Served
 from vitarium.page.answers.models import Matches, ModelPage
 from vitarium.page.model_page import model_page
-from vitarium.zoo.listing import select
+from vitarium.zoo.listing import listing
 
 router = APIRouter(prefix="/api", tags=["changes"])
 
@@ -49,7 +49,8 @@ class Note(_Body):
 @router.post("/query")
 def query(served: Served, condition: Condition) -> Matches:
     """The models that fulfill a condition, in a DuckDB without files and with limits."""
-    return {"ids": select(served.zoo, where=condition.where)}
+    rows = listing(served.zoo.path, where=condition.where).rows
+    return {"ids": [row["model"] for row in rows]}
 
 
 @router.post("/models/{name}/tag")
