@@ -1,5 +1,7 @@
 """The page in a browser: every view on a zoo, and what a reader does there."""
 
+import itertools
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -127,6 +129,42 @@ def test_brushing_an_axis_selects_models(page, zoo):
     page.mouse.up()
     assert svg["height"] > 100
     expect(page.get_by_label("Selection")).to_contain_text("4 selected")
+
+
+def test_models_without_a_value_are_at_the_foot_of_its_axis(page, zoo):
+    """A brush there selects the soup, which has no learning rate of its own."""
+    page.get_by_role("button", name="Factors").click()
+    title = page.locator("text.axis-title").get_by_text("lr", exact=True).bounding_box()
+    x, svg = title["x"] + title["width"] / 2, page.locator(".map svg").bounding_box()
+    foot = svg["y"] + svg["height"] - 20
+    page.mouse.move(x, foot + 5)
+    page.mouse.down()
+    page.mouse.move(x, foot - 5, steps=4)
+    page.mouse.up()
+    expect(page.get_by_label("Selection")).to_contain_text("1 selected")
+    soup = next(model for model in zoo if model.ingredients)
+    expect(page.get_by_label("Selection")).to_contain_text(soup.id[:8])
+
+
+def test_axes_of_factors_are_legible_on_a_phone(page):
+    """They are far enough from each other, and a brush still holds what it chose when the bar of
+    the selection takes some of their length."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.get_by_role("button", name="Factors").click()
+    titles = page.locator("text.axis-title")
+    boxes = [title.bounding_box() for title in titles.all()]
+    centers = [box["x"] + box["width"] / 2 for box in boxes]
+    assert all(right - left > 75 for left, right in itertools.pairwise(centers))
+    height = page.locator(".map svg").bounding_box()["height"]
+    tick = page.locator("text.tick", has_text="finetune").bounding_box()
+    y = tick["y"] + tick["height"] / 2
+    page.mouse.move(centers[0], y - 5)
+    page.mouse.down()
+    page.mouse.move(centers[0], y + 5, steps=4)
+    page.mouse.up()
+    expect(page.get_by_label("Selection")).to_contain_text("4 selected")
+    assert page.locator(".map svg").bounding_box()["height"] < height
+    expect(page.get_by_text("choose models: 4 of 7")).to_be_visible()
 
 
 def test_the_tree_shows_families_and_several_parents(page, zoo):
