@@ -227,7 +227,7 @@ def test_a_cell_of_the_matrix_chooses_the_pair(browser, grown_zoo):
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name=f"{headings[1]} and {second}")).to_be_visible()
-        page.get_by_label("of each two,").select_option("weights")
+        page.get_by_label("of each pair").select_option("weights")
         page.wait_for_selector(f"[aria-label^='{first} and {second}: distance']", timeout=180_000)
         page.get_by_label("order of the matrix").select_option("table")
         rows = page.evaluate("fetch('api/models.json').then((answer) => answer.json())")["ids"]

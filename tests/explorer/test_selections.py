@@ -191,7 +191,7 @@ def test_large_selections_are_said_by_a_condition(browser, many, tmp_path):
         assert page.locator(".commands li").count() == 0
         assert page.get_by_role("button", name="Copy SQL condition").is_disabled()
         page.get_by_label("New name").fill('it\'s % "fine"')
-        page.get_by_role("button", name="Name", exact=True).click()
+        page.get_by_role("button", name="Save name", exact=True).click()
         expect(page.locator(".selection .chip", has_text="fine")).to_be_visible(timeout=180_000)
         condition = where_of(page, tmp_path)
         assert sorted(select(many, where=condition)) == sorted(
@@ -208,12 +208,12 @@ def test_a_name_is_chosen_and_removed(page, zoo):
     for id in chosen:
         page.get_by_label(f"Select {id[:8]}").check()
     page.get_by_label("New name").fill(HOSTILE)
-    expect(page.get_by_text("1 models have this name already")).to_be_visible()
+    expect(page.get_by_text("1 model has this name already")).to_be_visible()
     page.get_by_label("New name").fill("the, two")
-    page.get_by_role("button", name="Name", exact=True).click()
+    page.get_by_role("button", name="Save name", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("a tag has no comma")
     page.get_by_label("New name").fill("the two")
-    page.get_by_role("button", name="Name", exact=True).click()
+    page.get_by_role("button", name="Save name", exact=True).click()
     expect(page.get_by_label("Remove the name the two")).to_be_visible()
     assert [id for id in zoo.ids() if "the two" in zoo[id].tags] == chosen
     page.get_by_role("button", name="Clear").click()

@@ -213,7 +213,7 @@ def test_real_pages_work_in_their_frame(browser, address, kept_zoo, scheme):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"studies-{scheme}.png")
     with context.expect_page() as opened:
-        page.get_by_role("link", name="Lineage of zoo in a tab of its own").click()
+        page.get_by_role("link", name="Lineage of zoo in a new tab").click()
     tab = opened.value
     expect(tab.locator("canvas").first).to_be_visible()
     assert tab.evaluate("self.origin") == "null"

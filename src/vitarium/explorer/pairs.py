@@ -74,6 +74,7 @@ def _answered(compute: Any, subjects: list[EvalModel]) -> Any:
 def _predictions(first: EvalModel, second: EvalModel) -> Json:
     for subject in (first, second):
         subject.check_classifier()
+    _check_data(first, second)
     one, other = behavior.predict(first), behavior.predict(second)
     check_predictions(one, other)
     names = one.class_names
@@ -100,8 +101,7 @@ def _predictions(first: EvalModel, second: EvalModel) -> Json:
 
 def _similarity(first: EvalModel, second: EvalModel) -> Json:
     chosen = [subject.examples.first(_CKA_IMAGES) for subject in (first, second)]
-    if chosen[0].dataset.name != chosen[1].dataset.name:
-        raise NotApplicable("they are for different data sets: there are no images for both")
+    _check_data(first, second)
     batches = [[batch.images for batch in examples.batches(64)] for examples in chosen]
     table = compare(first.model, second.model, *batches)
     return {
@@ -110,6 +110,14 @@ def _similarity(first: EvalModel, second: EvalModel) -> Json:
         "values": [[float(value) for value in row] for row in table.to_numpy()],
         "images": len(chosen[0]),
     }
+
+
+def _check_data(first: EvalModel, second: EvalModel) -> None:
+    data = [subject.examples.dataset.name for subject in (first, second)]
+    if data[0] != data[1]:
+        raise NotApplicable(
+            f"they are for different data sets, {data[0]} and {data[1]}: no images are for both"
+        )
 
 
 def _distances(first: EvalModel, second: EvalModel) -> list[Json]:

@@ -180,12 +180,37 @@ export function hasValue(column: Column, row: number): boolean {
 export function textOf(column: Column, row: number): string {
   if (column.type === "number") {
     const value = column.values[row];
-    return value === null ? "" : formatNumber(value);
+    if (value === null) return "";
+    const decimals = decimalsOf(column);
+    return decimals === null ? formatNumber(value) : value.toFixed(decimals);
   }
   const code = column.codes[row];
   if (code < 0) return "";
   return shortIds(column.levels[code]);
 }
+
+const decimalsOfColumns = new WeakMap<Column, number | null>();
+
+/** Digits behind the point that all of a column's results have, so that they line up; null: each has its own. */
+function decimalsOf(column: Column & NumberColumn): number | null {
+  const known = decimalsOfColumns.get(column);
+  if (known !== undefined) return known;
+  let [low, high, areWhole] = [Infinity, 0, true];
+  for (const value of column.values) {
+    if (!value) continue;
+    const size = Math.abs(value);
+    [low, high, areWhole] = [Math.min(low, size), Math.max(high, size), areWhole && Number.isInteger(value)];
+  }
+  const areResults = ["score", "metric", "measure"].includes(column.group);
+  const isNarrow = high >= 1e-3 && high < 1e5 && low >= high / 1000; // else the small ones would lose their digits
+  const decimals = areResults && !areWhole && isNarrow ? Math.max(0, 3 - Math.floor(Math.log10(high))) : null;
+  decimalsOfColumns.set(column, decimals);
+  return decimals;
+}
+
+/** "1 model", "2 models". */
+export const counted = (count: number, noun: string, nouns = `${noun}s`) =>
+  `${count.toLocaleString("en")} ${count === 1 ? noun : nouns}`;
 
 /** Ids in a text by their first 8 digits, as everywhere. */
 export function shortIds(text: string): string {
@@ -195,7 +220,7 @@ export function shortIds(text: string): string {
 export function formatNumber(value: number): string {
   if (Number.isInteger(value)) return String(value);
   const size = Math.abs(value);
-  return size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
+  return size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2).replace(/\.?0+e/, "e");
 }
 
 /** Rows in the order of a column's values; those without a value come last in either direction. */

@@ -1,9 +1,7 @@
 // How far a growing zoo is, in words.
 
-import type { GrowthState } from "../../lib/zoo";
+import { counted, type GrowthState } from "../../lib/zoo";
 import type { Growth, TrainingModel } from "./live.svelte";
-
-export const counted = (count: number, noun: string) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 /** 90 -> "1 min 30 s". */
 export function duration(seconds: number): string {
