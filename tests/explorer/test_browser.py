@@ -260,6 +260,14 @@ def test_an_exported_site_is_the_page_without_a_server_of_ours(browser, zoo, tmp
         page.close()
 
 
+def test_a_site_that_is_opened_from_a_folder_says_what_it_needs(browser, zoo, tmp_path):
+    export(zoo, "site", out=tmp_path / "site", models=[zoo.ids()[0]])
+    page = browser.new_page()
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    expect(page.get_by_text("python -m http.server")).to_be_visible()
+    page.close()
+
+
 @pytest.mark.parametrize("view", ["Table", "Map", "Factors", "Tree", "Compare", "Studies", "Live"])
 def test_every_view_fits_a_phone_and_the_dark(browser, address, view):
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")

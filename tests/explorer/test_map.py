@@ -30,16 +30,16 @@ def canvas(page, label):
 
 def test_models_lie_where_their_weights_do_and_the_address_says_so(map_page, zoo, browser):
     map_page.get_by_label("positions").select_option(label="weights")
-    canvas(map_page, f"{len(zoo)} models by weights;")
+    canvas(map_page, f"{len(zoo)} models by weights.")
     expect(map_page.locator(".hint")).to_contain_text("projected at random")
     expect(map_page.get_by_label("x axis")).to_have_count(0)
     map_page.get_by_label("method").select_option(label="t-SNE")
-    canvas(map_page, f"{len(zoo)} models by weights;")
+    canvas(map_page, f"{len(zoo)} models by weights.")
     draw_around_all(map_page)
     expect(map_page.get_by_label("Selection")).to_contain_text(f"{len(zoo)} selected")
     other = browser.new_page()
     other.goto(map_page.url)
-    canvas(other, f"{len(zoo)} models by weights;")
+    canvas(other, f"{len(zoo)} models by weights.")
     expect(other.get_by_label("method")).to_have_value("tsne")
     other.close()
 
@@ -118,7 +118,7 @@ def test_an_exported_site_has_them_without_a_server(browser, zoo, tmp_path, has_
         expect(page.get_by_label("x axis")).to_be_visible()
         if has_embeddings:
             page.get_by_label("positions").select_option(label="weights")
-            canvas(page, f"{len(zoo)} models by weights;")
+            canvas(page, f"{len(zoo)} models by weights.")
             expect(page.get_by_label("epochs")).to_be_disabled()
             expect(page.get_by_label("method")).to_have_count(0)
             page.goto(f"{address}#model={zoo.ids()[0]}")

@@ -22,7 +22,7 @@ class RandomProjection(Config):
 
 @weight_encoder("random_projection", title="weights", paper=PAPER, any_architecture=True)
 def random_projection(config: RandomProjection, weights: Weights) -> Tensor:
-    """All weights, projected at random to a few numbers; distances are right to about 2 %.
+    """All weights but the heads', projected at random; distances are accurate to about 2 %.
 
     Returns float64 [dim]; the 2 % are for 1,024 numbers. Tensors of the same name and shape are
     projected in the same way in all models; those that another model lacks count as zeros there.
