@@ -1,12 +1,14 @@
 """The page in a browser: every view on a zoo, and what a reader does there."""
 
 import itertools
+import shutil
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from explorer.conftest import HOSTILE, SCREENSHOTS, draw_around_all, files_served, served
 from vitarium import export, grow
+from vitarium.core import files
 from vitarium.explorer.security import Access
 from vitarium.zoo.listing import listing
 
@@ -280,3 +282,53 @@ def test_every_view_fits_a_phone_and_the_dark(browser, address, view):
     background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert max(map(int, background[4:-1].split(","))) < 60
     context.close()
+
+
+def test_a_condition_holds_for_its_models_when_others_take_their_rows(page, zoo):
+    first = page.locator("tbody .link").first.inner_text()
+    condition = page.get_by_label("SQL condition")
+    condition.fill(f"id LIKE '{first}%'")
+    condition.press("Enter")
+    total = len(zoo)
+    expect(page.locator("output")).to_have_text(f"1 of {total} models")
+    shutil.rmtree(zoo.path / "models" / zoo.find(first))
+    expect(page.locator("output")).to_have_text(f"0 of {total - 1} models", timeout=20_000)
+    assert ids_in(page) == []
+    condition.fill("lrr < 1")
+    condition.press("Enter")
+    expect(page.locator("output")).to_have_text(f"{total - 1} models")
+    expect(page.get_by_role("alert")).to_contain_text("did you mean")
+
+
+def test_classes_of_one_name_and_bins_of_one_confidence_are_all_shown(page, address, zoo):
+    crane = {"name": "crane", "accuracy": 0.5, "images": 2}
+    bins = {"confidence": 0.5, "accuracy": 0.5, "images": 2}
+    answer = {
+        "data": "birds",
+        "images": 4,
+        "accuracy": 0.5,
+        "classes": [crane, crane],
+        "calibration": [bins, bins],
+        "errors": [],
+    }
+    page.route("**/behavior.json", lambda route: route.fulfill(json=answer))
+    page.goto(f"{address}#model={zoo.ids()[0]}")
+    expect(page.locator("dt", has_text="crane")).to_have_count(2)
+
+
+def test_columns_with_the_separator_of_the_address_in_their_names_are_kept(page, zoo, browser):
+    for id in zoo.ids():
+        file = zoo.folder(id).path / "epochs.jsonl"
+        lines = files.read_lines(file, sealed=True)
+        for line in lines:
+            line["metrics"] |= {"a~b": int(id[:2], 16), "a%7Eb": int(id[2:4], 16)}
+        files.write_lines(file, lines)
+    page.reload()
+    page.get_by_text("Columns (").click()
+    for name in ("a~b", "a%7Eb"):
+        page.get_by_label(name, exact=True).check()
+    other = browser.new_page()
+    other.goto(page.url)
+    for name in ("a~b", "a%7Eb"):
+        expect(other.get_by_role("button", name=name, exact=True)).to_be_visible()
+    other.close()

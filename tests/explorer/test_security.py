@@ -46,6 +46,8 @@ def test_elsewhere_than_on_loopback_everything_needs_the_token(kept_zoo):
         assert client.get(address).status_code == 403
     opened = client.get(f"/?token={access.token}")
     assert (opened.status_code, opened.headers["location"]) == (303, "/")
+    elsewhere = client.get(f"http://10.0.0.7:8000//evil.example/?token={access.token}")
+    assert elsewhere.headers["location"] == "/evil.example/"
     cookie = opened.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie

@@ -142,7 +142,8 @@ class Guard:
 
     def _with_cookie(self, scope: Scope) -> RedirectResponse:
         """The same address without the token, which is no longer seen then."""
-        response = RedirectResponse(scope["path"], 303)
+        path = "/" + scope["path"].lstrip("/")  # two slashes would begin a host's name
+        response = RedirectResponse(path, 303)
         response.set_cookie(_cookie(scope), self.access.token, httponly=True, samesite="strict")
         return response
 
