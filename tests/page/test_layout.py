@@ -46,6 +46,19 @@ def test_epochs_of_a_model_follow_each_other():
     assert drawn["ids"] == IDS
 
 
+def test_of_many_reasons_the_most_frequent_are_named():
+    ids = [f"{number:012x}" for number in range(9, 1009)]
+    refused = {CheckpointRef(id, 2): f"corrupt file {id}" for id in ids}
+    refused |= {CheckpointRef(id, 3): "no weights are kept" for id in ids[:2]}
+    left_out = layout.plane(VectorSet(vector_set().vectors, refused), "pca")["left_out"]
+    assert left_out[0] == {"reason": "no weights are kept", "models": 2}
+    assert left_out[1] == {"reason": f"corrupt file {ids[0]}", "models": 1}
+    assert left_out[4:] == [{"reason": "other reasons", "models": 997}]
+    with pytest.raises(NotApplicable, match="997: other reasons") as refusal:
+        layout.plane(VectorSet({}, refused), "pca")
+    assert len(str(refusal.value)) < 400
+
+
 def test_who_is_left_out_is_counted_with_the_reason():
     result = vector_set()
     refs = list(result.vectors)

@@ -28,6 +28,8 @@ METHODS: list[EmbeddingMethod] = [
 ]
 """Those whose libraries are installed; PCA is the first."""
 _DIGITS = 6
+_MOST_REASONS = 4
+"""That are named, of why models are left out."""
 """Significant digits of what is drawn."""
 _NEAREST = 8
 
@@ -142,12 +144,18 @@ def _kind(vector: Vector) -> tuple[str, int]:
 
 
 def _counted(refused: Mapping[CheckpointRef, str]) -> list[LeftOut]:
-    """Reasons with the number of models that have each, the most frequent first."""
+    """Reasons with the number of models that have each, the most frequent first; of many, such as
+    corrupt files, whose names differ, the less frequent together."""
     models = defaultdict[str, set[str]](set)
     for ref, reason in refused.items():
         models[reason].add(ref.model)
-    counts: list[LeftOut] = [{"reason": why, "models": len(ids)} for why, ids in models.items()]
-    return sorted(counts, key=lambda each: -each["models"])
+    reasons = sorted(models, key=lambda why: -len(models[why]))
+    counts: list[LeftOut] = [
+        {"reason": w, "models": len(models[w])} for w in reasons[:_MOST_REASONS]
+    ]
+    if rare := set[str]().union(*(models[why] for why in reasons[_MOST_REASONS:])):
+        counts.append({"reason": "other reasons", "models": len(rare)})
+    return counts
 
 
 def _rounded(numbers: Numbers) -> list[float]:
