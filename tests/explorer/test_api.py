@@ -10,6 +10,7 @@ from listing import write_zoo
 
 from vitarium import Zoo, measure, merge
 from vitarium.core import files
+from vitarium.page import models_table
 from vitarium.page.models_table import encode
 from vitarium.zoo.listing import listing
 
@@ -81,6 +82,22 @@ def test_a_condition_chooses_models(change, kept_zoo):
     status, answer = change("/api/query", where=3)
     assert (status, answer["error"]) == (422, "where: Input should be a valid string")
     assert change("/api/query", where="", wher="")[0] == 422
+
+
+def test_a_condition_holds_for_the_zoo_as_the_page_has_it(change, client, kept_zoo, monkeypatch):
+    id, other = kept_zoo.ids()[:2]
+    assert change("/api/query", where="tags = 'best'")[1]["ids"] == []
+    change(f"/api/models/{id}/tag", tag="best")  # seen at once
+    assert change("/api/query", where="tags = 'best'")[1]["ids"] == [id]
+    kept_zoo.tag(other, "best")  # by another program: seen with the page's next look
+    assert change("/api/query", where="tags = 'best'")[1]["ids"] == [id]
+    client.get("/api/zoo.json")
+    assert {*change("/api/query", where="tags = 'best'")[1]["ids"]} == {id, other}
+    kept_zoo.untag(id, "best")
+    monkeypatch.setattr(models_table, "_STAMP_SECONDS", 0.0)  # or after ten seconds
+    assert change("/api/query", where="tags = 'best'")[1]["ids"] == [other]
+    assert change("/api/query", where="SELECT")[0] == 400
+    assert change("/api/query", where="tags = 'best'")[1]["ids"] == [other]
 
 
 def test_tags_and_notes_are_written_where_the_command_line_has_them(change, kept_zoo):

@@ -44,6 +44,7 @@ def listing(
     sort: Sequence[str] = (),
     columns: Sequence[str] = (),
     limit: int | None = None,
+    database: Database | None = None,
 ) -> Listing:
     """List models: parents before children and stage by stage, unless sorted otherwise.
 
@@ -54,12 +55,13 @@ def listing(
         sort: columns; a leading `-` turns the order around. Without a value comes last.
         columns: what the rows have beside the model, of the same names; none: see `Listing`.
         limit: at most so many models.
+        database: of the zoo, opened before; what it was then is listed. None: as it is now.
 
     Raises InvalidInput, UnknownName with the nearest column there is, CorruptFile; QueryTimeout and
     QueryTooLarge for a condition that takes too much.
     """
     where = condition_text(where)
-    database = Database(zoo)
+    database = database or Database(zoo)
     source = _Source(database)
     by_lower = {name.lower(): name for name in source.columns}
     rows_have = [_column(name, by_lower) for name in columns] or list(source.headed)

@@ -10,7 +10,6 @@ from vitarium.explorer.routes.models import ModelName
 from vitarium.explorer.served_zoo import Served
 from vitarium.page.answers.models import Matches, ModelPage
 from vitarium.page.model_page import model_page
-from vitarium.zoo.listing import listing
 
 router = APIRouter(prefix="/api", tags=["changes"])
 
@@ -49,8 +48,7 @@ class Note(_Body):
 @router.post("/query")
 def query(served: Served, condition: Condition) -> Matches:
     """The models that fulfill a condition, in a DuckDB without files and with limits."""
-    rows = listing(served.zoo.path, where=condition.where).rows
-    return {"ids": [row["model"] for row in rows]}
+    return {"ids": served.table.matching(condition.where)}
 
 
 @router.post("/models/{name}/tag")
@@ -58,6 +56,7 @@ def tag(served: Served, name: ModelName, tagging: Tagging) -> ModelPage:
     """Tag a model, or remove a tag."""
     change = served.zoo.untag if tagging.remove else served.zoo.tag
     change(name, tagging.tag)
+    served.table.expire()
     return model_page(served.zoo, name)
 
 
@@ -65,11 +64,14 @@ def tag(served: Served, name: ModelName, tagging: Tagging) -> ModelPage:
 def name_models(served: Served, naming: Naming) -> Matches:
     """Tag several models, or remove the tag; the ids of those that were changed."""
     change = served.zoo.untag if naming.remove else served.zoo.tag
-    return {"ids": change(naming.models, naming.tag)}
+    ids = change(naming.models, naming.tag)
+    served.table.expire()
+    return {"ids": ids}
 
 
 @router.post("/models/{name}/note")
 def note(served: Served, name: ModelName, note: Note) -> ModelPage:
     """Write a model's note."""
     served.zoo.note(name, note.note)
+    served.table.expire()
     return model_page(served.zoo, name)
