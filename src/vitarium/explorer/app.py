@@ -58,6 +58,7 @@ def create_app(zoo: Zoo, access: Access) -> FastAPI:
 
     @asynccontextmanager
     async def until_the_end(_: FastAPI) -> AsyncIterator[None]:
+        served.worker.open()
         yield
         served.worker.close()
 

@@ -91,6 +91,10 @@ class Worker:
                 return
             self._computation = Computation(self._zoo)
 
+    def open(self) -> None:
+        """Compute again after `close`, where an application is started anew."""
+        self._is_closed = False
+
     def close(self) -> None:
         """End the process; what it was computing is dropped."""
         with self._starting:
