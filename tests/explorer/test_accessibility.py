@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 READY = {
     "table": "tbody .link",
     "map": "canvas",
-    "map&from=layer_quantiles": "canvas[aria-label^='6 models by weight statistics']",
+    "map&from=layer_quantiles": "[role=application][aria-label^='6 models by weight statistics']",
     "factors": "text.tick",
     "tree": ".node",
     "compare": ".heat td",

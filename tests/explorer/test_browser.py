@@ -166,7 +166,7 @@ def test_axes_of_factors_are_legible_on_a_phone(page):
     page.mouse.up()
     expect(page.get_by_label("Selection")).to_contain_text("4 selected")
     assert page.locator(".map svg").bounding_box()["height"] < height
-    expect(page.get_by_text("choose models: 4 of 7")).to_be_visible()
+    expect(page.get_by_text("pass there: 4 of 7")).to_be_visible()
 
 
 def test_the_tree_shows_families_and_several_parents(page, zoo):

@@ -86,7 +86,7 @@ def test_positions_by_predictions_and_what_cannot_be_shown(map_page, zoo, monkey
     monkeypatch.setattr(embeddings, "SECONDS", None)
     shown = embeddings.embedding(zoo.path, "predictions")
     map_page.get_by_label("positions").select_option(label="predictions")
-    canvas(map_page, f"{len(shown['ids'])} models by predictions;")
+    canvas(map_page, f"{len(shown['ids'])} models by predictions.")
     map_page.evaluate("location.hash = '#view=map&from=other'")
     unknown = map_page.locator(".hint", has_text="unknown weight_encoder 'other'")
     expect(unknown).to_be_visible(timeout=SECONDS)

@@ -348,7 +348,10 @@ def test_the_view_follows_the_zoo(context, address, kept_zoo):
     page.get_by_role("button", name="Studies").click()
     expect(page.get_by_text("no studies yet")).to_be_visible()
     page.get_by_role("button", name="copy").click()
-    assert page.evaluate("navigator.clipboard.readText()") == "vitarium study diversity zoo"
+    assert (
+        page.evaluate("navigator.clipboard.readText()")
+        == f"vitarium study diversity {kept_zoo.path}"
+    )
     write_page(kept_zoo, "old", "<title>Old</title><p>the old one")
     expect(page.get_by_role("button", name="Old")).to_be_visible(timeout=15_000)
     expect(page.frame_locator("iframe").get_by_text("the old one")).to_be_visible()
