@@ -102,16 +102,27 @@ def test_a_child_of_another_size_starts_from_resampled_positions(other_size, tmp
         assert message == "positions resampled 2×2 → 4×4"
 
 
+def without_biases_of_keys(weights):
+    """They change no output, as softmax ignores what all keys have in common: their gradient is
+    rounding alone, and AdamW makes whole steps of it."""
+    return {
+        name: torch.stack([tensor.chunk(3)[0], tensor.chunk(3)[2]])
+        if name.endswith("qkv.bias")
+        else tensor
+        for name, tensor in weights.items()
+    }
+
+
 def test_children_of_another_size_are_trained_in_stacks_to_the_same_start(other_size, tmp_path):
     single = grow(other_size, tmp_path / "single", **PLAIN).zoo
     stacked = grow(other_size, tmp_path / "stacked", **{**PLAIN, "stacked": 4}).zoo
     children = [id for id in single.ids() if single.spec(id).parent]
     assert children
     for id in children:
-        start, other = single.state_dict(id, 0), stacked.state_dict(id, 0)
+        start, other = (without_biases_of_keys(z.state_dict(id, 0)) for z in (single, stacked))
         # what they start from; parents that were trained in a stack differ in their last bits
         torch.testing.assert_close(other, start, rtol=1e-3, atol=1e-4)
-        last, other = single.state_dict(id), stacked.state_dict(id)
+        last, other = (without_biases_of_keys(z.state_dict(id)) for z in (single, stacked))
         torch.testing.assert_close(other, last, rtol=1e-2, atol=1e-3)
 
 

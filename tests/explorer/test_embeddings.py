@@ -73,7 +73,7 @@ def test_predictions_are_compared_by_hellinger_distances(grown_zoo):
 
 
 def test_epochs_of_chosen_models_are_points_too(grown_zoo):
-    kept, chosen = kept_epochs(grown_zoo), grown_zoo.ids()[:2]
+    epochs_by_model, chosen = kept_epochs(grown_zoo), grown_zoo.ids()[:2]
     drawn = embeddings.embedding(grown_zoo.path, "layer_quantiles", "pca", ",".join(chosen))
     for number, id in enumerate(drawn["ids"]):
         epochs = [
@@ -81,9 +81,9 @@ def test_epochs_of_chosen_models_are_points_too(grown_zoo):
             for model, epoch in zip(drawn["models"], drawn["epochs"], strict=True)
             if model == number
         ]
-        assert epochs == (kept[id] if id in chosen else kept[id][-1:])
+        assert epochs == (epochs_by_model[id] if id in chosen else epochs_by_model[id][-1:])
     drawn = embeddings.embedding(grown_zoo.path, "layer_quantiles", "pca", "all")
-    assert len(drawn["x"]) == sum(map(len, kept.values()))
+    assert len(drawn["x"]) == sum(map(len, epochs_by_model.values()))
 
 
 def test_what_takes_long_comes_in_steps_that_are_not_kept(grown_zoo, monkeypatch):

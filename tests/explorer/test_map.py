@@ -45,8 +45,8 @@ def test_models_lie_where_their_weights_do_and_the_address_says_so(map_page, zoo
 
 
 def test_epochs_are_lines_through_what_is_kept(map_page, zoo):
-    kept = kept_epochs(zoo)
-    several = sum(len(epochs) > 1 for epochs in kept.values())
+    epochs_by_model = kept_epochs(zoo)
+    several = sum(len(epochs) > 1 for epochs in epochs_by_model.values())
     assert several
     map_page.get_by_label("positions").select_option(label="weight statistics")
     map_page.get_by_label("epochs").check()

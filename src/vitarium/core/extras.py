@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from vitarium.core.errors import InvalidInput
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "explore": ("fastapi", "uvicorn"),
+    "explore": ("fastapi", "starlette", "uvicorn"),
     "landscape": ("curvlinops",),
     "study": ("altair", "jinja2", "markupsafe", "statsmodels", "vl_convert"),
 }

@@ -8,10 +8,9 @@ from typing import Any
 import vitarium
 from vitarium.core.printable import printable
 from vitarium.page.answers.models import CheckpointName, MeasuredNumber, ModelPage, Summary
+from vitarium.page.command_lines import argument, command
 from vitarium.page.family import family
 from vitarium.zoo import Zoo, records
-
-_EXPORT = ("--exporter", "timm", "--out")
 
 
 def zoo_summary(zoo: Zoo, *, path: str = "") -> Summary:
@@ -64,9 +63,9 @@ def model_page(zoo: Zoo, name: str, *, path: str = "") -> ModelPage:
         ],
         "measured": _records(zoo, model.id),
         "commands": [
-            ["vitarium", "show", argument(path), model.id],
-            ["vitarium", "measure", argument(path), "accuracy", model.id],
-            ["vitarium", "export", argument(path), model.id, *_EXPORT, f"{model.id}-timm"],
+            command("show", path, model.id),
+            command("measure", path, "accuracy", model.id),
+            command("export", path, model.id, exporter="timm", out=f"{model.id}-timm"),
         ],
         "python": [
             "import vitarium",
@@ -81,11 +80,6 @@ def _checkpoint(name: str) -> CheckpointName:
     """Of `ID@EPOCH`."""
     model, _, epoch = name.partition("@")
     return {"model": model, "epoch": int(epoch)}
-
-
-def argument(path: str) -> str:
-    """A path as an argument of a command, where a dash would begin an option."""
-    return f"./{path}" if path.startswith("-") else path
 
 
 def _records(zoo: Zoo, id: str) -> list[MeasuredNumber]:

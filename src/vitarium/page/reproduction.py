@@ -14,7 +14,7 @@ from vitarium.blueprint.reproduction import reproduction, yaml_text
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.page.answers.models import Reproduction
-from vitarium.page.model_page import argument
+from vitarium.page.command_lines import argument, command
 from vitarium.zoo import Zoo
 
 _NUMERICS: Mapping[str, Callable[[str], Any]]
@@ -56,7 +56,7 @@ def _trained(zoo: Zoo, spec: ModelSpec, path: str) -> Reproduction:
     return {
         "blueprint": yaml_text(values),
         "file": file,
-        "commands": [["vitarium", "grow", file, "--zoo", argument(folder)]],
+        "commands": [command("grow", file, zoo=argument(folder))],
         "python": [
             "import vitarium",
             f"zoo = vitarium.grow({file!r}, {folder!r}).zoo",
@@ -123,21 +123,19 @@ def _merged(zoo: Zoo, spec: Spec, path: str) -> Reproduction:
     stage = None if spec.stage == "merge" else spec.stage
     named = {"base": base, "heads": spec.heads, "stage": stage}
     options = {name: value for name, value in named.items() if value}
-    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    sets = [f for name, value in settings.items() for f in ("--set", f"{name}={_written(value)}")]
-    command = ["vitarium", "merge", argument(path), *refs, "--method", operator.name]
+    written = [f"{name}={_written(value)}" for name, value in settings.items()]
     arguments = {"models": refs, **options, **settings}
     listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     notes = ["What it is made of has to be in the zoo."]
     if facts["split"]:
         notes.append(
-            f"{operator.name} looks at images. They are those of the models' own data; were they "
-            "others (--data), that is not recorded."
+            f"{operator.name} looks at images. They are those of the models' own data; if others "
+            "were given, that is not recorded."
         )
     return {
         "blueprint": None,
         "file": "",
-        "commands": [[*command, *flags, *sets]],
+        "commands": [command("merge", path, *refs, method=operator.name, **options, set=written)],
         "python": [
             "import vitarium",
             f"model = vitarium.merge({path!r}, {operator.name!r}, {listed}).load()",
@@ -170,7 +168,7 @@ def _imported(spec: Spec, path: str) -> Reproduction:
     return {
         "blueprint": None,
         "file": "",
-        "commands": [["vitarium", "archive", argument(path), spec.id, "--out", f"{spec.id}-zoo"]],
+        "commands": [command("archive", path, spec.id, out=f"{spec.id}-zoo")],
         "python": [],
         "notes": [
             f"It was trained elsewhere, and imported by {origin.source}, where it is called "

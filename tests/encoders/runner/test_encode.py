@@ -87,12 +87,14 @@ def test_an_epoch_that_is_added_is_the_last(grown_zoo):
 
 def test_the_table_has_a_row_per_checkpoint(grown_zoo):
     table = encode(grown_zoo.path, "layer_quantiles", epochs="all", percentiles=[50])
-    kept = kept_epochs(grown_zoo)
-    assert [*table.index] == [(id, epoch) for id in grown_zoo.ids() for epoch in kept[id]]
+    epochs_by_model = kept_epochs(grown_zoo)
+    assert [*table.index] == [
+        (id, epoch) for id in grown_zoo.ids() for epoch in epochs_by_model[id]
+    ]
     id = grown_zoo.ids()[0]
     encoder = choose("weight_encoder", "layer_quantiles", percentiles=[50])
-    expected = encoder(of_backbone(grown_zoo.state_dict(id, kept[id][0]))).float()
-    assert np.array_equal(table.loc[(id, kept[id][0])], expected)
+    expected = encoder(of_backbone(grown_zoo.state_dict(id, epochs_by_model[id][0]))).float()
+    assert np.array_equal(table.loc[(id, epochs_by_model[id][0])], expected)
     assert [*encode(grown_zoo, models=[id]).index] == [tuple(grown_zoo.at(id))]
     assert {*encode(grown_zoo, where="parent IS NULL").index} == {
         tuple(grown_zoo.at(model.id)) for model in grown_zoo if model.parent is None

@@ -85,9 +85,9 @@ class Explorer {
   }
 
   private async keepUp(): Promise<void> {
-    const begun = performance.now();
+    const requestedAt = performance.now();
     await this.refresh();
-    setTimeout(() => void this.keepUp(), Math.max(REFRESH_MS, REST * (performance.now() - begun)));
+    setTimeout(() => void this.keepUp(), Math.max(REFRESH_MS, REST * (performance.now() - requestedAt)));
   }
 
   /** Follows a zoo that grows, or is measured or changed elsewhere, while the page is looked at. */

@@ -239,7 +239,7 @@ function rankOf(column: Column): (row: number) => number | null {
   const order = column.levels.map((_, code) => code);
   order.sort((a, b) => column.levels[a].localeCompare(column.levels[b], "en", { numeric: true }));
   const ranks = new Array<number>(order.length);
-  order.forEach((code, place) => (ranks[code] = place));
+  order.forEach((code, rank) => (ranks[code] = rank));
   return (row) => (column.codes[row] < 0 ? null : ranks[column.codes[row]]);
 }
 

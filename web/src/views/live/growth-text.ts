@@ -5,18 +5,18 @@ import type { Growth, TrainingModel } from "./live.svelte";
 
 /** 90 -> "1 min 30 s". */
 export function duration(seconds: number): string {
-  const whole = Math.max(Math.round(seconds), 0);
+  const wholeSeconds = Math.max(Math.round(seconds), 0);
   const units: [number, string, number, string][] = [
     [86400, "d", 3600, "h"],
     [3600, "h", 60, "min"],
     [60, "min", 1, "s"],
   ];
   for (const [size, unit, smaller, smallerUnit] of units) {
-    if (whole < size) continue;
-    const rest = Math.floor((whole % size) / smaller);
-    return `${Math.floor(whole / size)} ${unit}${rest ? ` ${rest} ${smallerUnit}` : ""}`;
+    if (wholeSeconds < size) continue;
+    const rest = Math.floor((wholeSeconds % size) / smaller);
+    return `${Math.floor(wholeSeconds / size)} ${unit}${rest ? ` ${rest} ${smallerUnit}` : ""}`;
   }
-  return `${whole} s`;
+  return `${wholeSeconds} s`;
 }
 
 /** Estimates are rounded, so that they do not claim to know better. */
