@@ -91,7 +91,7 @@ def test_an_answer_is_computed_once(tmp_path, computations):
 def test_a_refusal_is_not_remembered(tmp_path, computations):
     async def ask():
         worker = Worker(tmp_path)
-        worker.warm_up()
+        worker.start()
         computations[0].may_answer.set()
         for _ in range(2):
             await worker.answer("behavior", ["refused"], version="1", is_gone=is_here)
@@ -225,7 +225,7 @@ def test_what_a_reader_may_run_is_not_taken_from_a_zoos_cache(tmp_path, computat
 
     async def ask():
         worker = Worker(tmp_path)
-        worker.warm_up()
+        worker.start()
         computations[0].may_answer.set()
         return await worker.answer("reproduction", ["a"], version="1", is_gone=is_here)
 
@@ -261,13 +261,13 @@ def test_one_process_is_started_however_many_ask_and_none_at_the_end(tmp_path, m
 
     monkeypatch.setattr(worker_module, "Computation", Slow)
     worker = Worker(tmp_path)
-    threads = [Thread(target=worker.warm_up) for _ in range(8)]
+    threads = [Thread(target=worker.start) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(started) == 1
     worker.close()
-    worker.warm_up()
+    worker.start()
     assert len(started) == 1
     assert not started[0].is_alive

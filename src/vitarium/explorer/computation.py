@@ -3,10 +3,11 @@
 import importlib
 import json
 import signal
+import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,12 @@ FUNCTIONS = {
 """What can be computed: functions of a zoo's path and texts, which give JSON."""
 
 
+_START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+"""A process that has been stopped is replaced at once: torch is imported in what it is forked from.
+Elsewhere the libraries of matrix products do not stand a fork."""
+_IMPORTED = ["vitarium.page.behavior"]
+
+
 class Computed(NamedTuple):
     """An answer as JSON; whether it holds as long as the models do, so that it can be kept."""
 
@@ -44,11 +51,22 @@ class ComputationFailed(Exception):
     """The process ended, or met an error that is none of the zoo's."""
 
 
+def prepare() -> None:
+    """Let torch be imported where processes are forked from, without waiting for it."""
+    if _START_METHOD == "forkserver":
+        forkserver.set_forkserver_preload(_IMPORTED)
+        # what is started inherits the mask: Ctrl-C, which ends the server, does not disturb it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Computation:
     """The process; it has imported torch once it answers."""
 
     def __init__(self, zoo: Path) -> None:
-        context = get_context("spawn")
+        context: Any = get_context(_START_METHOD)
+        prepare()
         self._connection, remote = context.Pipe()
         self._process = context.Process(target=_serve, args=(remote, zoo), daemon=True)
         self._process.start()

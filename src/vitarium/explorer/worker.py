@@ -9,10 +9,10 @@ from pathlib import Path
 from threading import Lock
 
 from vitarium.explorer.answer_cache import AnswerCache
-from vitarium.explorer.computation import Computation, ComputationFailed, Computed
+from vitarium.explorer.computation import Computation, ComputationFailed, Computed, prepare
 
 _GRACE_SECONDS = 3.0
-"""For which an answer is computed that nobody waits for: to import torch anew takes longer."""
+"""For which an answer is computed that nobody waits for: a page that is reloaded asks again."""
 _POLL_SECONDS = 0.3
 _UNCACHED = {"reproduction", "download", "embedding_choices"}
 """Quick, or said to be run: the cache of a zoo from elsewhere may hold anything."""
@@ -85,7 +85,11 @@ class Worker:
                 self._jobs.pop(key, None)
 
     def warm_up(self) -> None:
-        """Start the process, which imports torch, before the first answer is asked for."""
+        """Import torch before the first answer is asked for; does not wait for it."""
+        prepare()
+
+    def start(self) -> None:
+        """Start the process where there is none, and none has been stopped for good by `close`."""
         with self._starting:
             if self._is_closed or (self._computation and self._computation.is_alive):
                 return
@@ -104,7 +108,7 @@ class Worker:
 
     async def _compute(self, key: tuple[str, ...], arguments: Sequence[str]) -> bytes:
         async with self._turn:
-            await asyncio.to_thread(self.warm_up)
+            await asyncio.to_thread(self.start)
             if self._is_closed or not self._computation:
                 raise ComputationFailed("the server ends")
             running = asyncio.create_task(
