@@ -245,7 +245,7 @@ class Training:
             own = {name: tensor for name, tensor in parent.items() if not _in_head(model, name)}
             model.load_state_dict(own, strict=False)
         self.model = model.to(self.device)
-        if self.recipe.trainable == "head":
+        if self.recipe.adaptation.name == "head":
             for name, weight in model.named_parameters():
                 weight.requires_grad_(_in_head(model, name))
         self.trained = [weight for weight in model.parameters() if weight.requires_grad]

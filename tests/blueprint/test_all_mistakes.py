@@ -158,7 +158,7 @@ def test_pretrained_inside_an_architecture_says_so_too(tiny):
 
 
 @pytest.mark.parametrize(
-    ("factor", "values"), [("epochs", [1, 2]), ("optimizer", ["adamw", "sgd"]), ("trainable", ["all", "head"])]
+    ("factor", "values"), [("epochs", [1, 2]), ("optimizer", ["adamw", "sgd"]), ("adaptation", ["full", "head"])]
 )  # fmt: skip
 def test_a_list_where_one_value_belongs_is_sent_to_the_grid(tiny, factor, values):
     (message,) = of_stage(tiny, **{factor: values}).values()

@@ -36,7 +36,7 @@ def complaint(values, write_blueprint) -> str:
         ({"stages.finetune.variants": [{"lr": 3}]}, "finetune.variants.0.lr: unknown factor 'lr'"),
         ({"stages.pretrain": 3}, "stages.pretrain: 3 is not a mapping"),
         ({"stages.pretrain.head": "none"}, "pretrain.head: objective 'supervised' needs a head"),
-        ({"stages.pretrain.head": "none", "stages.pretrain.trainable": "head"}, "pretrain.trainable: there is no head to train"),
+        ({"stages.pretrain.head": "none", "stages.pretrain.adaptation": "head"}, "pretrain.adaptation: there is no head to train"),
         ({"stages.pretrain.checkpoints": [1, 9]}, "pretrain.checkpoints: epoch 9 is after the last, 2"),
         ({"stages.pretrain.checkpoints": "some"}, "pretrain.checkpoints: 'some' is not 'all' or 'last'"),
         ({"stages": {}}, "stages: "),

@@ -27,6 +27,10 @@ def _default(name: str) -> Any:
     return Field(name, validate_default=True)
 
 
+TRAINABLE = "trainable"
+"""What earlier versions called the adaptation, `all` or `head`."""
+
+
 class Recipe(Config):
     """Everything that decides a model's weights, but its parent.
 
@@ -46,8 +50,11 @@ class Recipe(Config):
     batch_size: PositiveInt
     clip_grad_norm: PositiveFloat | None = None
     """Largest l2 norm of the gradient of all weights; None: no clipping."""
-    trainable: Literal["all", "head"] = "all"
-    """`head` freezes the backbone: a linear probe."""
+    adaptation: Annotated[Section, SectionOf("adaptation", "full")] = _default("full")
+    """What of the model learns, and how."""
+    weight_decay_on: Literal["all", "matrices"] = "all"
+    """`matrices` leaves out norms, biases, positions and tokens, as timm does; the published recipe
+    decays all alike."""
     seed: NonNegativeInt = 0
     checkpoints: Literal["all", "last"] | tuple[NonNegativeInt, ...] = "all"
     """Epochs that are kept: all from 0 (the initial state), the last, or a list and the last."""
@@ -57,6 +64,21 @@ class Recipe(Config):
     normalization: Annotated[MeanStd | None, BeforeValidator(none_for_the_data)] = None
     """Mean and std of pixels in [0, 1] by which images are normalized; None: those of the data set.
     A child takes them from its parent where that was trained elsewhere, or has them itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_trainable(cls, values: Any) -> Any:
+        """`trainable: head` of earlier versions is `adaptation: head`."""
+        if not isinstance(values, Mapping) or TRAINABLE not in values:
+            return values
+        rest = {name: value for name, value in values.items() if name != TRAINABLE}
+        if values[TRAINABLE] not in ("all", "head"):
+            raise InvalidConfig([Problem((TRAINABLE,), "write `adaptation: full` or another")])
+        if values[TRAINABLE] == "head":
+            if rest.get("adaptation", "full") not in ("full", {"name": "full"}):
+                raise InvalidConfig([Problem((TRAINABLE,), "leave it out beside `adaptation`")])
+            rest["adaptation"] = "head"
+        return rest
 
     @field_validator("checkpoints", mode="after")
     @classmethod
@@ -83,8 +105,8 @@ class Recipe(Config):
             if objective.plugin.facts.get("needs_head", True):
                 message = f"objective '{objective.name}' needs a head with an output per class"
                 problems["head"] = message
-            if self.trainable == "head":
-                problems["trainable"] = "there is no head to train"
+            if self.adaptation.name == "head":
+                problems["adaptation"] = "there is no head to train"
         if self.normalization and not self.architecture.is_missing:
             channels = self.architecture.config.input_size[0]
             if misfit := self.normalization.misfit(channels):
@@ -94,8 +116,11 @@ class Recipe(Config):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What enters the id."""
-        return self.factors(defaults=False)
+        """What enters the id, in the words of the version that first knew a factor."""
+        values = self.factors(defaults=False)
+        if values.get("adaptation") == {"name": "head"}:
+            values[TRAINABLE] = values.pop("adaptation")["name"]
+        return values
 
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after that epoch (0: before training) stay in the zoo."""
@@ -107,8 +132,19 @@ class Recipe(Config):
     def kept_epochs(self) -> list[int]:
         return [epoch for epoch in range(self.epochs + 1) if self.keeps(epoch)]
 
-    def build(self, num_outputs: int) -> "nn.Module":
-        """The untrained model with its head: a function of the recipe alone, seeds included."""
+    def build(self, num_outputs: int, *, plain: bool = True) -> "nn.Module":
+        """The untrained model with its head: a function of the recipe alone, seeds included.
+
+        plain: with no factors of its adaptation, which can be merged into the weights; with what
+        else an adaptation adds (prompts, adapters).
+        """
+        model = self.build_unadapted(num_outputs)
+        if not plain or self.adaptation.facts.get("adds_modules"):
+            self.adapt(model)
+        return model
+
+    def build_unadapted(self, num_outputs: int) -> "nn.Module":
+        """As `build`, before its adaptation: what the parent's weights are loaded into."""
         from vitarium.core.seeds import derive, seeded  # imports torch
 
         with seeded(derive(self.seed, "architecture")):
@@ -116,6 +152,13 @@ class Recipe(Config):
             self.initialization(model)
         self.attach_head(model, num_outputs)
         return model
+
+    def adapt(self, model: "nn.Module") -> None:
+        """Let what the adaptation says learn, and add what it adds; raises InvalidInput."""
+        from vitarium.core.seeds import derive, seeded
+
+        with seeded(derive(self.seed, "adaptation")):
+            self.adaptation(model)
 
     def attach_head(self, model: "nn.Module", num_outputs: int) -> None:
         """Replace the model's head by a new one, drawn from the head's own seed if it has one."""
@@ -152,8 +195,8 @@ class Imported(Config):
         values.pop("initial_epoch", None)
         return values
 
-    def build(self, num_outputs: int) -> "nn.Module":
-        """The model with random weights. Raises InvalidInput where nothing here can build it."""
+    def build(self, num_outputs: int, *, plain: bool = True) -> "nn.Module":
+        """The model with random weights; it is plain. InvalidInput where nothing here builds it."""
         if self.architecture is None:
             raise InvalidInput(
                 f"{self.name} came as tensors, and nothing here builds its architecture; read them "

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from vitarium.blueprint.hints import unknown_at_stage
 from vitarium.blueprint.overrides import apply, combinations
-from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint.recipe import TRAINABLE, Recipe
 from vitarium.core.config import Config, InvalidConfig, KeyPath, Problem
 from vitarium.core.printable import brief
 from vitarium.core.registry import Section, SectionOf
@@ -124,7 +124,7 @@ class Stage(Config):
         for where, values_by_path in factors.items():
             for path, values in values_by_path.items():
                 first = path.partition(".")[0]
-                if first not in (*Recipe.model_fields, "start"):
+                if first not in (*Recipe.model_fields, TRAINABLE, "start"):
                     message = unknown_at_stage(first, self.settings)
                     problems.append(Problem((*where, path), message))
                 if where[-1:] == ("grid",) and not values:

@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "architecture": "vitarium.architectures",
     "head": "vitarium.architectures",
     "initialization": "vitarium.architectures",
+    "adaptation": "vitarium.adaptations",
     "dataset": "vitarium.data.datasets",
     "augmentation": "vitarium.data.augmentations",
     "objective": "vitarium.objectives",
@@ -258,9 +259,8 @@ def section(kind: str, value: Any) -> Section:
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping):
-        raise InvalidConfig(
-            [Problem((), f"{brief(value)} is neither a name nor a mapping with a name")]
-        )
+        fault = f"{brief(value)} is neither a name nor a mapping with a name"
+        raise InvalidConfig([Problem((), fault)])
     if not isinstance(value.get("name"), str):
         names = ", ".join(plugins(kind))
         raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {names}")])

@@ -59,8 +59,9 @@ class ModelCheck:
         recipe = spec.recipe
         images = repr((recipe.data, recipe.augmentation, recipe.batch_size, recipe.architecture))
         parts = (recipe.architecture, recipe.head, recipe.initialization, recipe.objective)
+        how = (recipe.adaptation, recipe.data)
         start = (spec.conversion, spec.keep_head, self._kind(parent, spec.parent_epoch))
-        kind = repr((*parts, recipe.data, *start))
+        kind = repr((*parts, *how, *start))
         problems = self._once(("images", images), lambda: self._check_images(recipe))
         problems += self._once(("shapes", kind), lambda: self._check_shapes(spec, parent, kind))
         problems += self._once(("start", spec.parent, spec.parent_epoch), lambda: self._gone(spec))
@@ -131,7 +132,22 @@ class ModelCheck:
         with _problems_at("architecture") as problems:
             model = _built(spec.recipe, outputs or 1)
         yield from problems
-        if parent is None or problems:
+        if problems:
+            return
+        yield from self._check_start(spec, parent, kind, model, outputs)
+        with _problems_at("adaptation") as problems, meta_device():
+            spec.recipe.adapt(model)
+        yield from problems
+
+    def _check_start(
+        self,
+        spec: ModelSpec,
+        parent: Parent | None,
+        kind: Hashable,
+        model: nn.Module,
+        outputs: int | None,
+    ) -> Iterator[Problem]:
+        if parent is None:
             return
         with _problems_at("start") as problems:
             weights, parent_model = self._parents.start(spec, parent)
@@ -177,7 +193,7 @@ def _built(recipe: Recipe, outputs: int) -> nn.Module:
     """Without memory. Raises InvalidInput with whatever its libraries say against it."""
     try:
         with meta_device():
-            return recipe.build(outputs)
+            return recipe.build_unadapted(outputs)
     except VitariumError:
         raise
     except Exception as error:  # of any kind: plug-ins and timm check sizes in many ways

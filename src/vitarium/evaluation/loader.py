@@ -101,14 +101,15 @@ class ModelLoader:
         def skeleton() -> torch.nn.Module:
             if spec.origin.architecture is None:
                 raise NotApplicable(f"{ref}: nothing here builds its architecture")
-            sections = (spec.origin.architecture, spec.origin.head)
+            adaptation = getattr(spec.origin, "adaptation", None)
+            sections = (spec.origin.architecture, spec.origin.head, adaptation)
             key = (json.dumps([part and part.factors() for part in sections]), about.num_outputs)
             if key not in self._skeletons:
                 with meta_device():
                     self._skeletons[key] = spec.origin.build(about.num_outputs)
             return self._skeletons[key]
 
-        checkpoint = folder.open(ref.epoch)
+        checkpoint = folder.open_plain(ref.epoch)
         return Weights(
             str(ref), checkpoint, start=start, parent=parent, skeleton=skeleton, origin=spec.origin
         )

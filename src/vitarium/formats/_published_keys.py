@@ -26,14 +26,14 @@ NAMES: Mapping[str, str] = {
     "training::mixup": "augmentation.mixup",
     "training::cutmix": "augmentation.cutmix",
     "training::randerase": "augmentation.random_erasing",
-    "model::freeze_encoder": "trainable",
+    "model::freeze_encoder": "adaptation",
 }
 """Their key -> our factor."""
 VALUES: Mapping[str, tuple[tuple[Any, Any], ...]] = {
     "data": (("CIFAR10", "cifar10"), ("CIFAR100", "cifar100"), ("MNIST", "mnist")),
     "objective": (("sl", "supervised"), ("cl", "simclr")),
     "schedule": ((None, "constant"),),
-    "trainable": ((False, "all"), (True, "head")),
+    "adaptation": ((False, "full"), (True, "head")),
 }
 """Our factor -> (their value, ours); another value keeps their key."""
 ONLY_WITH: Mapping[str, tuple[str, str]] = {

@@ -1,3 +1,4 @@
+from .adaptations import check_adaptation as check_adaptation
 from .architectures import check_architecture as check_architecture
 from .architectures import check_head as check_head
 from .architectures import check_initialization as check_initialization

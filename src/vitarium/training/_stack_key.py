@@ -23,13 +23,15 @@ OWN_FACTORS = (
 def stack_key(spec: ModelSpec) -> str | None:
     """Models with the same key can be trained in one stack; None: this one only by itself.
 
-    An optimizer has to work on each weight by itself (a plug-in says so by `elementwise=True`),
-    a training that draws random numbers inside of the model would draw others in a stack, and a
-    stack calls no part of a model after its steps.
+    An optimizer has to work on each weight by itself (a plug-in says so by `elementwise=True`), and
+    on all weights of a model alike; an adaptation says by `stackable=True` that it allows a stack.
+    A training that draws random numbers inside of the model would draw others there, and a stack
+    calls no part of a model after its steps.
     """
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
-    if not elementwise or _trains_singly(recipe.architecture):
+    alike = recipe.adaptation.facts["stackable"] and recipe.weight_decay_on == "all"
+    if not elementwise or not alike or _trains_singly(recipe.architecture):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     if recipe.objective.plugin.facts["teacher_outputs"]:

@@ -8,12 +8,11 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isfinite
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from vitarium.core.memory import keep_freed_memory
 from vitarium.core.registry import Section
 from vitarium.data.expected import Normalization
 from vitarium.data.loader import stacked_batches
+from vitarium.training._async_writer import AsyncWriter
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
 from vitarium.training.stacked_trainer import StackedTrainer
@@ -31,7 +31,6 @@ from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 Outcome = Literal["finished", "diverged"]
-_WRITING_THREADS = 4  # most of writing is waiting for the disk: they pay even on busy cores
 
 
 class Task(NamedTuple):
@@ -109,7 +108,7 @@ def train_together(
     for own_options, last_epoch, singly in sorted(groups, key=lambda key: (repr(key[0]), key[1])):
         if own_options.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        with seeds.preserved(), numerics(own_options), _AsyncWriter() as writing:
+        with seeds.preserved(), numerics(own_options), AsyncWriter() as writing:
             group = groups[own_options, last_epoch, singly]
             outcomes |= _TrainingRun(group, own_options, report, writing).to_the_end()
     return outcomes
@@ -128,38 +127,11 @@ def _begun_options(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
     )
 
 
-class _AsyncWriter:
-    """Puts an epoch on disk while the next one is trained.
-
-    Leaving the context waits for what is under way, also when training was interrupted.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_WRITING_THREADS, thread_name_prefix="writing")
-        self._under_way: list[tuple[Future[Any], Callable[[Any], None]]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self._pool.shutdown(wait=True)
-
-    def submit(self, write: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Let `write` run; `settle` calls `then` with what it returned, in the caller's thread."""
-        self._under_way.append((self._pool.submit(write), then))
-
-    def settle(self, *, wait: bool = True) -> None:
-        """Call what follows on finished writes, in order; raises what a write raised."""
-        while self._under_way and (wait or self._under_way[0][0].done()):
-            future, then = self._under_way.pop(0)
-            then(future.result())
-
-
 class _TrainingRun:
     """Models that are at the same epoch."""
 
     def __init__(
-        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: _AsyncWriter
+        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: AsyncWriter
     ) -> None:
         self.options, self.report, self.writing = options, report, writing
         self.worker = f"{socket.gethostname()} {os.getpid()}"
@@ -252,7 +224,7 @@ class _TrainingRun:
             weights = None
             if member.recipe.keeps(epoch):
                 weights = weights_of(progress) if progress else _copied(member.model.state_dict())
-                weights = rounded(weights, member.recipe)
+                weights = rounded(weights, member.recipe, member.frozen)
             write = partial(_written, member.folder, epoch, model_metrics, weights, progress)
             self.writing.submit(write, partial(self._committed, member, epoch, model_metrics))
 
@@ -270,7 +242,9 @@ class _TrainingRun:
             member = self.members[k]
             last, progress = member.folder.epochs()[-1], member.folder.progress()
             if last.checkpoint is None and progress:  # kept, though the recipe may not keep it
-                member.folder.keep(last.number, rounded(weights_of(progress[1]), member.recipe))
+                member.folder.keep(
+                    last.number, rounded(weights_of(progress[1]), member.recipe, member.frozen)
+                )
             self._finish(member, "diverged", fault)
         alive = [k for k in range(len(self.members)) if k not in faults]
         self.members = [self.members[k] for k in alive]

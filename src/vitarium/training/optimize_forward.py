@@ -43,6 +43,7 @@ def _reads_class_token_alone(model: nn.Module) -> bool:
         model.global_pool == "token"
         and model.attn_pool is None
         and type(last.attn) is Attention
+        and type(last.attn.qkv) is nn.Linear
         and last.attn.gate is None
         and not any(dropped)
         and isinstance(last.drop_path1, nn.Identity)

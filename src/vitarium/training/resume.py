@@ -1,7 +1,8 @@
 """Resuming: the training state, weights and the optimizer's state, as plain tensors by name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -45,11 +46,21 @@ def weights_of(progress: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(MODEL): t for n, t in progress.items() if n.startswith(MODEL)}
 
 
-def rounded(weights: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
-    """The weights [*shape] in the precision in which the recipe keeps them."""
+def rounded(
+    weights: Mapping[str, Tensor], recipe: Recipe, frozen: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The weights [*shape] in the precision in which the recipe keeps them.
+
+    Those that are frozen stay as exact as the parent's, so that they need not be kept again.
+    """
     if recipe.checkpoint_precision == "exact":
         return dict(weights)
     return {
-        name: tensor.bfloat16() if tensor.is_floating_point() else tensor
+        name: _rounded(tensor, keep=name in frozen) if tensor.is_floating_point() else tensor
         for name, tensor in weights.items()
     }
+
+
+def _rounded(tensor: Tensor, *, keep: bool) -> Tensor:
+    half = tensor.bfloat16()
+    return tensor if keep and not torch.equal(half.to(tensor.dtype), tensor) else half

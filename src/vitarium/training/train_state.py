@@ -1,6 +1,7 @@
 """One model of a training run: its module, its data, its folder, and the teacher that it asks."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -88,10 +89,13 @@ class TrainState:
         recipe, objective = self.recipe, self.recipe.objective
         data = datasets.load(recipe.data, options.data_dir)
         num_outputs = objective.plugin.facts["outputs"](objective.config, data.num_classes)
-        model = recipe.build(num_outputs)
-        adapted = ""
+        model = recipe.build_unadapted(num_outputs)
+        fitted = ""
+        self.start: dict[str, Tensor] = {}
+        """Weights [*shape] of the parent's that learn, where the adaptation has a penalty."""
         if parent is not None:
-            adapted = self._start(model, parent, parent_architecture)
+            fitted = self._start(model, parent, parent_architecture)
+        recipe.adapt(model)
         self.model = model.to(options.device)
         records = objective.plugin.facts.get("records_blocks", False)
         if records and options.compiled:
@@ -100,7 +104,8 @@ class TrainState:
                 "model has no more: train without compilation"
             )
         optimize_forward(self.model, options, blocks_are_read=records)
-        self._freeze()
+        if recipe.adaptation.facts["penalty"]:
+            self._remember_start()
         input_size = recipe.architecture.config.input_size
         self.batches = Batches(
             data,
@@ -124,9 +129,14 @@ class TrainState:
         before = folder.about().software
         changes = [f"{n} {before.get(n)} to {now[n]}" for n in now if before.get(n) != now[n]]
         changed = f"changed during training: {', '.join(changes)}" if changes else ""
-        self.remarks = "; ".join(filter(None, (adapted, changed)))
-        """How the parent's weights were adapted; and what changed of the software since training
+        self.remarks = "; ".join(filter(None, (fitted, changed)))
+        """How the parent's weights were fitted; and what changed of the software since training
         began: from then on the bits may be others."""
+
+    @cached_property
+    def frozen(self) -> set[str]:
+        """Names of the parameters that do not learn."""
+        return {name for name, p in self.model.named_parameters() if not p.requires_grad}
 
     def rate(self, epoch: int, number: int) -> float:
         """The learning rate of step `number` (from 0) of an epoch (from 1)."""
@@ -137,7 +147,7 @@ class TrainState:
 
     def training_mode(self) -> None:
         self.model.train()
-        if self.recipe.trainable == "head":  # a frozen backbone gives the features it will give
+        if self.recipe.adaptation.facts["frozen_in_eval_mode"]:
             self.model.eval()
             self.model.get_submodule(head_prefix(self.model)).train()
 
@@ -173,7 +183,15 @@ class TrainState:
         model.load_state_dict(weights, strict=False)
         return ", ".join(changes)
 
-    def _freeze(self) -> None:
-        if self.recipe.trainable == "head":
-            for name, weight in self.model.named_parameters():
-                weight.requires_grad_(is_head(self.model, name))
+    def _remember_start(self) -> None:
+        kept_head = self.spec.keep_head
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad and (kept_head or not is_head(self.model, name)):
+                self.start[name] = weight.detach().clone()
+
+    def penalty(self) -> Tensor | None:
+        """What the adaptation adds to the loss, a scalar; None: nothing."""
+        adaptation = self.recipe.adaptation
+        penalty = adaptation.facts["penalty"]
+        value: Tensor | None = penalty and penalty(adaptation.config, self.model, self.start)
+        return value

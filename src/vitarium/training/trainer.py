@@ -10,6 +10,7 @@ from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training._compile import compiled
 from vitarium.training.options import TrainOptions
+from vitarium.training.parameter_groups import RATE, parameter_groups
 from vitarium.training.resume import restore_progress, take_progress
 from vitarium.training.train_state import TrainState
 
@@ -25,28 +26,33 @@ class Trainer:
             self.model = compiled(self.model, dynamic=False)
         self.trained = [p for p in self.member.model.parameters() if p.requires_grad]
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
-        self.optimizer = self.member.recipe.optimizer(self.trained)
+        self.optimizer = self.member.recipe.optimizer(
+            parameter_groups(self.member.model, self.member.recipe)
+        )
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Train on a batch [1, ...]; returns the logged numbers [1]."""
         member, recipe = self.member, self.member.recipe
         rate = member.rate(epoch, number)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get(RATE, 1.0)
         with self.options.autocast:
             outputs = member.teacher(batch.images[0]) if member.teacher else None
         model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0], outputs)
         seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
         with self.options.autocast:
             loss = recipe.objective(self.model, model_batch)
+        value, metrics = loss.value, loss.metrics
+        if (penalty := member.penalty()) is not None:
+            value, metrics = value + penalty, {**metrics, "penalty": penalty.detach()}
         self.optimizer.zero_grad()
-        loss.value.backward()
+        value.backward()
         if recipe.clip_grad_norm:
             nn.utils.clip_grad_norm_(self.trained, recipe.clip_grad_norm)
         self.optimizer.step()
         for part in self.acting:
             part.after_step()
-        return {name: value.unsqueeze(0) for name, value in loss.metrics.items()}
+        return {name: value.unsqueeze(0) for name, value in metrics.items()}
 
     def scores(self, epoch: int) -> list[dict[str, float]]:
         with self.options.autocast:

@@ -100,3 +100,10 @@ class Keeping:
         from vitarium.zoo.annotations import rename_stage
 
         rename_stage(self.path, old, new)
+
+    def reindex(self) -> int:
+        """Rebuild the index from the models' own files; returns the number of models."""
+        from vitarium.zoo import _index as index
+
+        index.remove(self.path)
+        return len(index.rows(self.path))

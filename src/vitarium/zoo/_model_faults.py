@@ -144,12 +144,13 @@ class ModelFaults:
     def _fits(self, spec: Spec) -> None:
         """Raises CorruptFile where the last weights are not those of such a model."""
         origin, num_outputs = spec.origin, self.folder.about().num_outputs
-        parts = [part and part.factors() for part in (origin.architecture, origin.head)]
+        sections = (origin.architecture, origin.head, getattr(origin, "adaptation", None))
+        parts = [part and part.factors() for part in sections]
         key = json.dumps([num_outputs, *parts])
         if key not in self.shapes:
             self.shapes[key] = {}
             with suppress(InvalidInput):  # nothing here builds it: nobody knows what fits
-                tensors = origin.build(num_outputs).state_dict()
+                tensors = origin.build(num_outputs, plain=False).state_dict()
                 self.shapes[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         shapes = self.shapes[key]
         in_file = {name: stored.shape for name, stored in self.folder.open().tensors.items()}

@@ -38,13 +38,13 @@ class Model:
         self.zoo, self.id = zoo, id
         self._folder = zoo.folder(id)
 
-    def load(self, epoch: int | None = None) -> "nn.Module":
+    def load(self, epoch: int | None = None, *, plain: bool = True) -> "nn.Module":
         """The model after an epoch, in eval mode on the CPU; None: the last kept; see `Zoo`."""
-        return self.zoo.load(self.id, -1 if epoch is None else epoch)
+        return self.zoo.load(self.id, -1 if epoch is None else epoch, plain=plain)
 
-    def state_dict(self, epoch: int | None = None) -> "dict[str, Tensor]":
-        """The weights after an epoch by name, on the CPU; raises as `load` does."""
-        return self.zoo.state_dict(self.id, -1 if epoch is None else epoch)
+    def state_dict(self, epoch: int | None = None, *, plain: bool = True) -> "dict[str, Tensor]":
+        """The weights after an epoch by name, on the CPU; see `Zoo.state_dict`."""
+        return self.zoo.state_dict(self.id, -1 if epoch is None else epoch, plain=plain)
 
     def data(
         self,

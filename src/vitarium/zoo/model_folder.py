@@ -33,6 +33,7 @@ from vitarium.zoo._model_files import About, Epoch, Record, Status, read_descrip
 from vitarium.zoo._sources import contents_now
 from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
 from vitarium.zoo.checkpoint_folder import CheckpointFolder, opened
+from vitarium.zoo.merged_checkpoint import merged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,8 +113,12 @@ class ModelFolder:
         """The weights after `epoch`; -1: the last kept. Raises InvalidInput, CorruptFile."""
         return self.open(epoch).state_dict()
 
+    def open_plain(self, epoch: int = -1) -> Checkpoint:
+        """As `open`, with changes in factors (LoRA) merged into the weights; see `merged`."""
+        return merged(self.open(epoch), self.spec)
+
     def open(self, epoch: int = -1) -> Checkpoint:
-        """The checkpoint after `epoch`, to be read tensor by tensor; -1: the last kept.
+        """The checkpoint after `epoch` (-1: the last kept), as the model was trained.
 
         Raises InvalidInput for an epoch that is not kept, and CorruptFile.
         """
@@ -193,10 +198,8 @@ class ModelFolder:
         """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
 
         One that is packed already is packed anew where its chain of bases is too long by now, or
-        is not what the file says of it, because a base was kept plain when it was written.
-
-        Args:
-            without: what it may not build on; packed anew if it does.
+        is not what the file says of it, because a base was kept plain when it was written; or where
+        it builds on one of `without`.
 
         Returns whether it was written. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
@@ -243,25 +246,22 @@ class ModelFolder:
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
         difference = _ledger.difference(self._zoo, self.path.name, self.epochs())
-        text = "; ".join(filter(None, (message, difference)))
-        path, result = self.path / "result.json", {"status": status, "message": text}
-        files.write_sealed(path, result, root=self._zoo)
+        result = {"status": status, "message": "; ".join(filter(None, (message, difference)))}
+        files.write_sealed(self.path / "result.json", result, root=self._zoo)
         self._drop_progress(keep=None)
         _ledger.forget(self._zoo, self.path.name)
 
     def drop(self, numbers: Collection[int]) -> None:
-        """Remove the weights after these epochs, and files of epochs whose weights went before.
-
-        Nothing may build on them any more. Raises LeadsOutside and NotWritable.
-        """
+        """Remove the weights after these epochs, and files of epochs whose weights went before;
+        nothing may build on them any more. Raises LeadsOutside and NotWritable."""
         if numbers:
             before, drop = self.epochs(), partial(replace, checkpoint=None)
             self._write_epochs([drop(e) if e.number in numbers else e for e in before])
         self.checkpoints.remove(e.number for e in self.epochs() if not e.checkpoint)
 
     def _name_content(self, number: int, content: str) -> None:
-        named = [replace(e, checkpoint=content) if e.number == number else e for e in self.epochs()]
-        self._write_epochs(named)
+        before, named = self.epochs(), partial(replace, checkpoint=content)
+        self._write_epochs([named(e) if e.number == number else e for e in before])
 
     def _write_epochs(self, epochs: list[Epoch]) -> None:
         files.write_lines(self.path / "epochs.jsonl", list(map(asdict, epochs)), root=self._zoo)

@@ -240,18 +240,25 @@ class Zoo(Keeping):
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
         return Model(self, self.find(model)).metrics
 
-    def state_dict(self, model: ModelName, epoch: int = -1) -> "dict[str, Tensor]":
+    def state_dict(
+        self, model: ModelName, epoch: int = -1, *, plain: bool = True
+    ) -> "dict[str, Tensor]":
         """The weights after an epoch (-1: the last kept), on the CPU. Epoch 0 of a model that was
         grown is before training; of others, see `Model.initial_epoch`.
 
+        Args:
+            plain: changes in factors (LoRA) are merged into the weights; else all is as the model
+                was trained: frozen weights, and factors by `MODULE.adaptation.FACTOR`.
+
         Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
         """
-        return self.checkpoint(model, epoch).state_dict()
+        return self.checkpoint(model, epoch, plain=plain).state_dict()
 
-    def checkpoint(self, model: ModelName, epoch: int = -1) -> "Checkpoint":
-        """The weights after an epoch, each read when it is asked for; raises as `state_dict`."""
+    def checkpoint(self, model: ModelName, epoch: int = -1, *, plain: bool = True) -> "Checkpoint":
+        """The weights after an epoch, each read when it is asked for; see `state_dict`."""
         id, epoch = self._id_and_epoch(model, epoch)
-        return self.folder(id).open(epoch)
+        folder = self.folder(id)
+        return folder.open_plain(epoch) if plain else folder.open(epoch)
 
     def tensor(
         self, model: ModelName, epoch: int, name: str, rows: tuple[int, int] | None = None
@@ -264,12 +271,13 @@ class Zoo(Keeping):
         checkpoint = self.checkpoint(model, epoch)
         return checkpoint[name] if rows is None else checkpoint.rows(name, *rows)
 
-    def load(self, model: ModelName, epoch: int = -1) -> "nn.Module":
-        """The model after an epoch, in eval mode on the CPU; raises as `state_dict` does."""
+    def load(self, model: ModelName, epoch: int = -1, *, plain: bool = True) -> "nn.Module":
+        """The model after an epoch, in eval mode on the CPU; see `state_dict`."""
         id, epoch = self._id_and_epoch(model, epoch)
         folder = self.folder(id)
-        weights = folder.weights(epoch)
-        built = folder.spec().origin.build(folder.about().num_outputs)
+        weights = self.checkpoint(id, epoch, plain=plain).state_dict()
+        origin, num_outputs = folder.spec().origin, folder.about().num_outputs
+        built = origin.build(num_outputs, plain=plain)
         try:
             built.load_state_dict(weights, strict=True)
         except RuntimeError as error:
@@ -289,10 +297,3 @@ class Zoo(Keeping):
         file = self.path / "blueprints" / f"{file_name(blueprint.name)}-{digest}.yaml"
         if not files.exists(file):
             files.write(file, text, root=self.path)
-
-    def reindex(self) -> int:
-        """Rebuild the index from the models' own files; returns the number of models."""
-        from vitarium.zoo import _index as index
-
-        index.remove(self.path)
-        return len(index.rows(self.path))

@@ -123,4 +123,4 @@ def _kind(spec: ModelSpec) -> Hashable:
     """Models whose epochs take about as long."""
     recipe = spec.recipe
     parts = (recipe.architecture, recipe.objective, recipe.data, recipe.augmentation)
-    return (*parts, recipe.batch_size, recipe.trainable)
+    return (*parts, recipe.batch_size, recipe.adaptation)

@@ -54,11 +54,13 @@ class _Trial(TrainState):
 
     def __init__(self, recipe: Recipe, num_outputs: int, options: TrainOptions) -> None:
         self.recipe = recipe
-        self.model = recipe.build(num_outputs).to(options.device)
+        model = recipe.build_unadapted(num_outputs)
         facts = recipe.objective.plugin.facts
-        teacher = deepcopy(self.model) if facts["teacher_outputs"] else None
+        teacher = deepcopy(model) if facts["teacher_outputs"] else None
+        recipe.adapt(model)
+        self.start = {}
+        self.model = model.to(options.device)
         optimize_forward(self.model, options, blocks_are_read=facts.get("records_blocks", False))
-        self._freeze()
         if teacher is not None:
             size = recipe.architecture.config.input_size
             example = torch.zeros(1, *size, device=options.device)

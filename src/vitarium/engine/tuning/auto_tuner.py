@@ -275,4 +275,4 @@ def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
 def _kind(spec: ModelSpec) -> Hashable:
     recipe = spec.recipe
     parts = (recipe.architecture, recipe.objective, recipe.data, recipe.batch_size)
-    return (*parts, recipe.trainable, spec.stage)
+    return (*parts, recipe.adaptation, spec.stage)

@@ -248,7 +248,7 @@ def _kind(recipe: Recipe, num_outputs: int) -> dict[str, Any]:
     return {
         "recipe": {name: getattr(recipe, name).factors() for name in sections},
         "optimizer": recipe.optimizer.name,
-        "trainable": recipe.trainable,
+        "adaptation": recipe.adaptation.factors(),
         "batch_size": recipe.batch_size,
         "outputs": num_outputs,
     }

@@ -1,0 +1,1 @@
+"""Adaptations: what of a model learns in a stage, and how; one file each."""
