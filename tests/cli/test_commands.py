@@ -301,6 +301,19 @@ def test_a_normalization_of_its_own_stands_in_the_check_and_in_the_plan(
         assert "finetune: images are normalized by mean/std 0.5/0.25" in " ".join(out.split())
 
 
+def test_a_sample_stands_in_the_check_and_in_the_plan(vitarium, tiny, write_blueprint):
+    factors = {"optimizer.weight_decay": {"uniform": [0, 0.1]}}
+    tiny["stages"]["pretrain"]["sample"] = {"count": 9, "factors": factors}
+    path = write_blueprint(tiny)
+    line = "9 samples (sobol, seed 0) of optimizer.weight_decay"
+    _, out, _ = vitarium("blueprint", "check", path, "--json")
+    assert json.loads(out)["samples"] == {"pretrain": line}
+    assert f"pretrain: {line}" in vitarium("blueprint", "check", path)[1]
+    _, out, _ = vitarium("grow", path, "--dry-run")
+    (shown,) = (row for row in out.splitlines() if "weight_decay" in row)
+    assert "9 from 0.0" in shown
+
+
 def test_names_of_options_are_not_cut_at_80_columns(vitarium, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")

@@ -41,6 +41,8 @@ def _left_out(node: Any, path: KeyPath) -> bool:
         return False
     key, *deeper = path
     key = spelled(node, key)
+    if key == "sample" and isinstance(node, dict):
+        return _sample_left_out(node, tuple(deeper))
     try:
         inner = node[key]
     except (KeyError, IndexError, TypeError):
@@ -58,4 +60,12 @@ def _left_out(node: Any, path: KeyPath) -> bool:
         node[key] = {}
     else:
         del node[key]
+    return True
+
+
+def _sample_left_out(stage: dict[str, Any], path: KeyPath) -> bool:
+    """As `_left_out`, of what is wrong with a stage's sample; without factors it is left out."""
+    sample = stage.get("sample")
+    if not (isinstance(sample, dict) and _left_out(sample, path) and sample.get("factors")):
+        stage.pop("sample", None)
     return True

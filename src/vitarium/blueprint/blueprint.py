@@ -89,6 +89,11 @@ class Blueprint(Config):
         return _located(problems, self._file) if self._file else InvalidConfig(problems)
 
     @property
+    def samples(self) -> dict[str, str]:
+        """By stage, of those whose factors are sampled: how, and which, in a line."""
+        return {name: str(stage.sample) for name, stage in self.stages.items() if stage.sample}
+
+    @property
     def text(self) -> str:
         """The file that was read, or "" for a blueprint made in Python."""
         return self._file.text if self._file else ""

@@ -19,11 +19,13 @@ _SYNONYMS = {
 }
 _VERY_NEAR = 0.75
 _MAX_NAMES = 20
-_STAGE = ("start", "grid", "variants")
+_STAGE = ("start", "grid", "sample", "variants")
 
 
 def unknown_at_stage(name: str, settings: Mapping[str, Any]) -> str:
     """What to say of a name at a stage, or in its grid, that is no factor of a recipe."""
+    if name in _STAGE:
+        return f"'{name}' belongs to the stage itself, not into its grid, sample or variants"
     own = [*Recipe.model_fields, *_STAGE]
     elsewhere = _elsewhere(settings)
     near = [name] if name in elsewhere else []

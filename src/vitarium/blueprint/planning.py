@@ -191,12 +191,15 @@ class Planner:
         or the stage."""
         path, dotted = problem.path, ".".join(map(str, problem.path))
         near = [factor for factor in paths if (dotted + ".").startswith(factor + ".")]
-        if not any("grid" in paths[factor] for factor in near):
+        if not any({"grid", "sample"} & {*paths[factor]} for factor in near):
             problem = hinted(problem, settings)
         if near:
             nearest = max(near, key=len)
             path = (*paths[nearest], *path[nearest.count(".") + 1 :])
-        self._problems[Problem(("stages", stage, *path), problem.message)] = None
+        path = ("stages", stage, *path)
+        if path[2:3] == ("sample",) and any(noted.path == path for noted in self._problems):
+            return  # one of its many values stands for all that are wrong
+        self._problems[Problem(path, problem.message)] = None
 
     def _in_order(self) -> list[str]:
         """The stages' names, each after those that it starts from; notes circles."""

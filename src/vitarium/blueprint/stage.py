@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from vitarium.blueprint.hints import unknown_at_stage
 from vitarium.blueprint.overrides import apply, combinations
 from vitarium.blueprint.recipe import TRAINABLE, Recipe
+from vitarium.blueprint.sampling import Sample, plain_paths
 from vitarium.core.config import Config, InvalidConfig, KeyPath, Problem
 from vitarium.core.printable import brief
 from vitarium.core.registry import Section, SectionOf
@@ -58,11 +59,6 @@ def _split(values: Any, rest: str, keywords: tuple[str, ...]) -> dict[str, Any]:
     return {rest: {k: v for k, v in values.items() if k not in keywords}, **fields}
 
 
-def _plain_paths(values: dict[str, Any]) -> dict[str, Any]:
-    """Factors by their paths, in which hyphens and underscores are alike."""
-    return {path.replace("-", "_"): value for path, value in values.items()}
-
-
 def _lists(grid: Any) -> Any:
     """Raises InvalidConfig with what to write for each factor that has no list of values."""
     problems = []
@@ -78,8 +74,8 @@ def _lists(grid: Any) -> Any:
     return grid
 
 
-Factors = Annotated[dict[str, Any], AfterValidator(_plain_paths)]
-Grid = Annotated[dict[str, list[Any]], BeforeValidator(_lists), AfterValidator(_plain_paths)]
+Factors = Annotated[dict[str, Any], AfterValidator(plain_paths)]
+Grid = Annotated[dict[str, list[Any]], BeforeValidator(_lists), AfterValidator(plain_paths)]
 
 
 class Variant(Config):
@@ -100,19 +96,20 @@ class Variant(Config):
 class Stage(Config):
     """Settings that all models of a stage share, and the factors in which they differ.
 
-    In the file the settings stand beside `grid` and `variants`; they are the fields of Recipe,
-    and `start`. A stage grows each variant (one, if none is given) at each point of the grid, once
-    for each model of the stage that it starts from.
+    In the file the settings stand beside `grid`, `sample` and `variants`; they are the fields of
+    Recipe, and `start`. A stage grows each variant (one, if none is given) at each point of the
+    grid and of the sample, once for each model of the stage that it starts from.
     """
 
     settings: Factors
     grid: Grid = {}
+    sample: Sample | None = None
     variants: list[Variant] = [Variant()]
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, values: Any) -> Any:
-        return _split(values, "settings", ("grid", "variants"))
+        return _split(values, "settings", ("grid", "sample", "variants"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -121,6 +118,8 @@ class Stage(Config):
         for i, variant in enumerate(self.variants):
             factors[("variants", i)] = variant.overrides
             factors[("variants", i, "grid")] = variant.grid
+        if self.sample:
+            factors[("sample", "factors")] = self.sample.space
         for where, values_by_path in factors.items():
             for path, values in values_by_path.items():
                 first = path.partition(".")[0]
@@ -132,6 +131,7 @@ class Stage(Config):
                     problems.append(Problem((*where, path), message))
         if "grid" in self.model_fields_set and not self.grid:
             problems.append(Problem(("grid",), "names no factor; leave it out"))
+        problems += self._sample_problems()
         if not self.variants:
             message = "an empty list gives no model; leave it out"
             problems.append(Problem(("variants",), message))
@@ -139,12 +139,29 @@ class Stage(Config):
             raise InvalidConfig(problems)
         return self
 
+    def _sample_problems(self) -> Iterator[Problem]:
+        sample = self.sample
+        if sample is None:
+            return
+        if not sample.space:
+            message = "names no factor; write e.g. optimizer.lr: {log_uniform: [1e-4, 1e-2]}"
+            yield Problem(("sample", "factors"), message)
+        varied = dict.fromkeys(self.grid, "grid")
+        for i, variant in enumerate(self.variants):
+            varied |= dict.fromkeys({**variant.overrides, **variant.grid}, f"variants.{i}")
+        for path in filter(varied.__contains__, sample.space):
+            message = f"'{varied[path]}' varies it, too; leave it out of one of them"
+            yield Problem(("sample", "factors", path), message)
+
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, KeyPath]]]:
         """The settings of every model, and for each factor that was set apart where it stands."""
+        samples = list(self.sample.points()) if self.sample else [{}]
         for i, variant in enumerate(self.variants):
             paths: dict[str, KeyPath] = {path: ("grid", path) for path in self.grid}
             paths |= {path: ("variants", i, path) for path in variant.overrides}
             paths |= {path: ("variants", i, "grid", path) for path in variant.grid}
+            paths |= {path: ("sample", "factors", path) for path in samples[0]}
             base = apply(self.settings, variant.overrides)
             for choice in combinations({**self.grid, **variant.grid}):
-                yield apply(base, choice), paths
+                for point in samples:
+                    yield apply(base, {**choice, **point}), paths

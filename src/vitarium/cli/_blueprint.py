@@ -34,7 +34,7 @@ def read_blueprint(
 
 
 def checked_blueprint(source: str, zoo: Path | None, data_dir: Path | None) -> dict[str, Any]:
-    """Of a blueprint that passes its check: models, stages, adapted, normalization; as JSON.
+    """Of a blueprint that passes its check, as JSON: what `vitarium blueprint check` shows of it.
 
     Remembered where it follows from the text and the zoo alone, so that it takes no torch again.
     Raises as `read_blueprint`; what is wrong is never remembered.
@@ -62,6 +62,7 @@ def _check(source: str, zoo: Path | None, data_dir: Path | None) -> dict[str, An
         "stages": planned.stages,
         "adapted": {stage: c for stage, c in model_check.adaptations.items() if c},
         "normalization": planned.normalizations,
+        "samples": loaded.samples,
         "final": not _reads_files(planned),
     }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitarium.cli._blueprint import print_normalizations
 from vitarium.cli._tables import HAS_ALL, print_json, print_rows, print_text
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _UNKNOWN = "?"
+_LISTED = 8  # values of a factor; of more numbers, their range is shown
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,17 @@ def print_estimate(estimated: PlanEstimate, *, as_json: bool, as_csv: bool) -> N
     for stage in stages:
         if stage.factors:
             print_line()
-        factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
+        factors = ({"factor": name, "values": _brief(v)} for name, v in stage.factors.items())
         print_rows(factors, title=f"Factors of {stage.stage}")
     _print_notes(estimated)
+
+
+def _brief(values: list[Any]) -> object:
+    """Many numbers, as of a sample, by their range."""
+    is_numeric = all(isinstance(value, int | float) for value in values)
+    if len(values) <= _LISTED or not is_numeric:
+        return values
+    return f"{len(values)} from {min(values)} to {max(values)}"
 
 
 def _without_unknown(rows: list[dict[str, object]]) -> list[dict[str, object]]:

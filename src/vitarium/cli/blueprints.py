@@ -103,13 +103,14 @@ def check(
         print_rows(rows, as_json=json, as_csv=csv)
         return
     if json:
-        print_json(
-            {name: checked[name] for name in ("models", "stages", "adapted", "normalization")}
-        )
+        names = ("models", "stages", "adapted", "normalization", "samples")
+        print_json({name: checked[name] for name in names})
         return
     console = Terminal()
     stages = ", ".join(f"{count} {stage}" for stage, count in checked["stages"].items())
     console.print(f"valid: {counted(checked['models'], 'model')} ({stages})")
+    for stage, sample in checked["samples"].items():
+        console.print(f"{stage}: {sample}")
     for stage, changes in checked["adapted"].items():
         console.print(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")
     print_normalizations(console, checked["normalization"])
