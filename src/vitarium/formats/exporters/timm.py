@@ -1,37 +1,18 @@
 """Folders that `timm.create_model("local-dir:...", pretrained=True)` builds and loads."""
 
-import json
-import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
 
-from vitarium.architectures.heads import head_prefix
-from vitarium.blueprint import Spec
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.devices import meta_device
-from vitarium.core.errors import InvalidInput
 from vitarium.core.parameters import parameter
-from vitarium.data._image_settings import Covering
-from vitarium.data.preprocessing import Preprocessing
-from vitarium.formats._preprocessing import Preprocessed, preprocessing
-from vitarium.formats.base import (
-    Checkpoints,
-    Skipped,
-    checkpoint_name,
-    exporter,
-    refuses_unbuilt,
-    taken_elsewhere,
-)
+from vitarium.formats._preprocessing import Preprocessed
+from vitarium.formats._timm_folder import refuses_other_than_timms, timm_config, write_timm_folder
+from vitarium.formats.base import Checkpoints, Skipped, checkpoint_name, exporter, taken_elsewhere
 from vitarium.zoo import Zoo
-
-_FOREIGN = ("crop_pct", "crop_mode", "interpolation", "input_size")
-_OF_THE_ARCHITECTURE = ("pool_size", "fixed_input_size", "first_conv")
 
 
 class TimmFolder(Preprocessed):
@@ -42,115 +23,21 @@ class TimmFolder(Preprocessed):
     bit."""
 
 
-def refuses(config: TimmFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
-    origin = zoo.spec(checkpoint.model).origin
-    if origin.architecture is None:
-        return refuses_unbuilt(config, zoo, checkpoint)
-    if origin.head and origin.head.name not in ("linear", "none"):
-        return f"its head is '{origin.head.name}', and timm's is one layer; {taken_elsewhere()}"
-    as_timm = origin.architecture.plugin.facts["timm"]
-    if not as_timm:
-        return (
-            f"its architecture '{origin.architecture.name}' is none of timm's; {taken_elsewhere()}"
-        )
-    try:
-        as_timm(origin.architecture.config)
-    except InvalidInput as error:
-        return f"{error}; {taken_elsewhere()}"
-    return None
-
-
-@exporter("timm", refuses=refuses)
+@exporter("timm", refuses=refuses_other_than_timms)
 def timm_folder(
     config: TimmFolder, zoo: Zoo, models: Checkpoints, out: Path
 ) -> Iterator[Path | Skipped]:
     """A folder per model that timm.create_model("local-dir:...", pretrained=True) loads."""
     for checkpoint in models:
         folder = out / checkpoint_name(checkpoint)
-        folder.mkdir()
-        settings = _settings(zoo, checkpoint.model, config)
-        text = json.dumps(settings, indent=2, ensure_ascii=False)
-        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-        weights = zoo.state_dict(*checkpoint)
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        settings = timm_config(zoo, checkpoint.model, config)
+        write_timm_folder(folder, settings, zoo.state_dict(*checkpoint))
         fault = config.check and _fault(
             zoo, checkpoint, folder, settings["pretrained_cfg"]["input_size"]
         )
         if fault:
             shutil.rmtree(folder)
         yield Skipped(checkpoint, fault) if fault else folder
-
-
-def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
-    spec, about = zoo.spec(id), zoo.folder(id).about()
-    architecture, head = spec.origin.architecture, spec.origin.head
-    assert architecture
-    name, arguments = architecture.plugin.facts["timm"](architecture.config)
-    num_classes = 0 if head and head.name == "none" else about.num_outputs
-    with meta_device():
-        model = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
-    pool = getattr(model, "global_pool", None)
-    inputs = preprocessing(spec, config)
-    for word, fault in inputs.faults.items():
-        if word.removeprefix("preprocessing.") not in _FOREIGN:  # timm's own are given back
-            raise InvalidInput(fault)
-    crop_pct, crop_mode = _crop(id, inputs)
-    described: Any = model.pretrained_cfg
-    return {
-        "architecture": name,
-        "num_classes": num_classes,
-        "num_features": model.num_features,
-        **({"global_pool": pool} if isinstance(pool, str) and pool else {}),
-        **({"label_names": list(about.classes)} if len(about.classes) == num_classes > 0 else {}),
-        "model_args": arguments,
-        "pretrained_cfg": {
-            # of timm's own description, what is the architecture's and not its weights'
-            **{key: described.get(key) for key in _OF_THE_ARCHITECTURE},
-            "classifier": head_prefix(model),
-            "input_size": inputs.input_size,
-            "interpolation": inputs.interpolation.removesuffix("_exact"),
-            "crop_pct": crop_pct,
-            "crop_mode": crop_mode,
-            "mean": inputs.mean,
-            "std": inputs.std,
-            "num_classes": num_classes,
-            **_given_back(spec),
-        },
-    }
-
-
-def _crop(id: str, inputs: Preprocessing) -> tuple[float, str]:
-    """`crop_pct`, from which timm computes each side again: floor(side / crop_pct), and
-    `crop_mode`. Raises InvalidInput for a resizing that timm does not know."""
-    sides: tuple[int, ...] = inputs.input_size[1:]
-    resize = inputs.resize
-    resized: tuple[int, ...]
-    if resize is None:
-        raise InvalidInput(
-            f"model {id}: its images are not resized, and timm always does; {taken_elsewhere()}"
-        )
-    if isinstance(resize, int):
-        sides, resized = (min(sides),), (resize,)
-    elif isinstance(resize, Covering):
-        resized = (resize.height, resize.width)
-    else:
-        resized = resize
-    pairs = list(zip(sides, resized, strict=True))
-    nearby = [share for s, r in pairs for share in (s / r, math.nextafter(s / r, 0))]
-    for share in nearby:
-        if all(math.floor(side / share) == length for side, length in pairs):
-            return share, "squash" if isinstance(resize, tuple) else "center"
-    raise InvalidInput(
-        f"model {id}: its images are squashed to {list(resized)} pixels, and timm has one crop_pct "
-        f"for both of {list(sides)}; {taken_elsewhere('hugging_face')}"
-    )
-
-
-def _given_back(spec: Spec) -> dict[str, Any]:
-    """What an importer found under timm's own words."""
-    factors = spec.described()
-    names = {key: f"preprocessing.{key}" for key in _FOREIGN}
-    return {key: factors[name] for key, name in names.items() if name in factors}
 
 
 def _fault(zoo: Zoo, checkpoint: CheckpointRef, folder: Path, size: Sequence[int]) -> str | None:
