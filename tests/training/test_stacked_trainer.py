@@ -149,6 +149,26 @@ def test_a_stack_that_is_stopped_goes_on_with_the_same_bits(whole, tmp_path):
         assert again[model.id].checkpoint() == folder.checkpoint()
 
 
+def test_state_that_an_optimizer_adds_to_its_groups_survives_a_break(tiny, tmp_path):
+    optimizers = [{"name": "adan", "lr": rate} for rate in (1e-3, 1e-4)]
+    models = specs(tiny, {"optimizer": [*optimizers, {"name": "lion", "betas": [0.8, 0.9]}]})
+    assert len({stack_key(model) for model in models}) == 1
+
+    def kill(event):
+        if isinstance(event, Stepped) and (event.epoch, event.step) == (2, 1):
+            raise Killed
+
+    with pytest.raises(Killed):
+        grown(models, tmp_path / "broken", kill)
+    broken, _ = grown(models, tmp_path / "broken")
+    unbroken, _ = grown(models, tmp_path / "unbroken")
+    for model in models:
+        assert broken[model.id].checkpoint() == unbroken[model.id].checkpoint()
+        if model.recipe.optimizer.name == "adan":
+            train(model, ModelFolder(tmp_path / "singly" / model.id))
+            assert_close(broken[model.id], ModelFolder(tmp_path / "singly" / model.id))
+
+
 @pytest.mark.parametrize("company", [[0], [0, 1], [3, 7, 9, 12, 15]])
 def test_on_cpus_the_bits_do_not_depend_on_who_else_is_in_the_stack(tiny, tmp_path, company):
     models = specs(tiny, EVERYTHING_OWN, epochs=8)

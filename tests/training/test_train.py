@@ -64,7 +64,19 @@ def test_different_seeds_give_different_weights(tiny, tmp_path):
     assert weights(run(first, tmp_path))[0] != weights(run(second, tmp_path))[0]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", {"name": "sgd", "momentum": 0.9}, "sgd"])
+OPTIMIZERS = [
+    "adamw",
+    {"name": "sgd", "momentum": 0.9},
+    "sgd",
+    "lamb",
+    "adan",
+    "muon",
+    {"name": "timm", "optimizer": "adabelief"},
+    {"name": "sam", "base": {"name": "adan"}},
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("kill_at", [(1, 2), (3, 1), (4, 3)])
 def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, optimizer, kill_at):
     chosen = spec(tiny, **EVERYTHING_RANDOM, optimizer=optimizer)

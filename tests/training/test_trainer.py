@@ -1,9 +1,12 @@
-"""Parts of a model that act after steps: experts are averaged, and runs stay as reproducible."""
+"""Steps of a single model: second passes, and parts of a model that act after steps."""
+
+from copy import deepcopy
 
 import pytest
 import torch
 
 from vitarium import Blueprint, plan
+from vitarium.data.batch import Batch
 from vitarium.data.loader import stacked_batches
 from vitarium.training import Stepped, TrainOptions, stack_key, train
 from vitarium.training.stacked_trainer import StackedTrainer
@@ -93,3 +96,37 @@ def test_no_shortcut_keeps_tokens_from_experts(tiny, tmp_path):
     experts.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
     member.model(torch.zeros(2, 1, 8, 8))
     assert seen == [(2, 5, 16)]
+
+
+def trainer_of(tiny, path, **changes):
+    """A trainer of a plain model in training mode, with the first batch of epoch 1."""
+    stage = tiny["stages"]["pretrain"] | changes
+    stage.pop("grid", None)
+    chosen = plan(Blueprint.read({"name": "x", "stages": {"pretrain": stage}})).models[0]
+    member = TrainState(chosen, ModelFolder(path / chosen.id), None, TrainOptions())
+    trainer = Trainer([member], TrainOptions())
+    trainer.training_mode()
+    return trainer, next(stacked_batches([member.batches], 1))
+
+
+def gradients_at(model, weights, batch, recipe):
+    """The objective's gradients at these weights, a tensor [*shape] by name."""
+    model.load_state_dict(weights)
+    model.zero_grad()
+    single = Batch(batch.images[0], batch.labels[0], batch.targets[0])
+    recipe.objective(model, single).value.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def test_sam_takes_the_gradient_uphill_and_steps_from_where_the_weights_were(tiny, tmp_path):
+    optimizer = {"name": "sam", "rho": 0.5, "base": {"name": "sgd", "lr": 0.1}}
+    trainer, batch = trainer_of(tiny, tmp_path, optimizer=optimizer)
+    model, recipe = deepcopy(trainer.member.model), trainer.member.recipe
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = gradients_at(model, start, batch, recipe)
+    norm = torch.stack([gradient.norm() for gradient in first.values()]).norm()
+    uphill = {name: start[name] + 0.5 * first[name] / norm for name in first}
+    second = gradients_at(model, start | uphill, batch, recipe)
+    trainer.step(batch, 1, 0)
+    for name, weight in trainer.member.model.named_parameters():
+        assert torch.allclose(weight, start[name] - 0.1 * second[name], atol=1e-6), name

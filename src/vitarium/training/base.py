@@ -1,15 +1,26 @@
 """The contracts of optimizers and schedules."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 from vitarium.core.registry import contract, register
 
-MakeOptimizer = TypeVar("MakeOptimizer", bound=Callable[[Any, Iterable[Tensor]], Optimizer])
+MakeOptimizer = TypeVar("MakeOptimizer", bound=Callable[[Any, Iterable[Any]], Optimizer])
 Schedule = TypeVar("Schedule", bound=Callable[[Any, int, int, int], float])
+
+RATE = "rate"
+"""Key of a group of parameters: its share of the learning rate."""
+
+
+@runtime_checkable
+class PerturbsWeights(Protocol):
+    """An optimizer whose steps take gradients of weights nearby: a second pass of each batch."""
+
+    def perturbed(self) -> AbstractContextManager[None]:
+        """Inside, weights are moved as their gradients say; then they are as before, bit by bit."""
 
 
 @contract
@@ -18,8 +29,10 @@ def optimizer(
 ) -> Callable[[MakeOptimizer], MakeOptimizer]:
     """Register an optimizer: a function `(config, parameters) -> torch.optim.Optimizer`.
 
-    All that it needs to go on is in its state_dict, as tensors. `config.lr` is the rate that
-    schedules scale.
+    Parameters are tensors, or groups: mappings with `params`, maybe a `weight_decay`, and a `rate`
+    that stays in the group. All that it needs to go on is in its state_dict, as tensors or numbers:
+    in the state of a parameter, or as entries that it adds to a group. `config.lr` is the rate that
+    schedules scale. One that `PerturbsWeights` is called on gradients of the weights it moves to.
 
     Args:
         elementwise: each weight's update depends on that weight's own gradients and state alone.

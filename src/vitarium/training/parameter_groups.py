@@ -6,9 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitarium.blueprint import Recipe
+from vitarium.training.base import RATE
 
-RATE = "rate"
-"""Key of a group's share of the learning rate."""
 _TOKENS = ("pos_embed", "token", "prompts")
 
 

@@ -1,29 +1,34 @@
 """Resuming: the training state, weights and the optimizer's state, as plain tensors by name."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vitarium.blueprint import Recipe
+from vitarium.training.base import RATE
 
 MODEL, OPTIMIZER = "model/", "optimizer/"
+GROUP = "group"
+"""Before the number of a group of parameters, where a path has a parameter's number otherwise."""
+_NUMBER = "number:"
+"""Before the name of a value that is a number of Python's, which is put down as a tensor []."""
 
 
 def take_progress(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Weights as `model/<name>`, optimizer state as `optimizer/<parameter's number>/<name>`.
+    """Weights as `model/<name>`, optimizer state as `optimizer/<parameter's number>/<name>`, and
+    what an optimizer adds to a group as `optimizer/group<its number>/<name>`.
 
     Tensors [*shape] by name. The settings come from the recipe, the learning rate from the step.
     """
-    weights = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    state = {
-        f"{OPTIMIZER}{number}/{name}": value
-        for number, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-        if isinstance(value, Tensor)
-    }
-    return weights | state
+    progress = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        progress |= as_tensors(f"{OPTIMIZER}{number}/", state)
+    for number, group in enumerate(optimizer.param_groups):
+        progress |= as_tensors(f"{OPTIMIZER}{GROUP}{number}/", group_state(optimizer, group))
+    return progress
 
 
 def restore_progress(
@@ -31,14 +36,48 @@ def restore_progress(
 ) -> None:
     """Restore what `take_progress` took of the same model and optimizer: [*shape] by name."""
     model.load_state_dict(weights_of(progress), strict=True)
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
+    groups = optimizer.state_dict()["param_groups"]
     for path, tensor in progress.items():
         if path.startswith(OPTIMIZER):
             number, name = path.removeprefix(OPTIMIZER).split("/")
-            # a copy, so that it is aligned in memory as in an unbroken run
-            state.setdefault(int(number), {})[name] = tensor.clone()
-    groups = optimizer.state_dict()["param_groups"]
+            entry = from_tensor(name, tensor)
+            if number.startswith(GROUP):
+                groups[int(number.removeprefix(GROUP))].update(entry)
+            else:
+                state.setdefault(int(number), {}).update(entry)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def group_state(optimizer: Optimizer, group: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimizer added to a group of its parameters while it took steps, by name."""
+    settings = {"params", RATE, *optimizer.defaults}
+    return {name: value for name, value in group.items() if name not in settings}
+
+
+def as_tensors(prefix: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors [*shape] and numbers of an optimizer's state as tensors by path; no None.
+
+    Raises TypeError for anything else: it would be missing in a run that is resumed.
+    """
+    tensors = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            tensors[prefix + name] = value
+        elif isinstance(value, bool | int | float):
+            dtype = torch.float64 if isinstance(value, float) else None
+            tensors[f"{prefix}{_NUMBER}{name}"] = torch.tensor(value, dtype=dtype)
+        elif value is not None:
+            raise TypeError(f"optimizer state '{name}' is neither tensor nor number: {value!r}")
+    return tensors
+
+
+def from_tensor(name: str, tensor: Tensor) -> dict[str, Any]:
+    """The entry of a state that `as_tensors` made a tensor [*shape] of, by its own name."""
+    if name.startswith(_NUMBER):
+        return {name.removeprefix(_NUMBER): tensor.item()}
+    # a copy, so that it is aligned in memory as in an unbroken run
+    return {name: tensor.clone()}
 
 
 def weights_of(progress: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,15 @@ from vitarium.data.batch import Batch
 from vitarium.training._compile import compiled
 from vitarium.training._stacked_modules import FlatLayout, SharedOutputs, head_of, stacked_template
 from vitarium.training.options import TrainOptions
-from vitarium.training.resume import MODEL, OPTIMIZER, weights_of
+from vitarium.training.resume import (
+    GROUP,
+    MODEL,
+    OPTIMIZER,
+    as_tensors,
+    from_tensor,
+    group_state,
+    weights_of,
+)
 from vitarium.training.train_state import TrainState
 
 
@@ -105,12 +113,13 @@ class StackedTrainer:
         for k, (member, row) in enumerate(zip(self.members, self.rows, strict=True)):
             state = {MODEL + name: tensor for name, tensor in member.model.state_dict().items()}
             for number, name in enumerate(_trained(member.model)):
-                for key, value in self.optimizer_of[k].state[row].items():
-                    if isinstance(value, Tensor):
-                        if value.shape == row.shape:  # else a count of steps
-                            value = self.layout.view(value, self._template_name(k, name))
-                        state[f"{OPTIMIZER}{number}/{key}"] = value
-            states.append(state)
+                own_state = as_tensors("", self.optimizer_of[k].state[row])
+                for key, value in own_state.items():
+                    if value.shape == row.shape:  # else a count of steps
+                        value = self.layout.view(value, self._template_name(k, name))
+                    state[f"{OPTIMIZER}{number}/{key}"] = value
+            added = group_state(self.optimizer_of[k], self.groups[k])
+            states.append(state | as_tensors(f"{OPTIMIZER}{GROUP}0/", added))
         return states
 
     def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
@@ -118,13 +127,16 @@ class StackedTrainer:
         for k, (member, tensors) in enumerate(zip(self.members, progress, strict=True)):
             member.model.load_state_dict(weights_of(tensors), strict=True)
             row, names = self.rows[k], _trained(member.model)
-            state: dict[str, Tensor] = {}
+            state: dict[str, Any] = {}
             for path, value in tensors.items():
                 if path.startswith(OPTIMIZER):
                     number, key = path.removeprefix(OPTIMIZER).split("/")
+                    if number.startswith(GROUP):
+                        self.groups[k].update(from_tensor(key, value))
+                        continue
                     name = self._template_name(k, names[int(number)])
                     if tuple(value.shape) != self.layout.shapes[name]:
-                        state[key] = value.clone()  # a count of steps
+                        state |= from_tensor(key, value)  # a count of steps
                         continue
                     if key not in state:
                         state[key] = torch.zeros_like(row, dtype=value.dtype)

@@ -9,8 +9,9 @@ from vitarium.architectures.base import ActsAfterSteps
 from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training._compile import compiled
+from vitarium.training.base import RATE, PerturbsWeights
 from vitarium.training.options import TrainOptions
-from vitarium.training.parameter_groups import RATE, parameter_groups
+from vitarium.training.parameter_groups import parameter_groups
 from vitarium.training.resume import restore_progress, take_progress
 from vitarium.training.train_state import TrainState
 
@@ -39,20 +40,29 @@ class Trainer:
         with self.options.autocast:
             outputs = member.teacher(batch.images[0]) if member.teacher else None
         model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0], outputs)
-        seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
-        with self.options.autocast:
-            loss = recipe.objective(self.model, model_batch)
-        value, metrics = loss.value, loss.metrics
-        if (penalty := member.penalty()) is not None:
-            value, metrics = value + penalty, {**metrics, "penalty": penalty.detach()}
-        self.optimizer.zero_grad()
-        value.backward()
+        seed = seeds.derive(recipe.seed, "dropout", epoch, number)
+        metrics = self._backward(model_batch, seed)
+        if isinstance(self.optimizer, PerturbsWeights):
+            with self.optimizer.perturbed():
+                self._backward(model_batch, seed)
         if recipe.clip_grad_norm:
             nn.utils.clip_grad_norm_(self.trained, recipe.clip_grad_norm)
         self.optimizer.step()
         for part in self.acting:
             part.after_step()
         return {name: value.unsqueeze(0) for name, value in metrics.items()}
+
+    def _backward(self, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """Leave the gradients of a batch in the weights; returns the logged numbers, scalars."""
+        seeds.reseed(seed)
+        with self.options.autocast:
+            loss = self.member.recipe.objective(self.model, batch)
+        value, metrics = loss.value, loss.metrics
+        if (penalty := self.member.penalty()) is not None:
+            value, metrics = value + penalty, {**metrics, "penalty": penalty.detach()}
+        self.optimizer.zero_grad()
+        value.backward()
+        return metrics
 
     def scores(self, epoch: int) -> list[dict[str, float]]:
         with self.options.autocast:

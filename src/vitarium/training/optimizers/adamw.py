@@ -1,17 +1,15 @@
 """torch's AdamW."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Any
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
-from torch import Tensor
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.optim import Optimizer
 
 from vitarium.core.config import Config
 from vitarium.training.base import optimizer
-
-Decay = Annotated[float, Field(ge=0, lt=1)]
+from vitarium.training.optimizers._decay import Decay
 
 
 class AdamW(Config):
@@ -28,6 +26,6 @@ class AdamW(Config):
 
 
 @optimizer("adamw", elementwise=True, paper="Loshchilov & Hutter 2019, arXiv 1711.05101")
-def adamw(config: AdamW, parameters: Iterable[Tensor]) -> Optimizer:
+def adamw(config: AdamW, parameters: Iterable[Any]) -> Optimizer:
     # fused: one pass over all weights, on CPUs as on GPUs
     return torch.optim.AdamW(parameters, **dict(config), fused=True)

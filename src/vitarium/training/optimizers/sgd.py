@@ -1,11 +1,10 @@
 """torch's SGD."""
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
-from torch import Tensor
 from torch.optim import Optimizer
 
 from vitarium.core.config import Config
@@ -37,5 +36,5 @@ class Sgd(Config):
     paper="Robbins & Monro 1951, A stochastic approximation method",
     tiny={"momentum": 0.9},
 )
-def sgd(config: Sgd, parameters: Iterable[Tensor]) -> Optimizer:
+def sgd(config: Sgd, parameters: Iterable[Any]) -> Optimizer:
     return torch.optim.SGD(parameters, **dict(config), fused=True)

@@ -1,0 +1,80 @@
+"""Every optimizer of timm that goes on from what it saved."""
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+from pydantic import JsonValue, NonNegativeFloat, PositiveFloat, model_validator
+from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+from torch import nn
+from torch.optim import Optimizer
+
+from vitarium.core.config import Config, InvalidConfig, Problem
+from vitarium.core.errors import UnknownName
+from vitarium.training.base import optimizer
+
+_REFUSED = {
+    "adahessian": "it needs second derivatives, which training does not compute",
+    "bnb": "it needs bitsandbytes, whose state is packed",
+    "fused": "it needs NVIDIA's apex",
+    "kron": "it draws random numbers of its own, so that a resumed run would take other steps",
+}
+"""Why those whose names begin so are no choice here."""
+
+
+class TimmOptimizer(Config):
+    """An optimizer of timm by its name there, such as nadamw, adopt, mars, laprop or lars."""
+
+    optimizer: str
+    """Its name in `timm.optim.list_optimizers()`."""
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate; the schedule multiplies it."""
+    weight_decay: NonNegativeFloat = 0.0
+    """As that optimizer means it, of all weights."""
+    options: dict[str, JsonValue] = {}
+    """Its other settings, by the names of timm: `{betas: [0.9, 0.99], caution: true}`."""
+
+    def __hash__(self) -> int:  # pydantic's would need hashable options
+        return hash(self.model_dump_json())
+
+    @model_validator(mode="after")
+    def _exists_with_these_options(self) -> Self:
+        if problem := self._problem():
+            raise InvalidConfig([problem])
+        return self
+
+    def _problem(self) -> Problem | None:
+        if self.optimizer not in (names := usable_optimizers()):
+            reasons = (why for start, why in _REFUSED.items() if self.optimizer.startswith(start))
+            message = str(UnknownName("optimizer of timm", self.optimizer, names))
+            if reason := next(reasons, ""):
+                message = f"'{self.optimizer}' cannot be used here: {reason}"
+            return Problem(("optimizer",), message)
+        for name in {"lr", "weight_decay"} & self.options.keys():
+            return Problem(("options", name), f"write `{name}` beside `options`, not in it")
+        try:
+            timm_optimizer(self, nn.Linear(1, 1).parameters())
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            return Problem(("options",), f"timm's {self.optimizer} refuses them: {error}")
+        return None
+
+
+def usable_optimizers() -> list[str]:
+    """Names of timm's optimizers whose whole state is tensors and numbers."""
+    names = map(str, list_optimizers())
+    return [name for name in names if not name.startswith(tuple(_REFUSED))]
+
+
+@optimizer(
+    "timm",
+    paper="Wightman 2019, https://github.com/huggingface/pytorch-image-models",
+    tiny={"optimizer": "nadamw", "weight_decay": 0.05},
+)
+def timm_optimizer(config: TimmOptimizer, parameters: Iterable[Any]) -> Optimizer:
+    options: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.options.items()
+    }
+    result: Optimizer = create_optimizer_v2(
+        list(parameters), config.optimizer, config.lr, config.weight_decay, **options
+    )
+    return result
