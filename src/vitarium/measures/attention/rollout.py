@@ -59,12 +59,11 @@ class Rollout:
         """Takes the probabilities [n, heads, tokens, tokens] of the next block."""
         if attention.shape[-1] != self._grid.prefix + len(self._grid):
             raise NotApplicable(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
-        attention = attention.double()
         if self._heads == "mean":
-            fused = attention.mean(1)
+            fused = attention.mean(1, dtype=torch.float64)
         else:
             fused = attention.amax(1) if self._heads == "max" else attention.amin(1)
-            fused = fused / fused.sum(-1, keepdim=True)
+            fused = fused.double() / fused.double().sum(-1, keepdim=True)
         mixed = (fused + torch.eye(fused.shape[-1]).to(fused)) / 2
         self._product = mixed if self._product is None else mixed @ self._product
 
