@@ -56,7 +56,7 @@ def architecture_differences(
     architecture, compared = first.architecture, second.architecture
     if architecture is None or compared is None:
         return {}
-    differences = _settings(architecture, compared)
+    differences = _settings(architecture, compared) | _adaptations(first, second)
     if architecture.is_missing or compared.is_missing:
         return differences
     is_open = architecture.config.model_config.get("extra") == "allow"
@@ -69,6 +69,21 @@ def architecture_differences(
         else:
             differences |= _built(first, second, {}, head=True)
     return differences
+
+
+def _adaptations(
+    first: Recipe | Imported, second: Recipe | Imported
+) -> dict[str, tuple[object, object]]:
+    """What adaptations that add modules make different; others leave a plain model's function."""
+    sections = [
+        model.adaptation if isinstance(model, Recipe) and model.adds_modules else None
+        for model in (first, second)
+    ]
+    names = [section.name if section else "none" for section in sections]
+    if sections[0] and sections[1] and names[0] == names[1]:
+        settings = _settings(sections[0], sections[1])
+        return {f"adaptation.{name}": values for name, values in settings.items()}
+    return {} if names[0] == names[1] else {"adaptation": (names[0], names[1])}
 
 
 def module_differences(first: nn.Module, second: nn.Module) -> dict[str, tuple[object, object]]:

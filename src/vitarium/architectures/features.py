@@ -49,3 +49,8 @@ def _transformer_blocks(model: nn.Module, prefix: str = "") -> Iterator[tuple[st
 def prefix_tokens(model: nn.Module) -> int:
     """How many tokens stand before the patches': the class token and registers."""
     return int(getattr(model, "num_prefix_tokens", 0))
+
+
+def prompt_tokens(model: nn.Module) -> int:
+    """How many prompts stand between those and the patches' inside of its blocks."""
+    return int(getattr(model, "num_prompts", 0))

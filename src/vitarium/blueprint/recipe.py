@@ -115,6 +115,11 @@ class Recipe(Config):
             raise InvalidConfig([Problem((factor,), text) for factor, text in problems.items()])
         return self
 
+    @property
+    def adds_modules(self) -> bool:
+        """Whether its model has parts beside those of the architecture: prompts, adapters."""
+        return bool(self.adaptation.facts.get("adds_modules"))
+
     def identity(self) -> dict[str, Any]:
         """What enters the id, in the words of the version that first knew a factor."""
         values = self.factors(defaults=False)
@@ -139,7 +144,7 @@ class Recipe(Config):
         else an adaptation adds (prompts, adapters).
         """
         model = self.build_unadapted(num_outputs)
-        if not plain or self.adaptation.facts.get("adds_modules"):
+        if not plain or self.adds_modules:
             self.adapt(model)
         return model
 
@@ -188,6 +193,11 @@ class Imported(Config):
     initial_epoch: NonNegativeInt | None = None
     """The epoch whose weights are those before training; None: none that is known of. No part of
     the id: it says what the weights are, and does not change them."""
+
+    @property
+    def adds_modules(self) -> bool:
+        """As of a `Recipe`: it has the parts of its architecture alone."""
+        return False
 
     def identity(self) -> dict[str, Any]:
         """What enters the id."""

@@ -103,7 +103,8 @@ class ModelCheck:
         if parent is None or parent.id not in self._parents.planned:
             return parent and (parent.id, epoch)
         recipe = self._parents.planned[parent.id]
-        return (recipe.architecture, recipe.head, recipe.data, recipe.objective)
+        parts = (recipe.architecture, recipe.head, recipe.data, recipe.objective)
+        return (*parts, recipe.adaptation)
 
     def _once(self, key: Hashable, check: Callable[[], Iterator[Problem]]) -> list[Problem]:
         if key not in self._problems:
@@ -148,6 +149,9 @@ class ModelCheck:
         outputs: int | None,
     ) -> Iterator[Problem]:
         if parent is None:
+            return
+        if parent.origin.adds_modules:
+            yield _adapted(parent)
             return
         with _problems_at("start") as problems:
             weights, parent_model = self._parents.start(spec, parent)
@@ -198,6 +202,13 @@ def _built(recipe: Recipe, outputs: int) -> nn.Module:
         raise
     except Exception as error:  # of any kind: plug-ins and timm check sizes in many ways
         raise InvalidInput(f"it cannot be built: {type(error).__name__}: {error}") from None
+
+
+def _adapted(parent: Parent) -> Problem:
+    assert isinstance(parent.origin, Recipe)
+    fault = f"{parent.id} has what its adaptation '{parent.origin.adaptation.name}' added"
+    remedy = "start from its parent, or let that be adapted by one that is merged, as `lora` is"
+    return Problem(("start",), f"{fault}, and no other model has a place for that; {remedy}")
 
 
 def _misfit(spec: ModelSpec, parent: Parent, error: IncompatibleWeights) -> Problem:

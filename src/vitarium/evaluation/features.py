@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitarium.architectures.features import blocks, prefix_tokens
+from vitarium.architectures.features import blocks, prefix_tokens, prompt_tokens
 from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import Section
 from vitarium.evaluation.inputs import Representation
@@ -205,4 +205,8 @@ def patch_features(model: nn.Module, output: Tensor, layer: str) -> Tensor:
 def _prefix(model: nn.Module, tokens: Tensor) -> int:
     """Tokens before the patches' at this place: some models put them in after some blocks."""
     patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
-    return 0 if tokens.shape[1] == patches else prefix_tokens(model)
+    if tokens.shape[1] == patches:
+        return 0
+    prefix = prefix_tokens(model)
+    prompted = prefix + prompt_tokens(model)
+    return prompted if patches is not None and tokens.shape[1] == prompted + patches else prefix

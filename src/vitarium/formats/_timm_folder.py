@@ -18,7 +18,7 @@ from vitarium.core.errors import InvalidInput
 from vitarium.data._image_settings import Covering
 from vitarium.data.preprocessing import Preprocessing
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
-from vitarium.formats.base import refuses_unbuilt, taken_elsewhere
+from vitarium.formats.base import refuses_additions, taken_elsewhere
 from vitarium.zoo import Zoo
 
 _FOREIGN = ("crop_pct", "crop_mode", "interpolation", "input_size")
@@ -38,8 +38,9 @@ def write_timm_folder(
 def refuses_other_than_timms(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
     """Why timm has no such model; None where it builds the same."""
     origin = zoo.spec(checkpoint.model).origin
-    if origin.architecture is None:
-        return refuses_unbuilt(config, zoo, checkpoint)
+    if reason := refuses_additions(config, zoo, checkpoint):
+        return reason
+    assert origin.architecture
     if origin.head and origin.head.name not in ("linear", "none"):
         return f"its head is '{origin.head.name}', and timm's is one layer; {taken_elsewhere()}"
     as_timm = origin.architecture.plugin.facts["timm"]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Size, Tensor
 
+from vitarium.blueprint import Recipe
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, contract, register
@@ -116,6 +117,15 @@ def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | N
         any_model = f"{parameter('exporter', 'safetensors')} takes any model"
         return f"it was imported as tensors without an architecture; {any_model}"
     return None
+
+
+def refuses_additions(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
+    """As `refuses_unbuilt`, and models with prompts or adapters, which others cannot build."""
+    origin = zoo.spec(checkpoint.model).origin
+    if isinstance(origin, Recipe) and origin.adds_modules:
+        parts = f"its adaptation '{origin.adaptation.name}' added parts to the architecture"
+        return f"{parts}, for which the format has no place; {taken_elsewhere()}"
+    return refuses_unbuilt(config, zoo, checkpoint)
 
 
 @contract

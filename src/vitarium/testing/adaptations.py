@@ -53,7 +53,7 @@ def _adapted(rule: Contract, plain: nn.Module) -> nn.Module:
     model = deepcopy(plain)
     with seeds.seeded(1):
         rule.section(model)
-    return model
+    return model.eval()
 
 
 def _check_start(rule: Contract, plain: nn.Module, adapted: nn.Module) -> None:
@@ -74,6 +74,10 @@ def _check_start(rule: Contract, plain: nn.Module, adapted: nn.Module) -> None:
         strange = [name for name in added if not is_factor(name)]
         rule(not strange, f"{strange[:1]}: name what it adds MODULE.adaptation.FACTOR")
         rule(rule.facts["merge"] or not added, "what it adds cannot be merged: register `merge`")
+    else:
+        mergeable = [name for name in added if is_factor(name)]
+        rule(added, "it adds no parameters, and says that it adds modules")
+        rule(not mergeable, f"{mergeable[:1]}: only what is merged is named so")
     if rule.facts["starts_as_parent"]:
         rule(
             torch.allclose(plain(_images()), adapted(_images()), atol=1e-5),
@@ -101,6 +105,7 @@ def _train(rule: Contract, model: nn.Module, start: Mapping[str, Tensor]) -> Non
     rule(set(heads) <= set(parameters), "the head does not learn")
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.05)
     labels = torch.arange(_IMAGES) % _CLASSES
+    model.train()
     for _ in range(_STEPS):
         loss = F.cross_entropy(model(_images()), labels)
         if penalty := rule.facts["penalty"]:
@@ -109,6 +114,7 @@ def _train(rule: Contract, model: nn.Module, start: Mapping[str, Tensor]) -> Non
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    model.eval()
     for name, parameter in parameters.items():
         reached = parameter.grad is not None and bool(parameter.grad.isfinite().all())
         rule(reached, f"the gradient of {name} is missing or not finite")

@@ -1,11 +1,13 @@
 """Which models can be trained in one stack."""
 
 import json
+from contextlib import suppress
 from functools import cache
 
 from vitarium.architectures.base import ActsAfterSteps
 from vitarium.blueprint import ModelSpec
 from vitarium.core.devices import meta_device
+from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
 
 OWN_FACTORS = (
@@ -31,7 +33,7 @@ def stack_key(spec: ModelSpec) -> str | None:
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
     alike = recipe.adaptation.facts["stackable"] and recipe.weight_decay_on == "all"
-    if not elementwise or not alike or _trains_singly(recipe.architecture):
+    if not elementwise or not alike or _trains_singly(recipe.architecture, recipe.adaptation):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     if recipe.objective.plugin.facts["teacher_outputs"]:
@@ -40,10 +42,12 @@ def stack_key(spec: ModelSpec) -> str | None:
 
 
 @cache
-def _trains_singly(architecture: Section) -> bool:
+def _trains_singly(architecture: Section, adaptation: Section) -> bool:
     """Whether the model drops something at random in training, or acts after its steps."""
     with meta_device():
         model = architecture(1)
+        with suppress(InvalidInput):  # it goes with no such model: that is said elsewhere
+            adaptation(model)
     for module in model.modules():
         rates = [getattr(module, name, None) for name in ("p", "prob", "drop_prob")]
         drops = any(isinstance(rate, float) and rate > 0 for rate in rates)

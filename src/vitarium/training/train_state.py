@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.adaptation import start_weights
-from vitarium.architectures.heads import head_prefix, is_head
+from vitarium.architectures.heads import is_head
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, VitariumError
@@ -149,7 +149,10 @@ class TrainState:
         self.model.train()
         if self.recipe.adaptation.facts["frozen_in_eval_mode"]:
             self.model.eval()
-            self.model.get_submodule(head_prefix(self.model)).train()
+            for module in self.model.modules():
+                parameters = list(module.parameters())
+                if parameters and all(parameter.requires_grad for parameter in parameters):
+                    module.train()
 
     @torch.no_grad()  # not inference_mode: a model may cache a tensor that training needs too
     def scores(self, epoch: int, score: Any = None) -> dict[str, float]:

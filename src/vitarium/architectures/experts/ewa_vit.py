@@ -61,12 +61,12 @@ class Experts(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """w <- (1 - share_rate) w + share_rate mean, of all experts at once."""
-        if not self.training:  # what is frozen stays
+        """w <- (1 - share_rate) w + share_rate mean, of all experts; what is frozen stays."""
+        if not self.training:
             return
         for same in self._by_parameter().values():
             mean = torch.stack(list(same)).mean(0)
-            for weight in same:
+            for weight in filter(lambda weight: weight.requires_grad, same):
                 weight.lerp_(mean, self.share_rate)
 
     def _by_parameter(self) -> dict[str, tuple[nn.Parameter, ...]]:

@@ -28,7 +28,7 @@ from vitarium.formats.base import (
     Skipped,
     checkpoint_name,
     exporter,
-    refuses_unbuilt,
+    refuses_additions,
     taken_elsewhere,
 )
 from vitarium.zoo import Zoo
@@ -44,7 +44,7 @@ class TransformersFolder(Preprocessed):
 
 
 def refuses(config: TransformersFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
-    if reason := refuses_unbuilt(config, zoo, checkpoint):
+    if reason := refuses_additions(config, zoo, checkpoint):
         return reason
     fault = next(_faults(_skeleton(zoo, checkpoint)), None)
     return fault and f"{fault}; {_taken_by(zoo, checkpoint)}"

@@ -45,7 +45,13 @@ def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
     spec, folder = zoo.spec(id), zoo.folder(id)
     factors, merge_columns = spec.described(), dict[str, Any]()
     architecture = factors.pop("architecture", None)
-    if spec.origin.architecture is None:
+    if spec.origin.adds_modules:  # importing knows of no architecture with what was added
+        backbone = {n: v for n, v in factors.items() if n.startswith("architecture.")}
+        factors = {n: v for n, v in factors.items() if n not in backbone} | {
+            n.replace("architecture", "backbone"): v for n, v in backbone.items()
+        }
+        factors, architecture = {"backbone": architecture, **factors}, None
+    if architecture is None:
         architecture = "none"  # else importing would infer it from names and shapes
     if spec.operator:
         ingredients = list(map(str, spec.ingredients))

@@ -18,7 +18,7 @@ from vitarium.core.filenames import collision_key, file_name
 from vitarium.formats import _published_keys as published
 from vitarium.formats._published_keys import OURS
 from vitarium.formats._ray_trials import WEIGHTS
-from vitarium.formats.base import Checkpoints, exporter, refuses_unbuilt
+from vitarium.formats.base import Checkpoints, exporter, refuses_additions
 from vitarium.formats.importers.vit_zoo import MODELS, PREFIX, structure
 from vitarium.zoo import Zoo
 
@@ -26,7 +26,7 @@ SOURCE = "vit_zoo"
 _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 
 
-@exporter("vit_zoo", refuses=refuses_unbuilt, paper="Falk et al. 2025, arXiv 2504.10231")
+@exporter("vit_zoo", refuses=refuses_additions, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """The published ViT zoo's layout, all epochs: pretraining/MODEL and finetuning/PARENT/MODEL.
 
