@@ -64,6 +64,8 @@ def import_(
       vitarium import published-zoo --zoo my-zoo
 
       vitarium import checkpoints --zoo my-zoo --table models.csv
+
+      vitarium import my-lora --zoo my-zoo --set base=3f2a
     """
     with resumable("Nothing was imported yet", AGAIN):
         from vitarium.formats._weight_checks import check_weights
@@ -73,7 +75,7 @@ def import_(
         if table is not None and "table" in chosen:
             raise InvalidInput("--table and --set table=… name a table each; leave one out")
         chosen |= _table_setting(table, source)
-        foreign = find_models(source, importer=importer, **chosen)
+        foreign = find_models(source, importer=importer, zoo=zoo, **chosen)
     if dry_run:
         models = counted(len(foreign.models), "model")
         title = f"{foreign.source}: {models} ({foreign.importer})"
@@ -133,8 +135,10 @@ def _rows(foreign: "ForeignZoo") -> list[dict[str, object]]:
             {
                 "model": model.name,
                 "stage": model.stage,
-                "parent": model.parent and model.parent + absent,
-                "parent epoch": model.parent_epoch,
+                "parent": model.base.model
+                if model.base
+                else model.parent and model.parent + absent,
+                "parent epoch": model.base.epoch if model.base else model.parent_epoch,
                 "epochs": len(model.epochs),
                 "with weights": sum(epoch.load is not None for epoch in model.epochs),
                 "architecture": architecture and factors.get("model", architecture.name),

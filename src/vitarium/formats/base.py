@@ -38,6 +38,9 @@ class ForeignModel:
     num_outputs: int
     parent: str | None = None  # the `name` of the model it started from
     parent_epoch: int | None = None  # None: after the parent's last kept epoch
+    base: CheckpointRef | None = None
+    """The model of the zoo that it started from, where that is no foreign one: it has no `parent`
+    then, and the importer `needs_zoo`."""
     initial_epoch: int | None = None
     """The epoch whose weights are those before training; None: none that is known of. A number 0
     alone says nothing: many programs count epochs from 0."""
@@ -71,7 +74,11 @@ class Skipped:
 
 
 Checkpoints = Sequence[CheckpointRef]
-ImportFunction = TypeVar("ImportFunction", bound=Callable[[Any, Path], Iterable[ForeignModel]])
+ImportFunction = TypeVar(
+    "ImportFunction",
+    bound=Callable[[Any, Path], Iterable[ForeignModel]]
+    | Callable[[Any, Path, Zoo], Iterable[ForeignModel]],
+)
 ExportFunction = TypeVar(
     "ExportFunction", bound=Callable[[Any, Zoo, Checkpoints, Path], Iterable[Path | Skipped]]
 )
@@ -84,6 +91,7 @@ def importer(
     *,
     detects: Callable[[Path], bool],
     fallback: bool = False,
+    needs_zoo: bool = False,
     paper: str = "",
     tiny: Mapping[str, Any] = {},
 ) -> Callable[[ImportFunction], ImportFunction]:
@@ -99,10 +107,12 @@ def importer(
         detects: `source -> bool`, whether a folder or file has this format. Called on whatever the
             user names, also on what is not there, so it is cheap and raises nothing.
         fallback: whether the format is taken only where no other importer detects its own.
+        needs_zoo: the function is `(config, source, zoo) -> ForeignModel, ...`: what is imported
+            changes models that the zoo has.
         paper: of the zoo that has the format.
         tiny: settings for the contract test, `vitarium.testing.check_importer(name)`.
     """
-    facts: dict[str, Any] = {"detects": detects, "fallback": fallback}
+    facts: dict[str, Any] = {"detects": detects, "fallback": fallback, "needs_zoo": needs_zoo}
     return register("importer", name, **facts, paper=paper, tiny=tiny)
 
 

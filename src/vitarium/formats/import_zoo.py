@@ -89,7 +89,7 @@ def import_zoo(
     if isinstance(source, ForeignZoo):
         foreign = source
     else:
-        foreign = find_models(source, importer=importer, **settings)
+        foreign = find_models(source, importer=importer, zoo=zoo, **settings)
     names = {model.name for model in foreign.models}
     outside = {m.parent: m.name for m in foreign.models if m.parent and m.parent not in names}
     ids = _imported_before(zoo, foreign.importer) if outside else {}
@@ -118,9 +118,17 @@ def import_zoo(
     return [ids[model.name] for model in foreign.models]
 
 
-def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> ForeignZoo:
-    """What `import_zoo` would import. Raises UnknownName, InvalidConfig, InvalidInput and
-    NotReadable."""
+def find_models(
+    source: str | Path,
+    *,
+    importer: str | None = None,
+    zoo: str | Path | Zoo | None = None,
+    **settings: Any,
+) -> ForeignZoo:
+    """What `import_zoo` would import; importers of what changes models of the zoo need it.
+
+    Raises UnknownName, InvalidConfig, InvalidInput, NotAZoo and NotReadable.
+    """
     path = user_path(source)
     with reading(path):
         if path.is_dir():
@@ -131,7 +139,7 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
             _with_fitting_classes(
                 replace(model, **{name: encodable(getattr(model, name)) for name in _TEXTS})
             )
-            for model in section(path)
+            for model in section(path, *_zoos(section, zoo))
         )
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
@@ -141,6 +149,16 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
         raise InvalidInput(f"{path} cannot be imported as {name}: {why}")
     empty = tuple(model for model in models if not _last(model))
     return ForeignZoo(name, path, with_weights, empty)
+
+
+def _zoos(importer: registry.Section, zoo: str | Path | Zoo | None) -> list[Zoo]:
+    """The zoo, where the importer needs it."""
+    if not importer.plugin.facts["needs_zoo"]:
+        return []
+    if zoo is None:
+        what = f"{importer.name} changes models of a zoo, and none is named"
+        raise InvalidInput(f"{what}: {parameter('zoo', 'DIR')}")
+    return [Zoo.open(zoo)]
 
 
 def _with_fitting_classes(model: ForeignModel) -> ForeignModel:
@@ -248,7 +266,9 @@ def _last(model: ForeignModel) -> ForeignEpoch | None:
 def _spec(importer: str, model: ForeignModel, parent: str | None, zoo: Zoo) -> ImportedSpec:
     last = _last(model)
     assert last  # find_models leaves out the others
-    parent_epoch = model.parent_epoch if parent else None
+    if model.base:
+        parent = zoo.find(model.base.model)
+    parent_epoch = model.base.epoch if model.base else model.parent_epoch if parent else None
     if parent and parent_epoch is None:
         parent_epoch, _ = zoo.folder(parent).checkpoint()
     imported = _imported(importer, model, fingerprint(read_epoch(model, last, None)))

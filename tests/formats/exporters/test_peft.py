@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from vitarium import Blueprint, Zoo, grow, merge
+from vitarium import Blueprint, Zoo, grow, import_zoo, merge
 from vitarium.core.errors import InvalidInput
 from vitarium.formats.export import export
 
@@ -53,7 +53,13 @@ def grown(tmp_path_factory):
         "in_bf16": in_bf16,
     }
     zoo = Zoo.create(tmp_path_factory.mktemp("grown") / "zoo")
-    grow(Blueprint.read({"name": "loras", "stages": stages}), zoo.path, progress=False)
+    grow(
+        Blueprint.read({"name": "loras", "stages": stages}),
+        zoo.path,
+        stacked=1,
+        precision="fp32",
+        progress=False,
+    )
     ids = {}
     for id in zoo.ids():
         spec = zoo.spec(id)
@@ -153,3 +159,14 @@ def test_what_was_merged_of_loras_is_none(grown, tmp_path):
     soup = merge(zoo, "uniform_soup", models=[ids["q and v"], ids["all of qkv"]]).id
     with pytest.raises(InvalidInput, match="no factors of LoRA: it was merged"):
         export(zoo, "peft", out=tmp_path / "out", models=[soup])
+
+
+@pytest.mark.parametrize("name", LORAS)
+def test_importing_gives_back_the_weights_below_the_same_parent(grown, tmp_path, name):
+    zoo, ids = grown
+    parent = zoo.spec(ids[name]).parent
+    folder = exported(zoo, ids[name], tmp_path / "out")
+    (child,) = import_zoo(folder, zoo, base=parent)
+    again, weights = zoo.state_dict(child), zoo.state_dict(ids[name])
+    assert max((again[k] - weights[k]).abs().max() for k in weights) < 1e-6
+    assert zoo.spec(child).parent == parent
