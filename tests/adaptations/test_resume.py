@@ -43,9 +43,13 @@ def kill(event):
         raise Killed
 
 
-@pytest.mark.parametrize("name", plugins("adaptation"))
-def test_it_goes_on_to_the_same_bits(tmp_path, name):
-    parent, child = specs(name)
+EVERY = [(name, {}) for name in plugins("adaptation")]
+SELECTS_AT_RANDOM = ("tcpa", {"random_epochs": 3, "dropout": 0.0})
+
+
+@pytest.mark.parametrize(("name", "settings"), [*EVERY, SELECTS_AT_RANDOM])
+def test_it_goes_on_to_the_same_bits(tmp_path, name, settings):
+    parent, child = specs(name, **settings)
     weights = parent.recipe.build(10).state_dict()
     unbroken = trained(child, tmp_path / "unbroken", parent=weights)
     with pytest.raises(Killed):
@@ -56,3 +60,14 @@ def test_it_goes_on_to_the_same_bits(tmp_path, name):
     assert len(bits(unbroken)) == 4
     losses = [[e.metrics["train_loss"] for e in f.epochs()[1:]] for f in (stopped, unbroken)]
     assert losses[0] == losses[1]
+
+
+def test_the_number_of_random_epochs_counts(tmp_path):
+    losses = []
+    for epochs in (1, 2):
+        parent, child = specs("tcpa", random_epochs=epochs, dropout=0.0)
+        weights = parent.recipe.build(10).state_dict()
+        finished = trained(child, tmp_path / str(epochs), parent=weights).epochs()[1:]
+        losses.append([epoch.metrics["train_loss"] for epoch in finished])
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]

@@ -104,7 +104,7 @@ def test_patches_of_every_block_are_those_of_the_image(deep):
         ("timm", {"model": "eva02_tiny_patch14_224"}),
     ],
 )
-@pytest.mark.parametrize("name", ["vpt"])
+@pytest.mark.parametrize("name", ["vpt", "tcpa"])
 def test_what_takes_no_prompts_is_refused(architecture, settings, name):
     with torch.device("meta"):
         model = create_model(architecture, num_classes=3, **settings)

@@ -1,18 +1,18 @@
 """Visual prompt tuning: tokens that learn, among those of the image."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vitarium.adaptations._extension import Extension, extend
+from vitarium.adaptations._prompts import plain_vit
 from vitarium.adaptations._selection import train_only
 from vitarium.adaptations.base import adaptation
 from vitarium.core.config import Config
-from vitarium.core.errors import InvalidInput
 
 
 class PromptTuning(Config):
@@ -89,20 +89,3 @@ def vpt(config: PromptTuning, model: nn.Module) -> None:
         block.prefix = vit.num_prefix_tokens
         extend(block, Prompted)
     vars(vit)["num_prompts"] = config.count
-
-
-def plain_vit(model: nn.Module, name: str) -> VisionTransformer:
-    """The model, where more tokens can go through its blocks. Raises InvalidInput else."""
-    vit: Any = model
-    is_plain = isinstance(vit, VisionTransformer) and all(
-        getattr(type(model), method) is getattr(VisionTransformer, method)
-        for method in ("forward_features", "_pos_embed")
-    )
-    blocks = vit.blocks if is_plain else ()
-    if not is_plain or any(type(block).__module__ != Block.__module__ for block in blocks):
-        raise InvalidInput(
-            f"adaptation '{name}': a {type(model).__name__} takes no prompts, which go through all "
-            "blocks of a plain ViT; choose the architecture `vit` or `dinov2`, or an adaptation "
-            "that goes with others: `adapter`, `lora`"
-        )
-    return cast(VisionTransformer, vit)

@@ -74,6 +74,14 @@ class ActsAfterSteps(Protocol):
         """Called after every step of the optimizer."""
 
 
+@runtime_checkable
+class FollowsEpochs(Protocol):
+    """A part of a model that acts otherwise in some epochs of its training; never stacked."""
+
+    def at_epoch(self, epoch: int) -> None:
+        """Called before every step; the first epoch is 1."""
+
+
 @contract
 def architecture(
     name: str,

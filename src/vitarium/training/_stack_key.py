@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from functools import cache
 
-from vitarium.architectures.base import ActsAfterSteps
+from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs
 from vitarium.blueprint import ModelSpec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
@@ -43,7 +43,7 @@ def stack_key(spec: ModelSpec) -> str | None:
 
 @cache
 def _trains_singly(architecture: Section, adaptation: Section) -> bool:
-    """Whether the model drops something at random in training, or acts after its steps."""
+    """Whether something in the model is random in training, or changes after steps or epochs."""
     with meta_device():
         model = architecture(1)
         with suppress(InvalidInput):  # it goes with no such model: that is said elsewhere
@@ -51,6 +51,6 @@ def _trains_singly(architecture: Section, adaptation: Section) -> bool:
     for module in model.modules():
         rates = [getattr(module, name, None) for name in ("p", "prob", "drop_prob")]
         drops = any(isinstance(rate, float) and rate > 0 for rate in rates)
-        if drops or isinstance(module, ActsAfterSteps):
+        if drops or isinstance(module, ActsAfterSteps | FollowsEpochs):
             return True
     return False

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitarium.architectures.base import ActsAfterSteps
+from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs
 from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training._compile import compiled
@@ -27,6 +27,7 @@ class Trainer:
             self.model = compiled(self.model, dynamic=False)
         self.trained = [p for p in self.member.model.parameters() if p.requires_grad]
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
+        self.following = [m for m in self.member.model.modules() if isinstance(m, FollowsEpochs)]
         self.optimizer = self.member.recipe.optimizer(
             parameter_groups(self.member.model, self.member.recipe)
         )
@@ -40,6 +41,8 @@ class Trainer:
         with self.options.autocast:
             outputs = member.teacher(batch.images[0]) if member.teacher else None
         model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0], outputs)
+        for follower in self.following:
+            follower.at_epoch(epoch)
         seed = seeds.derive(recipe.seed, "dropout", epoch, number)
         metrics = self._backward(model_batch, seed)
         if isinstance(self.optimizer, PerturbsWeights):
