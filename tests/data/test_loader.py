@@ -197,3 +197,28 @@ def test_framed_batches_that_wait_take_no_more_than_a_stated_amount_of_memory(mo
     assert made._loader(made.dataset.train, []).prefetch_factor == 4
     monkeypatch.setattr("vitarium.data.loader.PREFETCH_BYTES", 2 * 2 * 256 * 8 * 8)
     assert made._loader(made.dataset.train, []).prefetch_factor == 2
+
+
+def test_repeated_augmentation_has_each_image_several_times_in_a_batch():
+    repeated = batches(repeats=4, batch_size=32)
+    order = repeated.order(1)
+    assert order.shape == (200 // 32, 32)
+    for chosen in order:
+        assert sorted(torch.unique(chosen, return_counts=True)[1].tolist()) == [4] * 8
+    batch = next(iter(repeated.train(1)))
+    first = batch.images[:4].flatten(1)
+    assert len(torch.unique(first, dim=0)) > 1  # the same image, augmented anew
+    assert len(set(batch.labels[:4].tolist())) == 1
+
+
+def test_a_policy_leaves_what_others_draw_as_it_is():
+    """A policy of which nothing is drawn changes no bits: its numbers come last."""
+    plain = batches().augmentation
+    with_policy = batches(policy={"name": "randaugment"}).augmentation
+    assert with_policy.numbers == plain.numbers + 4
+    numbers = torch.rand(3, with_policy.numbers, dtype=torch.float64)
+    images = torch.rand(3, 1, 8, 8)
+    frames = [
+        a.frame(n, 8, 8).cut(images) for a, n in ((with_policy, numbers), (plain, numbers[:, :-4]))
+    ]
+    assert torch.equal(*frames)

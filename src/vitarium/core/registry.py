@@ -23,27 +23,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem, problems_of
 from vitarium.core.errors import MissingPlugin, UnknownName, VitariumError
+from vitarium.core.plugin_kinds import KINDS as KINDS
 from vitarium.core.printable import brief
-
-KINDS: Mapping[str, str] = {
-    "architecture": "vitarium.architectures",
-    "head": "vitarium.architectures",
-    "initialization": "vitarium.architectures",
-    "adaptation": "vitarium.adaptations",
-    "dataset": "vitarium.data.datasets",
-    "augmentation": "vitarium.data.augmentations",
-    "objective": "vitarium.objectives",
-    "optimizer": "vitarium.training.optimizers",
-    "schedule": "vitarium.training.schedules",
-    "operator": "vitarium.operators",
-    "measure": "vitarium.measures",
-    "weight_encoder": "vitarium.encoders",
-    "lineage": "vitarium.lineage.methods",
-    "study": "vitarium.studies",
-    "importer": "vitarium.formats",
-    "exporter": "vitarium.formats",
-}
-"""Each kind of plug-in, and where the modules lie that register ours: a package, or one module."""
 
 
 @dataclass(frozen=True)
@@ -262,8 +243,8 @@ def section(kind: str, value: Any) -> Section:
         fault = f"{brief(value)} is neither a name nor a mapping with a name"
         raise InvalidConfig([Problem((), fault)])
     if not isinstance(value.get("name"), str):
-        names = ", ".join(plugins(kind))
-        raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {names}")])
+        fault = f"missing; the name of a known {kind}: {', '.join(plugins(kind))}"
+        raise InvalidConfig([Problem(("name",), fault)])
     settings = {key: setting for key, setting in value.items() if key != "name"}
     try:
         plugin = get(kind, value["name"])

@@ -112,6 +112,7 @@ class Batches:
         """Numbers of the images in each batch of an epoch, int64 [steps, batch_size]."""
         order = torch.Generator().manual_seed(seeds.derive(self.seed, "order", epoch))
         numbers = torch.randperm(len(self.dataset.train), generator=order)
+        numbers = numbers.repeat_interleave(self.augmentation.repeats)
         return numbers[: self.steps * self.batch_size].view(self.steps, self.batch_size)
 
     def numbers(self, epoch: int, step: int) -> Tensor:

@@ -3,6 +3,7 @@ from .architectures import check_architecture as check_architecture
 from .architectures import check_head as check_head
 from .architectures import check_initialization as check_initialization
 from .augmentations import check_augmentation as check_augmentation
+from .augmentations import check_policy as check_policy
 from .datasets import check_dataset as check_dataset
 from .encoders import check_weight_encoder as check_weight_encoder
 from .formats import check_exporter as check_exporter

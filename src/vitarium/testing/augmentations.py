@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vitarium.core.registry import choose
 from vitarium.data.augmentations.base import Augmentation
+from vitarium.data.augmentations.policies.base import Policy
 from vitarium.data.preprocessing import Preprocessing
 from vitarium.testing._rules import Contract
 
@@ -94,3 +95,29 @@ def _drawn(augmentation: Augmentation, *shape: int) -> Tensor:
 def _augmented(augmentation: Augmentation, images: Tensor, numbers: Tensor) -> Tensor:
     """uint8 [n, c, h, w] -> float [n, *input_size]"""
     return augmentation.change(augmentation.frame(numbers, *images.shape[-2:]).cut(images), numbers)
+
+
+def check_policy(name: str, **settings: Any) -> None:
+    """Test that a policy keeps to its contract (`data/augmentations/policies/base.py`).
+
+    Images of its input's shape, in [0, 1], for gray and RGB; the same from the same numbers; the
+    same in a batch of any size; and it changes most images.
+    """
+    rule = Contract("policy", name, settings)
+    policy: Policy = rule.section()
+    stream = torch.Generator().manual_seed(0)
+    numbers = torch.rand(24, policy.numbers, dtype=torch.float64, generator=stream)
+    for count in (1, 3):
+        images = torch.rand(24, count, 16, 20, generator=stream)
+        changed = policy.apply(images.clone(), numbers)
+        rule(changed.shape == images.shape, f"images become {tuple(changed.shape[1:])}")
+        in_range = float(changed.min()) >= 0 and float(changed.max()) <= 1
+        rule(in_range, "images leave [0, 1]")
+        again = policy.apply(images.clone(), numbers)
+        rule(torch.equal(changed, again), "the same numbers have to give the same images")
+        singly = [policy.apply(images[i : i + 1], numbers[i : i + 1]) for i in range(len(images))]
+        alike = torch.allclose(changed, torch.cat(singly), atol=1e-5)
+        rule(alike, "an image becomes another one in another batch")
+        if count == 3:
+            share = (changed != images).flatten(1).any(1).float().mean()
+            rule(share > 0.5, f"it changes {share:.0%} of the images")

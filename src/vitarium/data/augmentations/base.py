@@ -39,6 +39,7 @@ class Augmentation:
     change: images [n, c, height, width] in [0, 1] and their numbers -> [n, *input_size].
     mix: the normalized batches of k models, [k, b, *input_size], their targets
         [k, b, num_classes] and numbers [k, b, numbers] -> images and targets of the same shapes.
+    repeats: times that each image is in a batch of training.
     """
 
     numbers: int
@@ -46,6 +47,7 @@ class Augmentation:
     plain: Callable[[int, int], Frame]
     change: Callable[[Tensor, Tensor], Tensor]
     mix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    repeats: int = 1
 
 
 MakeAugmentation = TypeVar(

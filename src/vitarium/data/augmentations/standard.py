@@ -1,17 +1,19 @@
 """The augmentation of supervised training; with its defaults, none at all."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import Section, SectionOf
 from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations._color import JITTER_NUMBERS, jittered
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
 from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
 from vitarium.data.augmentations.base import Augmentation, Numbers, Range, augmentation, channels
+from vitarium.data.augmentations.policies.base import Policy
 
 Probability = Field(0.0, ge=0, le=1)
 
@@ -40,6 +42,9 @@ class Standard(Config):
     color_jitter: NonNegativeFloat = 0.0
     """Strength of the random changes of brightness, contrast and saturation: each is multiplied by
     1 plus or minus up to this."""
+    policy: Annotated[Section, SectionOf("policy")] | None = None
+    """Random operations on each image after the crop and the flip: randaugment, trivialaugment,
+    autoaugment, augmix or three_augment, a name or a mapping with a name; none: no operations."""
     random_erasing: float = Probability
     """Probability that a random rectangle of the image is erased (Zhong et al. 2020, as in
     timm)."""
@@ -53,6 +58,9 @@ class Standard(Config):
     """Alpha of CutMix (Yun et al. 2019), the parameter of its beta distribution; 0: no CutMix."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
     """Whether the mixing ratio is drawn once per batch, per pair of images, or per image (elem)."""
+    repeats: PositiveInt = 1
+    """Times that each image is in a batch, augmented anew each time (Hoffer et al. 2020); an epoch
+    then sees so many fewer of the images."""
 
 
 @augmentation(
@@ -67,6 +75,7 @@ class Standard(Config):
         "mixup": 0.8,
         "cutmix": 1.0,
         "mixup_mode": "elem",
+        "policy": {"name": "randaugment"},
     },
 )
 def standard(config: Standard, input_size: tuple[int, int, int], num_classes: int) -> Augmentation:
@@ -79,6 +88,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
             f"a random crop of {cropped[0]} by {cropped[1]} pixels does not fit into images "
             f"resized to {shorter} and padded by {config.padding}; choose larger resize or padding"
         )
+    policy: Policy | None = config.policy() if config.policy else None
     numbers = Numbers(
         crop=crops.CROP_NUMBERS,
         flip=1,
@@ -86,6 +96,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
         jitter=JITTER_NUMBERS,
         erasing=ERASING_NUMBERS,
         mixing=MIXING_NUMBERS,
+        **({"policy": policy.numbers} if policy else {}),  # last: the others stay what they are
     )
 
     def frame(drawn: Tensor, height: int, width: int) -> crops.Frame:
@@ -117,6 +128,8 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
         )
 
     def change(images: Tensor, drawn: Tensor) -> Tensor:
+        if policy:
+            images = policy.apply(images, numbers(drawn, "policy"))
         if config.rotation:
             degrees = (2 * numbers(drawn, "rotation").squeeze(1) - 1) * config.rotation
             images = crops.rotated_images(images, degrees)
@@ -144,4 +157,4 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
             )
         return images, targets
 
-    return Augmentation(numbers.total, frame, plain, change, mix)
+    return Augmentation(numbers.total, frame, plain, change, mix, config.repeats)

@@ -1,0 +1,1 @@
+"""Policies: random operations on images by name and magnitude; one file each."""
