@@ -107,7 +107,7 @@ def test_with_one_mistake_left_out_all_the_rest_stays(write_blueprint):
         ("learning_rate", 0.1, "optimizer.lr"),
         ("learningrate", 0.1, "optimizer.lr"),
         ("weight_decay", 0.1, "optimizer.weight_decay"),
-        ("momentum", 0.9, "optimizer.momentum (of sgd)"),
+        ("momentum", 0.9, "optimizer.momentum (of muon, sgd)"),
         ("label_smoothing", 0.1, "objective.label_smoothing"),
         ("mixup", 0.1, "augmentation.mixup"),
         ("warmup_epochs", 1, "schedule.warmup_epochs"),

@@ -188,3 +188,9 @@ def test_optimizers_of_timm_get_their_settings():
 def test_what_timm_does_not_have_is_refused(settings, message):
     with pytest.raises(InvalidConfig, match=message):
         section("optimizer", {"name": "timm", **settings})
+
+
+def test_reading_settings_draws_nothing_at_random():
+    before = torch.get_rng_state()
+    section("optimizer", {"name": "timm", "optimizer": "nadamw"})
+    assert torch.equal(torch.get_rng_state(), before)

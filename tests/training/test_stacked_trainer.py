@@ -61,13 +61,14 @@ def losses(trainer, over, steps):
     [
         {},
         {"clip_grad_norm": 0.5, "schedule": {"name": "cosine", "warmup_epochs": 1}},
+        {"clip_grad_value": 1e-3},
         {"trainable": "head"},
         {"objective": {"name": "simclr", "out_dim": 8}, "augmentation": "simclr"},
         {"architecture": {"name": "vit", "img_size": 8, "patch_size": 4, "in_chans": 1,
                           "embed_dim": 16, "depth": 2, "num_heads": 2, "reg_tokens": 1}},
         {"augmentation": {"name": "standard", "mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.5}},
     ],
-    ids=["plain", "clipped", "head-only", "simclr", "deeper", "mixed"],
+    ids=["plain", "clipped", "clipped-values", "head-only", "simclr", "deeper", "mixed"],
 )  # fmt: skip
 def test_loss_curves_are_those_of_models_trained_by_themselves(tiny, tmp_path, changes, steps):
     models = specs(tiny, EVERYTHING_OWN, epochs=14, **changes)

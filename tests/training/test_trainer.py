@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from vitarium import Blueprint, plan
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.data.loader import stacked_batches
 from vitarium.training import Stepped, TrainOptions, stack_key, train
@@ -130,3 +132,94 @@ def test_sam_takes_the_gradient_uphill_and_steps_from_where_the_weights_were(tin
     trainer.step(batch, 1, 0)
     for name, weight in trainer.member.model.named_parameters():
         assert torch.allclose(weight, start[name] - 0.1 * second[name], atol=1e-6), name
+
+
+def stepped_weights(tiny, path, **changes):
+    """Weights [*shape] by name after three steps, and the numbers logged in the last."""
+    trainer, batch = trainer_of(tiny, path, **changes)
+    for number in range(3):
+        logged = trainer.step(batch, 1, number)
+    return dict(trainer.member.model.named_parameters()), logged
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": {"name": "sam", "base": {"name": "sgd", "lr": 0.1}}},
+        {"clip_grad_norm": 0.1},
+        {"clip_grad_value": 1e-3},
+        {"adaptive_clip": 1e-3},
+        {"augmentation": {"mixup": 0.8}},
+    ],
+    ids=["plain", "sam", "norm", "value", "adaptive", "mixup"],
+)
+def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(tiny, tmp_path, changes):
+    changes = {"optimizer": {"name": "sgd", "lr": 0.1}} | changes
+    expected, logged = stepped_weights(tiny, tmp_path / "one", **changes)
+    weights, logged_of_parts = stepped_weights(tiny, tmp_path / "four", accumulation=4, **changes)
+    for name, weight in weights.items():
+        assert torch.allclose(weight, expected[name], atol=1e-6), name
+    assert logged_of_parts.keys() == logged.keys()
+    for name, value in logged.items():
+        assert torch.allclose(logged_of_parts[name], value, atol=1e-5), name
+
+
+def test_two_views_of_an_image_are_in_the_same_part():
+    images, labels = torch.arange(8).view(8, 1, 1, 1), torch.arange(4)
+    parts = Batch(images, labels, torch.eye(4)).parts(2)
+    assert [part.images.flatten().tolist() for part in parts] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert [part.labels.tolist() for part in parts] == [[0, 1], [2, 3]]
+    assert torch.equal(torch.cat([part.targets for part in parts]), torch.eye(4))
+
+
+def clipped_unit(gradient, weight, share):
+    """The gradient of a unit as Brock et al. 2021, equation 3, have it."""
+    largest = share * max(weight.norm().item(), 1e-3)
+    return gradient * min(1, largest / gradient.norm().item())
+
+
+@pytest.mark.parametrize("clip", ["clip_grad_value", "adaptive_clip"])
+def test_gradients_are_clipped_by_their_formula(tiny, tmp_path, clip):
+    optimizer = {"name": "sgd", "lr": 1.0}
+    trainer, batch = trainer_of(tiny, tmp_path, optimizer=optimizer, **{clip: 0.01})
+    model, recipe = deepcopy(trainer.member.model), trainer.member.recipe
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    gradients = gradients_at(model, start, batch, recipe)
+    trainer.step(batch, 1, 0)
+    for name, weight in trainer.member.model.named_parameters():
+        gradient = gradients[name]
+        if clip == "clip_grad_value":
+            gradient = gradient.clamp(-0.01, 0.01)
+        elif not name.startswith("head."):
+            pair = (gradient, start[name])
+            units = zip(*pair, strict=True) if gradient.ndim > 1 else [pair]
+            clipped = [clipped_unit(*unit, 0.01) for unit in units]
+            gradient = torch.stack(clipped).view_as(gradient)
+        assert torch.allclose(weight, start[name] - gradient, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulation": 5}, "accumulation: a batch of 64 cannot be computed in 5 equal parts"),
+        (
+            {"accumulation": 2, "objective": "simclr", "augmentation": "simclr"},
+            "accumulation: objective 'simclr' compares the images of a batch",
+        ),
+        (
+            {"clip_grad_norm": 1.0, "adaptive_clip": 0.01},
+            "adaptive_clip: gradients are clipped by clip_grad_norm already",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tiny, tmp_path, changes, message):
+    with pytest.raises(InvalidConfig, match=message):
+        trainer_of(tiny, tmp_path, **{"batch_size": 64} | changes)
+
+
+def test_what_is_trained_singly_is_not_taken_into_a_stack(tiny, tmp_path):
+    chosen = trainer_of(tiny, tmp_path, accumulation=2)[0].member.spec
+    assert stack_key(chosen) is None
+    with pytest.raises(InvalidInput, match="cannot be trained in a stack"):
+        train(chosen, ModelFolder(tmp_path / "x"), options=TrainOptions(stacked=True))

@@ -79,12 +79,14 @@ def _elsewhere(settings: Mapping[str, Any]) -> dict[str, str]:
     Those of the plug-ins that are chosen come first, then those of others.
     """
     paths = dict(_SYNONYMS)
-    for chosen in (True, False):
-        for section, plugin, is_chosen in _sections(settings):
-            if is_chosen == chosen:
-                whose = "" if chosen else f" (of {plugin.name})"
-                for name in plugin.config.model_fields:
-                    paths.setdefault(name, f"{section}.{name}{whose}")
+    owners: dict[str, list[str]] = {}
+    for section, plugin, is_chosen in _sections(settings):
+        for name in plugin.config.model_fields:
+            if is_chosen:
+                paths.setdefault(name, f"{section}.{name}")
+            owners.setdefault(f"{section}.{name}", []).append(plugin.name)
+    for path, names in owners.items():
+        paths.setdefault(path.partition(".")[2], f"{path} (of {', '.join(names)})")
     for name in Numerics.model_fields:
         paths.setdefault(name, f"numerics.{name} (beside `stages`)")
     return paths

@@ -48,8 +48,16 @@ class Recipe(Config):
     schedule: Annotated[Section, SectionOf("schedule", "constant")] = _default("constant")
     epochs: PositiveInt
     batch_size: PositiveInt
+    accumulation: PositiveInt = 1
+    """Parts of equal size in which a batch is computed, so that it needs the memory of one of them;
+    a step is taken with the gradient of all."""
     clip_grad_norm: PositiveFloat | None = None
     """Largest l2 norm of the gradient of all weights; None: no clipping."""
+    clip_grad_value: PositiveFloat | None = None
+    """Largest absolute value of an entry of the gradient; None: no clipping."""
+    adaptive_clip: PositiveFloat | None = None
+    """Largest l2 norm of the gradient of a unit (a row of a matrix), as a share of the norm of its
+    weights, the head's left out (Brock et al. 2021, arXiv 2102.06171); None: no clipping."""
     adaptation: Annotated[Section, SectionOf("adaptation", "full")] = _default("full")
     """What of the model learns, and how."""
     weight_decay_on: Literal["all", "matrices"] = "all"
@@ -87,31 +95,9 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _sections_go_together(self) -> Self:
-        problems: dict[str, str] = {}
-        if self.objective.is_missing:
-            return self
-        augmentation, objective = self.augmentation.config, self.objective
-        if getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0):
-            if self.batch_size % 2:
-                message = f"{self.batch_size} is odd, but mixup and cutmix mix images in pairs"
-                problems["batch_size"] = message
-            if objective.plugin.facts["views"] > 1:
-                message = f"objective '{objective.name}' compares views: no mixup, no cutmix"
-                problems["augmentation"] = message
-        if isinstance(self.checkpoints, tuple) and max(self.checkpoints, default=0) > self.epochs:
-            message = f"epoch {max(self.checkpoints)} is after the last, {self.epochs}"
-            problems["checkpoints"] = message
-        if self.head.name == "none":
-            if objective.plugin.facts.get("needs_head", True):
-                message = f"objective '{objective.name}' needs a head with an output per class"
-                problems["head"] = message
-            if self.adaptation.name == "head":
-                problems["adaptation"] = "there is no head to train"
-        if self.normalization and not self.architecture.is_missing:
-            channels = self.architecture.config.input_size[0]
-            if misfit := self.normalization.misfit(channels):
-                problems["normalization"] = misfit
-        if problems:
+        from vitarium.blueprint.recipe_rules import misfits
+
+        if problems := misfits(self):
             raise InvalidConfig([Problem((factor,), text) for factor, text in problems.items()])
         return self
 

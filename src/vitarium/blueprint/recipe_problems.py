@@ -10,7 +10,11 @@ from vitarium.core.config import InvalidConfig, KeyPath, Problem
 Settings = dict[str, Any]
 _NEUTRAL = {"architecture": "vit", "data": "digits", "epochs": 10**9, "batch_size": 2}
 """Stand for required settings that are wrong, while the others are checked against each other."""
-_LOOKED_AT_WITH = {"objective": ("head", "augmentation"), "architecture": ("normalization",)}
+_LOOKED_AT_WITH = {
+    "objective": ("head", "augmentation", "accumulation"),
+    "batch_size": ("accumulation",),
+    "architecture": ("normalization",),
+}
 """Of a factor: those that are right or wrong by it."""
 
 

@@ -21,3 +21,17 @@ class Batch:
     labels: Tensor
     targets: Tensor
     teacher_outputs: Mapping[str, Tensor] | None = None
+
+    def parts(self, count: int) -> "list[Batch]":
+        """The images in `count` parts, in order; equal where the number of images allows it.
+
+        Of a batch without a teacher's outputs; views of an image stay in the same part.
+        """
+        if count == 1:
+            return [self]
+        views = self.images.unflatten(0, (-1, len(self.labels)))  # [views, batch, c, h, w]
+        chunks = (views.chunk(count, 1), self.labels.chunk(count), self.targets.chunk(count))
+        return [
+            Batch(images.flatten(0, 1), labels, targets)
+            for images, labels, targets in zip(*chunks, strict=True)
+        ]

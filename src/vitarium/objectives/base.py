@@ -48,6 +48,7 @@ def objective(
     outputs: Callable[[Any, int], int],
     evaluate: Evaluate,
     needs_head: bool = True,
+    per_image: bool = True,
     teacher: Callable[[Any], Any] | None = None,
     teacher_outputs: Callable[[Any, nn.Module, nn.Module, Tensor], TeacherOutputs] | None = None,
     records_blocks: bool = False,
@@ -63,6 +64,8 @@ def objective(
         views: augmented views of each image in a batch; images are [views * batch, c, h, w].
         outputs: `(config, num_classes)` -> width of the model's outputs.
         needs_head: False where a model without head can be trained, too.
+        per_image: its loss is the mean of losses that depend on one image each, so that a batch can
+            be computed in parts; False where it compares images with each other.
         teacher: `(config)` -> TeacherRef, the teacher's source; whoever trains finds the teacher
             and hands it over. It goes with `teacher_outputs`.
         teacher_outputs: `(config, teacher, student, example)` -> TeacherOutputs; called once before

@@ -24,20 +24,16 @@ def check_objective(name: str, **settings: Any) -> None:
     """Test that an objective keeps to its contract (`objectives/base.py`), on a tiny ViT.
 
     A scalar loss with finite gradients for every parameter, scalar metrics without graph, nothing
-    random, the same loss under vmap as one model at a time, and finite scores of a split. An
-    objective with a teacher is given a copy of the model as its teacher.
+    random, the same loss under vmap as one model at a time, the mean of those of a batch's parts
+    where it is `per_image`, and finite scores of a split. An objective with a teacher is given a
+    copy of the model as its teacher.
     """
     rule = Contract("objective", name, settings)
     section, facts = rule.section, rule.facts
     width = facts["outputs"](section.config, _CLASSES)
     with seeds.seeded(0):
         model = create_model("vit", num_classes=width, **TINY_VIT)
-    batch = _batch(6, facts["views"])
-    if facts["teacher_outputs"]:
-        make = facts["teacher_outputs"]
-        outputs_of = make(section.config, deepcopy(model), model, batch.images[:1])
-        with torch.no_grad():
-            batch = replace(batch, teacher_outputs=outputs_of(batch.images))
+    batch, *parts = _taught(rule, model, 1) + _taught(rule, model, 3)
 
     loss = section(model, batch)
     rule(isinstance(loss, Loss) and loss.value.ndim == 0, "it has to return a Loss of a scalar")
@@ -51,6 +47,10 @@ def check_objective(name: str, **settings: Any) -> None:
     repeated = section(model, batch)
     rule(torch.equal(loss.value, repeated.value), "the same model and batch gave another loss")
 
+    if facts["per_image"]:
+        mean = sum(section(model, part).value for part in parts) / len(parts)
+        holds = torch.allclose(mean, loss.value, rtol=1e-4, atol=1e-6)
+        rule(holds, "its loss is not the mean of those of a batch's parts: give per_image=False")
     stacked = _losses_under_vmap(section, model, batch)
     holds = torch.allclose(stacked, loss.value.detach().expand(2), rtol=1e-4, atol=1e-6)
     rule(holds, "under vmap it gives another loss, so it cannot be trained in a stack")
@@ -66,6 +66,17 @@ def check_objective(name: str, **settings: Any) -> None:
     for metric, score in scores["val"].items():
         holds = isinstance(score, float) and math.isfinite(score)
         rule(holds, f"score '{metric}' is {score!r}, not a finite float")
+
+
+def _taught(rule: Contract, model: torch.nn.Module, count: int) -> list[Batch]:
+    """A batch in so many parts, with a teacher's outputs where the objective has a teacher."""
+    parts = _batch(6, rule.facts["views"]).parts(count)
+    make = rule.facts["teacher_outputs"]
+    if not make:
+        return parts
+    outputs_of = make(rule.section.config, deepcopy(model), model, parts[0].images[:1])
+    with torch.no_grad():
+        return [replace(part, teacher_outputs=outputs_of(part.images)) for part in parts]
 
 
 def _batch(images: int, views: int) -> Batch:

@@ -16,6 +16,7 @@ OWN_FACTORS = (
     "optimizer",
     "schedule",
     "clip_grad_norm",
+    "clip_grad_value",
     "seed",
     "checkpoints",
 )
@@ -27,13 +28,19 @@ def stack_key(spec: ModelSpec) -> str | None:
 
     An optimizer has to work on each weight by itself (a plug-in says so by `elementwise=True`), and
     on all weights of a model alike; an adaptation says by `stackable=True` that it allows a stack.
-    A training that draws random numbers inside of the model would draw others there, and a stack
-    calls no part of a model after its steps.
+    A batch that is computed in parts, and gradients that are clipped unit by unit, are for models
+    that are trained singly. A training that draws random numbers inside of the model would draw
+    others there, and a stack calls no part of a model after its steps.
     """
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
     alike = recipe.adaptation.facts["stackable"] and recipe.weight_decay_on == "all"
-    if not elementwise or not alike or _trains_singly(recipe.architecture, recipe.adaptation):
+    singly = (
+        recipe.accumulation > 1
+        or recipe.adaptive_clip
+        or _trains_singly(recipe.architecture, recipe.adaptation)
+    )
+    if not elementwise or not alike or singly:
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     if recipe.objective.plugin.facts["teacher_outputs"]:

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from vitarium.blueprint import ModelSpec
 from vitarium.core import seeds
+from vitarium.core.errors import InvalidInput
 from vitarium.core.memory import keep_freed_memory
 from vitarium.core.registry import Section
 from vitarium.data.expected import Normalization
 from vitarium.data.loader import stacked_batches
 from vitarium.training._async_writer import AsyncWriter
+from vitarium.training._stack_key import stack_key
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
 from vitarium.training.stacked_trainer import StackedTrainer
@@ -91,10 +93,14 @@ def train_together(
     was stopped goes on to the same bits in any company. Models that were begun differently (other
     epochs finished, another precision) are trained one group after the other.
 
-    Returns each model's outcome by id, and raises, as `train` does.
+    Returns each model's outcome by id, and raises, as `train` does; InvalidInput, too, for a model
+    that has no `stack_key` where there are several, or the options ask for a stack.
     """
     options = options or TrainOptions()
     options = replace(options, stacked=options.stacked or len(tasks) > 1)
+    for task in tasks:
+        if options.stacked and stack_key(task.spec) is None:
+            raise InvalidInput(f"model {task.spec.id} cannot be trained in a stack")
     keep_freed_memory()
     outcomes: dict[str, Outcome] = {}
     groups: dict[tuple[TrainOptions, int, str], list[Task]] = defaultdict(list)

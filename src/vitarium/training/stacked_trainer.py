@@ -61,8 +61,8 @@ class StackedTrainer:
         self.groups: list[dict[str, Any]] = []
         self.optimizer_of: list[Optimizer] = []
         self._add_optimizers()
-        clip = torch.tensor([member.recipe.clip_grad_norm or torch.inf for member in members])
-        self._clip = self._padded(clip).to(self.flat.device) if clip.isfinite().any() else None
+        self._largest_norm = self._limits("clip_grad_norm")
+        self._largest_value = self._limits("clip_grad_value")
         self._objective = ObjectiveModule(self.template, members[0].recipe.objective)
         self._losses = compiled(self._vmapped) if options.compiled else self._vmapped
 
@@ -84,12 +84,24 @@ class StackedTrainer:
         gradients = torch.autograd.grad(losses.sum(), trained, materialize_grads=True)
         views = [self.layout.view(self._gradients, name) for name in self.layout.trained]
         torch._foreach_copy_(views, list(gradients))
-        if self._clip is not None:
-            norms = self._gradients.norm(dim=1)
-            self._gradients *= (self._clip / (norms + 1e-6)).clamp(max=1).unsqueeze(1)
+        self._clip()
         for optimizer in dict.fromkeys(self.optimizer_of):
             optimizer.step()
         return {name: values[: len(self.members)] for name, values in metrics.items()}
+
+    def _limits(self, factor: str) -> Tensor | None:
+        """What clips the gradient of each row, [rows, 1]; None where nothing does."""
+        limits = [getattr(member.recipe, factor) or torch.inf for member in self.members]
+        if min(limits) == torch.inf:
+            return None
+        return self._padded(torch.tensor(limits, device=self.flat.device)).unsqueeze(1)
+
+    def _clip(self) -> None:
+        if self._largest_norm is not None:
+            norms = self._gradients.norm(dim=1, keepdim=True)
+            self._gradients *= (self._largest_norm / (norms + 1e-6)).clamp(max=1)
+        if (limit := self._largest_value) is not None:
+            self._gradients.clamp_(-limit, limit)
 
     def _padded(self, values: Tensor) -> Tensor:
         """Values [k, ...] with a copy for the empty row of a stack of one: [rows, ...]"""

@@ -1,13 +1,15 @@
 """Training steps of a single model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs
 from vitarium.core import seeds
 from vitarium.data.batch import Batch
+from vitarium.training._clipping import clipping
 from vitarium.training._compile import compiled
 from vitarium.training.base import RATE, PerturbsWeights
 from vitarium.training.options import TrainOptions
@@ -25,7 +27,7 @@ class Trainer:
         self.model: Any = self.member.model
         if options.compiled:
             self.model = compiled(self.model, dynamic=False)
-        self.trained = [p for p in self.member.model.parameters() if p.requires_grad]
+        self.clip = clipping(self.member.model, self.member.recipe)
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
         self.following = [m for m in self.member.model.modules() if isinstance(m, FollowsEpochs)]
         self.optimizer = self.member.recipe.optimizer(
@@ -34,38 +36,48 @@ class Trainer:
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Train on a batch [1, ...]; returns the logged numbers [1]."""
-        member, recipe = self.member, self.member.recipe
-        rate = member.rate(epoch, number)
+        rate = self.member.rate(epoch, number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get(RATE, 1.0)
-        with self.options.autocast:
-            outputs = member.teacher(batch.images[0]) if member.teacher else None
-        model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0], outputs)
         for follower in self.following:
             follower.at_epoch(epoch)
-        seed = seeds.derive(recipe.seed, "dropout", epoch, number)
-        metrics = self._backward(model_batch, seed)
+        parts = self._parts(batch)
+        seed = seeds.derive(self.member.recipe.seed, "dropout", epoch, number)
+        metrics = self._backward(parts, seed)
         if isinstance(self.optimizer, PerturbsWeights):
             with self.optimizer.perturbed():
-                self._backward(model_batch, seed)
-        if recipe.clip_grad_norm:
-            nn.utils.clip_grad_norm_(self.trained, recipe.clip_grad_norm)
+                self._backward(parts, seed)
+        self.clip()
         self.optimizer.step()
-        for part in self.acting:
-            part.after_step()
+        for module in self.acting:
+            module.after_step()
         return {name: value.unsqueeze(0) for name, value in metrics.items()}
 
-    def _backward(self, batch: Batch, seed: int) -> dict[str, Tensor]:
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """What is computed at a time of a batch [1, ...], with the teacher's outputs."""
+        model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0])
+        parts = model_batch.parts(self.member.recipe.accumulation)
+        if (teacher := self.member.teacher) is None:
+            return parts
+        with self.options.autocast:
+            return [replace(part, teacher_outputs=teacher(part.images)) for part in parts]
+
+    def _backward(self, parts: Sequence[Batch], seed: int) -> dict[str, Tensor]:
         """Leave the gradients of a batch in the weights; returns the logged numbers, scalars."""
         seeds.reseed(seed)
-        with self.options.autocast:
-            loss = self.member.recipe.objective(self.model, batch)
-        value, metrics = loss.value, loss.metrics
-        if (penalty := self.member.penalty()) is not None:
-            value, metrics = value + penalty, {**metrics, "penalty": penalty.detach()}
         self.optimizer.zero_grad()
-        value.backward()
-        return metrics
+        means: dict[str, Tensor] = {}
+        count = sum(len(part.labels) for part in parts)
+        for part in parts:
+            with self.options.autocast:
+                loss = self.member.recipe.objective(self.model, part)
+            value, metrics, share = loss.value, loss.metrics, len(part.labels) / count
+            if (penalty := self.member.penalty()) is not None:
+                value, metrics = value + penalty, {**metrics, "penalty": penalty.detach()}
+            (value * share).backward()
+            for name, metric in metrics.items():
+                means[name] = means.get(name, 0) + metric * share
+        return means
 
     def scores(self, epoch: int) -> list[dict[str, float]]:
         with self.options.autocast:

@@ -7,7 +7,7 @@ can be deleted.
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -247,11 +247,21 @@ def _kind(recipe: Recipe, num_outputs: int) -> dict[str, Any]:
     sections = ("architecture", "head", "objective")
     return {
         "recipe": {name: getattr(recipe, name).factors() for name in sections},
-        "optimizer": recipe.optimizer.name,
+        "optimizer": " ".join(_names(recipe.optimizer.factors())),
         "adaptation": recipe.adaptation.factors(),
         "batch_size": recipe.batch_size,
+        **({"accumulation": recipe.accumulation} if recipe.accumulation > 1 else {}),
         "outputs": num_outputs,
     }
+
+
+def _names(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Names among the settings of an optimizer, and of one inside it: what decides its speed."""
+    for value in settings.values():
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _names(value)
 
 
 def _with_own_kind(recipe: Recipe) -> Recipe:

@@ -50,6 +50,7 @@ def evaluate(
     "simclr",
     views=2,
     needs_head=False,
+    per_image=False,
     outputs=lambda config, num_classes: config.out_dim,
     evaluate=evaluate,
     paper="Chen et al. 2020, arXiv 2002.05709",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Self
 
+import torch
 from pydantic import JsonValue, NonNegativeFloat, PositiveFloat, model_validator
 from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 from torch import nn
@@ -52,7 +53,8 @@ class TimmOptimizer(Config):
         for name in {"lr", "weight_decay"} & self.options.keys():
             return Problem(("options", name), f"write `{name}` beside `options`, not in it")
         try:
-            timm_optimizer(self, nn.Linear(1, 1).parameters())
+            # zeros: settings may be read while a model trains, whose random stream goes on
+            timm_optimizer(self, [nn.Parameter(torch.zeros(1, 1))])
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             return Problem(("options",), f"timm's {self.optimizer} refuses them: {error}")
         return None

@@ -1,0 +1,78 @@
+"""What the factors of a recipe have to do with each other."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitarium.blueprint.recipe import Recipe
+
+_CLIPPING = ("clip_grad_norm", "clip_grad_value", "adaptive_clip")
+
+
+def misfits(recipe: "Recipe") -> dict[str, str]:
+    """What is wrong, by factor, though each factor is right by itself."""
+    if recipe.objective.is_missing:
+        return {}
+    rules = (_mixing, _accumulation, _clipping, _checkpoints, _head, _normalization)
+    problems: dict[str, str] = {}
+    for rule in rules:
+        problems |= rule(recipe)
+    return problems
+
+
+def _mixing(recipe: "Recipe") -> dict[str, str]:
+    problems: dict[str, str] = {}
+    augmentation, objective = recipe.augmentation.config, recipe.objective
+    if getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0):
+        if recipe.batch_size % 2:
+            message = f"{recipe.batch_size} is odd, but mixup and cutmix mix images in pairs"
+            problems["batch_size"] = message
+        if objective.plugin.facts["views"] > 1:
+            message = f"objective '{objective.name}' compares views: no mixup, no cutmix"
+            problems["augmentation"] = message
+    return problems
+
+
+def _accumulation(recipe: "Recipe") -> dict[str, str]:
+    parts, objective = recipe.accumulation, recipe.objective
+    if parts == 1:
+        return {}
+    if not objective.plugin.facts.get("per_image", True):
+        message = f"objective '{objective.name}' compares the images of a batch: no accumulation"
+        return {"accumulation": message}
+    if recipe.batch_size % parts:
+        message = f"a batch of {recipe.batch_size} cannot be computed in {parts} equal parts"
+        return {"accumulation": message}
+    return {}
+
+
+def _clipping(recipe: "Recipe") -> dict[str, str]:
+    first, *others = [name for name in _CLIPPING if getattr(recipe, name)] or [""]
+    return dict.fromkeys(others, f"gradients are clipped by {first} already; leave one out")
+
+
+def _checkpoints(recipe: "Recipe") -> dict[str, str]:
+    if not isinstance(recipe.checkpoints, tuple):
+        return {}
+    latest = max(recipe.checkpoints, default=0)
+    if latest <= recipe.epochs:
+        return {}
+    return {"checkpoints": f"epoch {latest} is after the last, {recipe.epochs}"}
+
+
+def _head(recipe: "Recipe") -> dict[str, str]:
+    problems: dict[str, str] = {}
+    objective = recipe.objective
+    if recipe.head.name == "none":
+        if objective.plugin.facts.get("needs_head", True):
+            message = f"objective '{objective.name}' needs a head with an output per class"
+            problems["head"] = message
+        if recipe.adaptation.name == "head":
+            problems["adaptation"] = "there is no head to train"
+    return problems
+
+
+def _normalization(recipe: "Recipe") -> dict[str, str]:
+    if recipe.normalization and not recipe.architecture.is_missing:
+        misfit = recipe.normalization.misfit(recipe.architecture.config.input_size[0])
+        return {"normalization": misfit} if misfit else {}
+    return {}
