@@ -35,12 +35,10 @@ def stack_key(spec: ModelSpec) -> str | None:
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
     alike = recipe.adaptation.facts["stackable"] and recipe.weight_decay_on == "all"
-    singly = (
-        recipe.accumulation > 1
-        or recipe.adaptive_clip
-        or _trains_singly(recipe.architecture, recipe.adaptation)
-    )
-    if not elementwise or not alike or singly:
+    stepwise = recipe.accumulation == 1 and not recipe.adaptive_clip
+    if not (elementwise and alike and stepwise):
+        return None
+    if _trains_singly(recipe.architecture, recipe.adaptation):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     if recipe.objective.plugin.facts["teacher_outputs"]:
