@@ -1,4 +1,4 @@
-"""What schedules are composed of: a linear warm-up and half a cosine."""
+"""What schedules are composed of: a linear warm-up, shares of the steps, half a cosine."""
 
 from math import cos, pi
 
@@ -20,6 +20,11 @@ class Warmup(Config):
 def warmed_up(step: int, warmup: int) -> float:
     """Factor of the rate at `step` (from 0) of a linear warm-up."""
     return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def share_after(step: int, warmup: int, steps: int) -> float:
+    """Share of the steps after the warm-up that is done at `step` (from 0), in [0, 1)."""
+    return max(step - warmup, 0) / max(steps - warmup, 1)
 
 
 def along_cosine(start: float, end: float, share: float) -> float:

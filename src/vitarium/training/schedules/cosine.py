@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from vitarium.training.base import schedule
-from vitarium.training.schedules._shapes import Warmup, along_cosine, warmed_up
+from vitarium.training.schedules._shapes import Warmup, along_cosine, share_after, warmed_up
 
 
 class Cosine(Warmup):
@@ -23,4 +23,4 @@ def cosine(config: Cosine, step: int, steps: int, steps_per_epoch: int) -> float
     warmup = config.steps(steps_per_epoch)
     if step < warmup:
         return warmed_up(step, warmup)
-    return along_cosine(1.0, config.final, (step - warmup) / max(steps - warmup, 1))
+    return along_cosine(1.0, config.final, share_after(step, warmup, steps))
