@@ -301,6 +301,31 @@ def test_a_normalization_of_its_own_stands_in_the_check_and_in_the_plan(
         assert "finetune: images are normalized by mean/std 0.5/0.25" in " ".join(out.split())
 
 
+def test_training_is_logged_as_the_options_say(vitarium, tiny, tmp_path, write_blueprint):
+    del tiny["stages"]["finetune"]
+    path, zoo = write_blueprint(tiny), tmp_path / "zoo"
+    command = (
+        "grow",
+        path,
+        "--zoo",
+        zoo,
+        "--workers",
+        "0",
+        "--precision",
+        "fp32",
+        "--stacked",
+        "1",
+    )
+    status, _, error = vitarium(*command, "--log", "tensorbord")
+    assert (status, "did you mean 'tensorboard'?" in error) == (2, True)
+    status, _, error = vitarium(*command, "--log", "csv", "--log-set", "wandb.project=x")
+    assert (status, "--log-set wandb.project: write LOGGER.NAME=VALUE" in error) == (2, True)
+    assert not zoo.exists()
+    folder = tmp_path / "mine"
+    assert vitarium(*command, "--log", "csv", "--log-set", f"csv.folder={folder}")[0] == 0
+    assert len([*folder.glob("pretrain/*/metrics.csv")]) == 2
+
+
 def test_a_sample_stands_in_the_check_and_in_the_plan(vitarium, tiny, write_blueprint):
     factors = {"optimizer.weight_decay": {"uniform": [0, 0.1]}}
     tiny["stages"]["pretrain"]["sample"] = {"count": 9, "factors": factors}

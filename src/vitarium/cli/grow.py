@@ -126,6 +126,22 @@ def grow(
             "Write a timeline of all workers to the zoo's timeline.json, for chrome://tracing.",
         ),
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        option(
+            "Write the training for another tool, too: csv, tensorboard, wandb, mlflow. Repeat it "
+            "for several.",
+            metavar="LOGGER",
+            autocompletion=completion.plugins("logger"),
+        ),
+    ] = None,
+    log_set: Annotated[
+        list[str] | None,
+        option(
+            "A setting of a logger, e.g. wandb.project=vits; `vitarium plugins logger` lists them.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
     wait: options.Wait = False,
     deterministic: Annotated[
         bool | None,
@@ -178,6 +194,8 @@ def grow(
 
       vitarium grow mine.yaml --stages pretrain --only "seed = 1"
 
+      vitarium grow mine.yaml --log tensorboard --log csv
+
       vitarium grow mine.yaml --engine ray --address auto --gpus-per-model 0.5
     """
     if calibrate and not dry_run:
@@ -193,6 +211,7 @@ def grow(
         "compiled": compiled,
         "stacked": stacked,
     }
+    loggers = _loggers(log, log_set)
     if dry_run:
         from vitarium.blueprint import plan
         from vitarium.engine.parents import parents_in
@@ -212,11 +231,25 @@ def grow(
         loader_workers=loader_workers,
         wait=wait,
         trace=trace,
+        logs=loggers,
         engine=engine,
         address=address,
         cpus_per_model=cpus_per_model,
         gpus_per_model=gpus_per_model,
     )
+
+
+def _loggers(names: list[str] | None, pairs: list[str] | None) -> list[dict[str, Any]]:
+    """Raises InvalidInput for a setting of a logger that was not chosen."""
+    loggers = {name: {"name": name} for name in names or ()}
+    for path, value in options.parsed(pairs, "--log-set", "wandb.project=vits").items():
+        name, _, setting = path.partition(".")
+        if name not in loggers or not setting:
+            raise InvalidInput(
+                f"--log-set {path}: write LOGGER.NAME=VALUE, of a logger that is named by --log"
+            )
+        loggers[name][setting] = value
+    return list(loggers.values())
 
 
 def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:

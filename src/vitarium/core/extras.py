@@ -8,7 +8,11 @@ from vitarium.core.errors import InvalidInput
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "explore": ("fastapi", "starlette", "uvicorn"),
     "landscape": ("curvlinops",),
+    "mlflow": ("alembic", "mlflow", "sqlalchemy"),
     "study": ("altair", "jinja2", "markupsafe", "statsmodels", "vl_convert"),
+    "tensorboard": ("tensorboard",),
+    "tune": ("optuna",),
+    "wandb": ("wandb",),
 }
 """Extra of the package -> the modules that it brings; pyproject.toml names their distributions."""
 

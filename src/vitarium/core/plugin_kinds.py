@@ -18,6 +18,7 @@ KINDS: Mapping[str, str] = {
     "weight_encoder": "vitarium.encoders",
     "lineage": "vitarium.lineage.methods",
     "study": "vitarium.studies",
+    "logger": "vitarium.engine.loggers",
     "importer": "vitarium.formats",
     "exporter": "vitarium.formats",
 }

@@ -1,7 +1,7 @@
 """Grow: from a blueprint to a zoo."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from vitarium.engine.progress.status import StatusWriter
 from vitarium.engine.progress.timeline import Timeline
 from vitarium.engine.progress.tracker import Tracker
 from vitarium.engine.scheduler import Pool, Queue, Scheduler
+from vitarium.engine.training_logs import TrainingLogs, chosen_loggers
 from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
 from vitarium.engine.tuning.machine import Machine
@@ -118,6 +119,7 @@ def grow(
     stacked: int | Literal["auto"] | None = None,
     wait: bool = False,
     trace: bool = False,
+    logs: Sequence[str | Mapping[str, Any]] = (),
     engine: EngineName = "local",
     address: str | None = None,
     cpus_per_model: int | None = None,
@@ -154,6 +156,8 @@ def grow(
         stacked: how many models at most are trained as one computation; "auto": as many as pays.
         wait: until another process that grows this zoo is done, instead of giving up.
         trace: write what each worker did when to the zoo's timeline.json (Chrome's trace events).
+        logs: loggers that write the training for other tools, by name or as a mapping with a name
+            and settings: ["csv", {"name": "wandb", "project": "vits"}].
         engine: "local" (processes on this machine) or "ray" (a cluster); the bits are the same.
         address: of the Ray cluster: "auto" or "HOST:PORT". Default: one is started on this
             machine. A process that has called `ray.init` stays where it is.
@@ -165,10 +169,12 @@ def grow(
     What is None of workers, threads, device, deterministic, precision, compiled and stacked is as
     the blueprint's `numerics` say, or else the default that is named first.
 
-    Raises InvalidConfig for a blueprint that is not valid, InvalidInput, and NoCluster for a Ray
+    Raises InvalidConfig for a blueprint that is not valid, InvalidInput, MissingExtra for a logger
+    whose library is not installed, and NoCluster for a Ray
     cluster that is not there, before anything is written; ZooInUse where another process grows the
     zoo. A model that fails does not stop the others: see Growth.
     """
+    loggers = chosen_loggers(logs)
     folder = user_path(data_dir) if data_dir else None
     check = ModelCheck(zoo, folder, needs_data=engine == "local")
     if isinstance(blueprint, Mapping):
@@ -227,6 +233,9 @@ def grow(
 
         def notify(text: str) -> None:
             emit(Notice(text))
+
+        training_logs = TrainingLogs(loggers, planned, growth.zoo, growth.existing, notify)
+        listeners.append(stack.enter_context(training_logs))
 
         for stage, changes in check.adaptations.items():
             if changes:

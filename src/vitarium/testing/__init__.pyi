@@ -9,6 +9,7 @@ from .encoders import check_weight_encoder as check_weight_encoder
 from .formats import check_exporter as check_exporter
 from .formats import check_importer as check_importer
 from .lineage import check_lineage as check_lineage
+from .loggers import check_logger as check_logger
 from .measures import check_measure as check_measure
 from .objectives import check_objective as check_objective
 from .operators import check_operator as check_operator

@@ -17,7 +17,7 @@ from vitarium.formats.weights import check_place, root_of
 from vitarium.zoo import Zoo, growth_status, studies
 
 OURS = ("README.md", "tables", "figures")  # what an export adds to a zoo's own files
-_CACHES = ("index", "index.json", "cache", "timeline.json", growth_status.FILE, "failures")
+_CACHES = ("index", "index.json", "cache", "timeline.json", "logs", growth_status.FILE, "failures")
 _NOT_COPIED = (*OURS, *_CACHES, "models", studies.FOLDER)
 """Of a zoo's folder; models and studies are copied by themselves."""
 

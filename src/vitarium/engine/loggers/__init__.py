@@ -1,0 +1,1 @@
+"""Logs of training for other tools: one file per tool."""
