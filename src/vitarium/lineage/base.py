@@ -34,6 +34,9 @@ class Edge:
     share: float = 1.0
     """Of the child that is this parent's: less than 1 where it is a mixture of several."""
     kind: Kind = "trained"
+    change: str = ""
+    """What training changed (`lineage.changes`), which `recover` fills in: "low rank (r <= 8 in q,
+    v of all blocks)"."""
 
 
 @dataclass(frozen=True)

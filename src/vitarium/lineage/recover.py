@@ -1,5 +1,6 @@
 """Recover the lineage of a zoo or of a folder of files, and score it where the truth is known."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from vitarium.core.numerals import counted
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
 from vitarium.lineage._clusters import MAX_ALL_PAIRS, sketch_weights
-from vitarium.lineage.base import DECIDED, Forest
+from vitarium.lineage.base import DECIDED, Edge, Forest
+from vitarium.lineage.changes import describe_change
 from vitarium.lineage.ground_truth import Truth, restrict_truth
 from vitarium.lineage.load import Epochs, LoadedModels, first_non_finite, load
 from vitarium.lineage.scores import Scores, scores
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_COMPARED_MODELS = 2_000
 """Models of one shape up to which other methods run beside: they look at all pairs at once."""
+MAX_DESCRIBED_NUMBERS = 2_000_000_000
+"""Of all edges' children, up to which it is described what changed; a minute on two cores."""
+_DESCRIBED_KINDS = ("trained", "low_rank", "copy")  # where storage or merging changed nothing
 
 
 @dataclass(frozen=True)
@@ -70,15 +75,15 @@ class Recovered:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per edge, and one without a parent per root: model, tree, parent, confidence,
-        share, kind, decided (confidence of 90 % or more; else the weights cannot tell), candidates
-        (probability by parent); where the truth is known true_parents, too, a tuple of names, or
-        None."""
+        share, kind, change (what training changed), decided (confidence of 90 % or more; else the
+        weights cannot tell), candidates (probability by parent); where the truth is known
+        true_parents, too, a tuple of names, or None."""
         import pandas as pd
 
         forest = self.forest
         rows = [{"model": edge.child, **asdict(edge)} for edge in forest.edges]
         rows += [{"model": root, "confidence": sure} for root, sure in forest.roots.items()]
-        columns = ["model", "parent", "confidence", "share", "kind"]
+        columns = ["model", "parent", "confidence", "share", "kind", "change"]
         trees = pd.DataFrame({"model": forest.models, "tree": forest.families})
         edges = pd.DataFrame(rows, columns=columns, dtype=object)
         frame = trees.merge(edges.astype({"confidence": float, "share": float}), on="model")
@@ -140,7 +145,7 @@ def recover(
         hint = "leave the number out, or look at one shape at a time"
         raise InvalidInput(f"{what}, each of which has its own; {hint}")
     true = loaded.truth if truth is not False else None
-    forest = _combined_forest(chosen, loaded, trees)
+    forest = _with_changes(_combined_forest(chosen, loaded, trees), loaded)
     if baselines and max(map(len, loaded.model_sets)) > MAX_COMPARED_MODELS:
         names = ", ".join(baseline.name for baseline in baselines)
         why = f"there are more than {MAX_COMPARED_MODELS} models."
@@ -193,6 +198,25 @@ def _usable(loaded: LoadedModels) -> LoadedModels:
         raise InvalidInput(f"lineage takes two models or more that can be used ({reasons})")
     truth = (restrict_truth(loaded.truth, usable.models) or None) if loaded.truth else None
     return replace(usable, truth=truth)
+
+
+def _with_changes(forest: Forest, loaded: LoadedModels) -> Forest:
+    """With what training changed along each edge; not where that were too much to read."""
+    models = {m.name: m for model_set in loaded.model_sets for m in model_set.models}
+    described = [edge for edge in forest.edges if edge.kind in _DESCRIBED_KINDS]
+    numbers = sum(math.prod(s) for edge in described for s in models[edge.child].shapes.values())
+    if numbers > MAX_DESCRIBED_NUMBERS:
+        why = f"edges have more than {MAX_DESCRIBED_NUMBERS:,} numbers together"
+        note = f"It was not looked at what training changed: {why}."
+        return replace(forest, notes=[*forest.notes, note])
+    edges = list[Edge]()
+    for edge in forest.edges:
+        if edge.kind in _DESCRIBED_KINDS:
+            loaded.model_sets[0].progress.step("comparing children", len(edges), len(forest.edges))
+            change = describe_change(models[edge.parent], models[edge.child])
+            edge = replace(edge, change=str(change))
+        edges.append(edge)
+    return replace(forest, edges=edges)
 
 
 def _combined_forest(

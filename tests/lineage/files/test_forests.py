@@ -64,6 +64,7 @@ def test_the_layout_is_the_documented_one(tmp_path):
         "confidence": 0.7,
         "share": 0.25,
         "kind": "merged",
+        "change": "",
     }
     assert value["tied"] == [["b", "c"]]
     assert value["notes"] == ["Two models are copies."]
@@ -125,6 +126,16 @@ def test_members_that_later_versions_add_are_passed_over(tmp_path):
     assert read_json(path).forest == FOREST
 
 
+def test_what_an_earlier_version_wrote_without_changes_is_read(tmp_path):
+    path = tmp_path / "forest.json"
+    write_json(FOREST, path)
+    value = json.loads(path.read_text())
+    for edge in value["edges"]:
+        del edge["change"]
+    path.write_text(json.dumps(value))
+    assert read_json(path).forest.edges == FOREST.edges
+
+
 def test_graphml_opens_in_networkx_with_everything_that_is_known(tmp_path):
     write_graphml(FOREST, tmp_path / "forest.graphml", TRUTH, INFO)
     graph = networkx.read_graphml(tmp_path / "forest.graphml")
@@ -145,6 +156,7 @@ def test_graphml_opens_in_networkx_with_everything_that_is_known(tmp_path):
         "confidence": 0.7,
         "share": 0.75,
         "kind": "merged",
+        "change": "",
         "right": True,
     }
     assert graph.edges["a", "c"]["right"] is False

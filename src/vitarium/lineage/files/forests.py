@@ -3,7 +3,8 @@
     {"format": "vitarium lineage", "version": 1, "method": "descent",
      "models": [{"name": "a", "family": 0, "root": 0.97, "candidates": {},
                  "about": {"stage": "pretrain"}}, ...],
-     "edges": [{"parent": "a", "child": "b", "confidence": 0.9, "share": 1.0, "kind": "..."}, ...],
+     "edges": [{"parent": "a", "child": "b", "confidence": 0.9, "share": 1.0, "kind": "...",
+                "change": "..."}, ...],
      "tied": [["b", "c"], ...], "notes": ["..."],
      "truth": {"a": [], "b": ["a"], ...} or null,
      "scores": {"node_accuracy": 1.0, ...} or null}
@@ -97,7 +98,10 @@ def _parse(value: Mapping[str, Any]) -> StoredForest:
         value["method"],
         tuple(model["name"] for model in models),
         tuple(model["family"] for model in models),
-        tuple(Edge(**{key: edge[key] for key in Edge.__annotations__}) for edge in value["edges"]),
+        tuple(
+            Edge(**{key: edge[key] for key in Edge.__annotations__ if key in edge})
+            for edge in value["edges"]
+        ),
         {model["name"]: model["root"] for model in models if model["root"] is not None},
         tuple(map(tuple, value["tied"])),
         tuple(value["notes"]),
@@ -143,7 +147,7 @@ def write_graphml(
         graph.add_node(node[model], **attributes)
     for edge in forest.edges:
         attributes = {"confidence": float(edge.confidence), "share": float(edge.share)}
-        attributes["kind"] = edge.kind
+        attributes |= {"kind": edge.kind, "change": edge.change}
         if truth is not None and edge.child in truth:
             attributes["right"] = edge.parent in truth[edge.child]
         graph.add_edge(node[edge.parent], node[edge.child], **attributes)

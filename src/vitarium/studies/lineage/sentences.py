@@ -155,7 +155,7 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
 
     3f2a91c0  root 99 %                  pretrain
     ├─ 91c2aa01  97 %                    finetune  lr=0.01
-    └─ 0b77e1d4  cannot tell (61 %)      finetune  lr=0.1  (or of 91c2aa01 38 %)
+    └─ 0b77e1d4  cannot tell (61 %)      finetune  lr=0.1  [head only]  (or of 91c2aa01 38 %)
     """
     rows = forest.rows[:max_models]
     last_child = {row.parent: row.model for row in forest.rows if row.parent}
@@ -175,7 +175,8 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
         is_undecided = row.model in undecided
         verdict = f"cannot tell ({' '.join(words)})" if is_undecided else " ".join(words)
         heads.append(f"{bars}{short_name(row.model)}  {verdict}".rstrip())
-        texts = [forest.descriptions.get(row.model, "")]
+        changes = [parents[row.parent].change] if row.parent in parents else []
+        texts = [forest.descriptions.get(row.model, ""), *(f"[{c}]" for c in changes if c)]
         if is_undecided and (candidates := candidate_list(forest.forest, row.model)):
             texts.append(f"(or {candidates})")
         if further := [short_name(parent) for parent in parents if parent != row.parent]:

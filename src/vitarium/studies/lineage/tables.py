@@ -109,7 +109,7 @@ def mistakes(forest: EvaluatedForest) -> Table:
 def edges(forest: EvaluatedForest) -> Table:
     """All models with their parents, as in the figure from the top; folded."""
     statuses = {(edge.parent, edge.child): status for edge, status in forest.edges}
-    names = ("tree", "parent", "confidence", "share", "made by")
+    names = ("tree", "parent", "confidence", "share", "made by", "change")
     rows: list[dict[str, Any]] = []
 
     def add(model: str, status: str, *values: Any) -> None:
@@ -120,13 +120,13 @@ def edges(forest: EvaluatedForest) -> Table:
         tree, parents = forest.families[model] + 1, forest.forest.parents[model]
         if not parents:
             sure = forest.forest.roots.get(model)
-            add(model, forest.statuses[model], tree, _ROOT, sure, None, DASH)
+            add(model, forest.statuses[model], tree, _ROOT, sure, None, DASH, DASH)
         for parent, edge in parents.items():
             kind, status = edge.kind.replace("_", " "), statuses[parent, model]
-            add(model, status, tree, parent, edge.confidence, edge.share, kind)
+            add(model, status, tree, parent, edge.confidence, edge.share, kind, edge.change or DASH)
     missed = [link for link in forest.links if link.edge is None]
     for link in missed:
-        add(link.child, link.status, None, link.parent, None, None, DASH)
+        add(link.child, link.status, None, link.parent, None, None, DASH, DASH)
     units = {"confidence": "sure", "share": "share"}
     key = "edges_and_missed" if missed else "edges"
     return texts.table(key, rows, units=units, folded=True)

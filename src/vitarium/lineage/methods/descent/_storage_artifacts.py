@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 
 from vitarium.evaluation.inputs import Weights
+from vitarium.lineage._rounding import (
+    MIN_VALUES,
+    as_rows,
+    largest_by_chance,
+    narrowest_dtype,
+    spacing,
+)
 from vitarium.lineage._statistics import squared_distances
 from vitarium.lineage.base import Kind
 
@@ -15,7 +22,6 @@ FULL_BITS = 32  # `bits` of a model that has as many values as float32 gives it
 MAX_LOW_RANK = 0.25  # share of the full rank up to which a difference has low rank
 _NUM_MATRICES, _NUM_ROWS = 6, 16  # so many rows of so many of the largest matrices are looked at
 _MAX_LEVELS = 512  # even steps are looked for up to so many of them in a row: eight bits, twice
-_MIN_VALUES = 8  # fewer different numbers lie on even steps by chance
 _LEVEL_TOLERANCE = 0.02
 """Part of a step by which a number may be beside it, for float32's own rounding."""
 _ROUNDING_RANGE = (0.8, 1.25)
@@ -46,15 +52,15 @@ def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> Stor
         for name in largest[:_NUM_MATRICES]:
             count = model.shapes[name][0]
             start = max(0, (count - _NUM_ROWS) // 2)  # the middle, where a fused one has its keys
-            sample.append(_rows(model.rows(name, start, min(count, start + _NUM_ROWS))))
+            sample.append(as_rows(model.rows(name, start, min(count, start + _NUM_ROWS))))
         numbers = np.concatenate([rows.ravel() for rows in sample]) if sample else np.zeros(0)
         zeros.append(np.mean(numbers == 0) if sample else 0.0)
-        dtypes.append(_dtype(numbers))
+        dtypes.append(narrowest_dtype(numbers))
         # the median of its matrices: some are often left as they were
         of_matrices = sorted(_bits(rows) for rows in sample if (rows != rows.flat[0]).any())
         bits.append(of_matrices[(len(of_matrices) - 1) // 2] if of_matrices else FULL_BITS)
         is_full = bits[-1] == FULL_BITS and dtypes[-1] == torch.float32
-        rounding.append(0.0 if is_full else sum(_rounding(_rows(model[n])) for n in tensors))
+        rounding.append(0.0 if is_full else sum(_rounding(as_rows(model[n])) for n in tensors))
     return StorageArtifacts(np.array(zeros), np.array(bits), dtypes, np.array(rounding))
 
 
@@ -85,12 +91,12 @@ def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
         return "copy"
     if all(bool(((old == new) | (new == 0)).all()) for old, new in changed):
         return "pruned"
-    if all(_is_quantized(_rows(old), _rows(new)) for old, new in changed):
+    if all(_is_quantized(as_rows(old), as_rows(new)) for old, new in changed):
         return "quantized"
     highest = 0
     for old, new in sorted((p for p in changed if p[0].ndim > 1), key=lambda p: p[0].numel()):
         rank = difference_rank(old, new)
-        if rank > MAX_LOW_RANK * min(_rows(old).shape):
+        if rank > MAX_LOW_RANK * min(as_rows(old).shape):
             return "trained"
         highest = max(highest, rank)
     return "low_rank" if highest else "trained"  # without a rank all differences are rounding
@@ -98,22 +104,19 @@ def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
 
 def difference_rank(before: Tensor, after: Tensor) -> int:
     """Rank of what was added to a matrix [m, n], apart from the rounding of the sum to its numbers'
-    type. Independent errors have a largest singular value of at most about the greatest norm of a
-    row and that of a column together (Latala 2005, Some estimates of norms of random matrices):
-    what is below twice that is not counted."""
-    old, new = _rows(before), _rows(after)
+    type: singular values below twice the largest that such errors have are not counted."""
+    old, new = as_rows(before), as_rows(after)
     values = np.linalg.svd(new - old, compute_uv=False)
-    errors = _spacing(new, _dtype(new)) ** 2 / 12
-    by_chance = errors.sum(0).max() ** 0.5 + errors.sum(1).max() ** 0.5
-    return int((values > 2 * by_chance).sum())
+    errors = spacing(new, narrowest_dtype(new)) ** 2 / 12
+    return int((values > 2 * largest_by_chance(errors)).sum())
 
 
 def _is_quantized(old: np.ndarray, new: np.ndarray) -> bool:
     """Whether `new` is `old` with fewer values; both [rows, columns]."""
     if (old == new).all():
         return True
-    dtype = _dtype(new)
-    if dtype != torch.float32 and (np.abs(new - old) <= _spacing(new, dtype) * 0.501).all():
+    dtype = narrowest_dtype(new)
+    if dtype != torch.float32 and (np.abs(new - old) <= spacing(new, dtype) * 0.501).all():
         return True
     if _bits(new) == FULL_BITS and len(np.unique(new)) > new.size / 3:
         return False
@@ -121,12 +124,6 @@ def _is_quantized(old: np.ndarray, new: np.ndarray) -> bool:
     sorted_old, sorted_new = (np.take_along_axis(rows, order, axis=1) for rows in (old, new))
     falls = (np.diff(sorted_new, axis=1) < 0) & (np.diff(sorted_old, axis=1) > 0)
     return not falls.any()
-
-
-def _rows(tensor: Tensor) -> np.ndarray:
-    """A tensor as float64 [rows, columns]; one of one axis is one row."""
-    matrix = tensor.double().flatten(1) if tensor.ndim > 1 else tensor.double().reshape(1, -1)
-    return matrix.numpy()
 
 
 def _bits(rows: np.ndarray) -> int:
@@ -152,7 +149,7 @@ def _bits_for(values: float) -> int:
 def _even_step(values: np.ndarray) -> float:
     """Step of a row's different values [n], sorted; 0 where they lie on no even steps. The least
     difference of two is a step, or a few."""
-    if len(values) < _MIN_VALUES:
+    if len(values) < MIN_VALUES:
         return 0.0
     least, length = np.diff(values).min(), values[-1] - values[0]
     for divisor in range(1, 7):
@@ -165,29 +162,11 @@ def _even_step(values: np.ndarray) -> float:
     return 0.0
 
 
-def _dtype(numbers: np.ndarray) -> torch.dtype:
-    """Narrowest dtype that holds all numbers, of any shape; float32 of too few different ones."""
-    if len(np.unique(numbers)) < _MIN_VALUES:
-        return torch.float32
-    entries = torch.from_numpy(numbers)
-    for dtype in (torch.bfloat16, torch.float16):
-        if torch.equal(entries.to(dtype).double(), entries):
-            return dtype
-    return torch.float32
-
-
-def _spacing(rows: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """Distance of each number to the next one of that dtype, [rows, columns]."""
-    about = torch.finfo(dtype)
-    magnitudes = np.maximum(np.abs(rows), about.tiny)  # below, steps are even
-    return 2.0 ** (np.frexp(magnitudes)[1] - 1) * about.eps
-
-
 def _rounding(rows: np.ndarray) -> float:
     """Expected squared l2 norm of the rounding error of a matrix [rows, columns]."""
-    dtype = _dtype(rows)
+    dtype = narrowest_dtype(rows)
     if dtype != torch.float32:
-        return float((_spacing(rows, dtype) ** 2).sum() / 12)
+        return float((spacing(rows, dtype) ** 2).sum() / 12)
     step = _even_step(np.unique(rows))
     if step:
         return step**2 / 12 * rows.size
