@@ -16,8 +16,18 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
     return model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
 
 
+def is_linearized(model: nn.Module) -> bool:
+    """Whether its features are a derivative of its layers, of which none gives a part of them."""
+    return bool(getattr(model, "is_linearized", False))
+
+
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """A model's blocks in order, by their dotted names. Raises InvalidInput where it has none."""
+    """A model's blocks in order, by their dotted names. Raises InvalidInput where it has none, or
+    where they do not compute its features (`is_linearized`)."""
+    if is_linearized(model):
+        raise InvalidInput(
+            f"{type(model).__name__} is linear in its tangent: no block gives tokens"
+        )
     for name in _STACKS:
         stack = getattr(model, name, None)
         if isinstance(stack, nn.Sequential | nn.ModuleList) and len(stack):

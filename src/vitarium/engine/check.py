@@ -189,7 +189,10 @@ class ModelCheck:
             else:
                 raise InvalidInput(f"'{reference.source}' is a model of a zoo; name the zoo")
             example = torch.zeros(1, *recipe.architecture.config.input_size, device="meta")
-            Teacher(recipe, teacher, _built(recipe, outputs), example)
+            student = _built(recipe, outputs)
+            with meta_device():
+                recipe.adapt(student)
+            Teacher(recipe, teacher, student, example)
         yield from problems
 
 

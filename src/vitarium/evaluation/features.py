@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitarium.architectures.features import blocks, prefix_tokens, prompt_tokens
+from vitarium.architectures.features import blocks, is_linearized, prefix_tokens, prompt_tokens
 from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import Section
 from vitarium.evaluation.inputs import Representation
@@ -67,6 +67,10 @@ def taps(
         block_modules = blocks_of(model, hint="; name the layers to compare")
         names = list(block_modules)[-1:] if config.layers == "last" else list(block_modules)
         return [Tap(name, block_modules[name], model) for name in names]
+    if is_linearized(model):
+        raise NotApplicable(
+            f"{type(model).__name__} is linear in its tangent: no layer gives tokens"
+        )
     modules = dict(model.named_modules())
     for name in layers:
         if name not in modules:

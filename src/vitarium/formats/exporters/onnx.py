@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from vitarium.architectures.features import is_linearized
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.errors import VitariumError
@@ -79,6 +80,8 @@ def _export(config: OnnxFile, zoo: Zoo, checkpoint: CheckpointRef, file: Path) -
     try:
         with quiet():
             model = unfused(zoo.load(*checkpoint))
+            if is_linearized(model):
+                return "its features are a derivative, for which ONNX has no operations"
             write(model, images, file, config.opset, metadata(zoo, checkpoint))
             if not config.check:
                 return None

@@ -53,7 +53,10 @@ class Forward:
                 logits = cached["logits"]
             else:
                 self.loader.subject(ref, split, self.conditions.limit).check_classifier()
-                logits = self._run(ref, split)
+                try:
+                    logits = self._run(ref, split)
+                except NotApplicable:  # what its layers give; its outputs may be predictions still
+                    logits = self._run(ref, split, features=False)
             # log-probabilities in float64 are kept beside the logits
             predictions = Predictions(logits, examples.labels, examples.dataset.classes)
             return predictions, 3 * logits.nbytes
@@ -103,12 +106,16 @@ class Forward:
         named = (section.name, settings_text(section)) if section else ()
         return (what, str(ref), self.loader.content(ref), self.loader.images(examples), *named)
 
-    def _run(self, ref: CheckpointRef, split: SplitName) -> Tensor:
-        """Run a model once over the split; its logits [n, classes], [0] if it does not predict."""
+    def _run(self, ref: CheckpointRef, split: SplitName, *, features: bool = True) -> Tensor:
+        """Run a model once over the split; its logits [n, classes], [0] if it does not predict.
+
+        Without `features` of its layers it runs for its predictions alone.
+        """
         subject = self.loader.subject(ref, split, self.conditions.limit)
         predicts = self._predicts and subject.is_classifier
         in_conditions = split == self.conditions.split
-        missing = [s for s in self._of_features if in_conditions and not self._vectors(ref, s)]
+        of_layers = self._of_features if features and in_conditions else []
+        missing = [section for section in of_layers if not self._vectors(ref, section)]
         groups = [list(group) for _, group in groupby(sorted(missing, key=_SAME_PASS), _SAME_PASS)]
         logits = torch.empty(0)
         for number, sections in enumerate(groups or [[]]):
