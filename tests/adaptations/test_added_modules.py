@@ -134,13 +134,17 @@ def test_safetensors_has_all_tensors(zoo, pair, tmp_path):
     assert all(torch.equal(t, weights[n]) for n, t in again.state_dict().items())
 
 
-def test_onnx_computes_the_same_or_says_why_not(zoo, pair, tmp_path):
-    if zoo[pair[0]].recipe.adaptation.name == "linearized":
-        with pytest.raises(InvalidInput, match="its features are a derivative, for which ONNX has"):
-            export(zoo, "onnx", out=tmp_path / "out", models=pair[:1])
-        return
-    (file,) = export(zoo, "onnx", out=tmp_path / "out", models=pair[:1])
+@pytest.mark.parametrize(
+    "name", ["vpt", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adapter", "tcpa"))]
+)
+def test_onnx_computes_the_same(zoo, tmp_path, name):
+    (file,) = export(zoo, "onnx", out=tmp_path / "out", models=siblings(zoo, name)[:1])
     assert file.exists()  # the exporter has compared its outputs
+
+
+def test_onnx_has_no_derivatives(zoo, tmp_path):
+    with pytest.raises(InvalidInput, match="its features are a derivative, for which ONNX has"):
+        export(zoo, "onnx", out=tmp_path / "out", models=siblings(zoo, "linearized")[:1])
 
 
 def test_additions_with_a_dropout_are_not_stacked():
