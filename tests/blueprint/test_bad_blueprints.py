@@ -25,7 +25,7 @@ def complaint(values, write_blueprint) -> str:
         ({"stages.pretrain.data": {"val_fraction": 0.1}}, "pretrain.data.name: missing"),
         ({"stages.pretrain.start": "finetune"}, "stages start in a circle"),
         ({"stages.finetune.start": "pretraining"}, "finetune.start: unknown stage 'pretraining'; did you mean 'pretrain'?"),
-        ({"stages.finetune.start": "vit.pth"}, "finetune.start: unknown stage 'vit.pth'; a file is imported first (vitarium.import_zoo(FILE, zoo=ZOO))"),
+        ({"stages.finetune.start": "vit.pth"}, "finetune.start: unknown stage 'vit.pth'; write a file of weights as {checkpoint: vit.pth}"),
         ({"stages.finetune.grid": {}}, "finetune.grid: names no factor"),
         ({"stages.finetune.grid": {"seed": []}}, "finetune.grid.seed: an empty list gives no model"),
         ({"stages.finetune.grid": {"sed": [1]}}, "finetune.grid.sed: unknown factor 'sed'; did you mean 'seed'?"),

@@ -20,7 +20,8 @@ from vitarium.core.errors import (
     ZooInUse,
 )
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
-from vitarium.formats.import_zoo import find_models, import_zoo, parents_first
+from vitarium.formats.foreign_zoo import find_models, parents_first
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.formats.weights import fingerprint
 from vitarium.testing import check_importer
 from vitarium.zoo import ModelFolder, Zoo

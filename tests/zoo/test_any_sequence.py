@@ -24,7 +24,8 @@ from vitarium.blueprint import Recipe
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.core.registry import choose
 from vitarium.formats.base import ForeignEpoch, ForeignModel
-from vitarium.formats.import_zoo import ForeignZoo, import_zoo
+from vitarium.formats.foreign_zoo import ForeignZoo
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.zoo import About
 from vitarium.zoo.checkpoint import MAX_DEPTH
 from vitarium.zoo.verify import verify

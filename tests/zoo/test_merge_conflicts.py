@@ -12,7 +12,7 @@ from vitarium import Zoo, import_zoo, merge
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput
 from vitarium.formats.base import ForeignEpoch, ForeignModel
-from vitarium.formats.import_zoo import ForeignZoo
+from vitarium.formats.foreign_zoo import ForeignZoo
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.zoo import ModelFolder, combine, removal
 from vitarium.zoo.combine import archive, merge_zoos

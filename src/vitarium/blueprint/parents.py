@@ -21,6 +21,8 @@ class Parent:
     origin: Recipe | Imported
     epochs: tuple[int, ...]
     """Epochs whose weights there are, or will be; the last one is what children start from."""
+    num_outputs: int | None = None
+    """Of a model that lies elsewhere and will be imported; None: of the others it is known."""
 
 
 Find = Callable[[Start], Sequence[Parent]]

@@ -20,7 +20,7 @@ from vitarium.blueprint.spec import ModelSpec
 from vitarium.blueprint.stage import SCRATCH, Stage, Start
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
-from vitarium.core.parameters import call, parameter
+from vitarium.core.parameters import parameter
 from vitarium.core.printable import brief
 from vitarium.core.weight_suffixes import weight_suffix
 
@@ -106,9 +106,7 @@ class Planner:
         if start.stage and start.stage not in self.names:
             message = f"unknown stage '{start.stage}'"
             if weight_suffix(start.stage):
-                how = call("import_zoo", "FILE", zoo="ZOO")
-                message += f"; a file is imported first ({how}), and then named by its id: "
-                message += "start: {models: [ID]}"
+                message += f"; write a file of weights as {{checkpoint: {start.stage}}}"
             else:
                 message += did_you_mean(start.stage, [*self.names, SCRATCH])
             raise InvalidConfig([Problem((), message)])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from vitarium.blueprint.hints import unknown_at_stage
 from vitarium.blueprint.overrides import apply, combinations
@@ -26,6 +26,13 @@ class Start(Config):
     model after epoch 5."""
     where: str = ""
     """Instead of a stage: an SQL condition for models of the zoo, as of `vitarium ls`."""
+    checkpoint: str = ""
+    """Instead of a stage: a file or folder of one model's weights, of any format that `vitarium
+    import` reads, or `hf-hub:REPO` on the Hugging Face hub; it becomes a model of the zoo."""
+    importer: str = ""
+    """What reads the checkpoint, see `vitarium plugins importer`; none: what recognizes it."""
+    importer_settings: dict[str, JsonValue] = {}
+    """Of the importer, e.g. {architecture: {num_heads: 3}} for a file that does not tell."""
     epoch: int = Field(-1, ge=-1)
     """The parent's epoch; -1 is its last."""
     operator: Annotated[Section, SectionOf("operator")] | None = None
@@ -36,8 +43,13 @@ class Start(Config):
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
-        if sum(map(bool, (self.stage, self.models, self.where))) != 1:
-            raise ValueError("name a stage, or models of the zoo by `models` or by `where`: one of")
+        if sum(map(bool, (self.stage, self.models, self.where, self.checkpoint))) != 1:
+            raise ValueError(
+                "name a stage, models of the zoo by `models` or by `where`, or a `checkpoint`: one "
+                "of these"
+            )
+        if (self.importer or self.importer_settings) and not self.checkpoint:
+            raise ValueError("an importer reads a `checkpoint`, and none is named")
         if self.operator:
             check_conversion(self.operator)
         return self

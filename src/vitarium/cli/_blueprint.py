@@ -27,7 +27,7 @@ def read_blueprint(
     from vitarium.engine.check import ModelCheck
     from vitarium.engine.parents import parents_in
 
-    find = parents_in(zoo) if zoo else None
+    find = parents_in(zoo)
     loaded = Blueprint.load(source, find, ModelCheck(zoo, data_dir))
     folder = zoo or _default_zoo(loaded.name)
     return loaded, folder, ModelCheck(folder, data_dir)
@@ -55,7 +55,7 @@ def _check(source: str, zoo: Path | None, data_dir: Path | None) -> dict[str, An
     from vitarium.engine.parents import parents_in
 
     loaded, folder, model_check = read_blueprint(source, zoo, data_dir)
-    find = parents_in(folder) if zoo or folder.exists() else None
+    find = parents_in(folder if zoo or folder.exists() else None)
     planned = plan(loaded, find, model_check)
     return {
         "models": len(planned),

@@ -16,7 +16,8 @@ from vitarium.core.numerals import counted
 from vitarium.core.terminal import Terminal, print_note
 
 if TYPE_CHECKING:
-    from vitarium.formats.import_zoo import ForeignZoo, ModelImported
+    from vitarium.formats.foreign_zoo import ForeignZoo
+    from vitarium.formats.import_zoo import ModelImported
 
 _MAX_NAMES = 3  # of models with the same note
 
@@ -69,7 +70,8 @@ def import_(
     """
     with resumable("Nothing was imported yet", AGAIN):
         from vitarium.formats._weight_checks import check_weights
-        from vitarium.formats.import_zoo import find_models, import_zoo
+        from vitarium.formats.foreign_zoo import find_models
+        from vitarium.formats.import_zoo import import_zoo
 
         chosen = options.parsed(settings)
         if table is not None and "table" in chosen:

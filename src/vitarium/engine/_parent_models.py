@@ -71,7 +71,7 @@ class ParentModels:
         architecture = parent.origin.architecture
         is_built = architecture is not None and not architecture.is_missing
         built = _built(parent.origin, self._num_outputs(parent)) if is_built else None
-        if parent.id in self.planned and built:
+        if built and (parent.id in self.planned or parent.num_outputs is not None):
             return built
         assert self.zoo  # which has found it
         stored = self.zoo.checkpoint(parent.id, epoch).tensors
@@ -80,6 +80,8 @@ class ParentModels:
 
     def _num_outputs(self, parent: Parent) -> int:
         """1 where that depends on data that is not here."""
+        if parent.num_outputs is not None:
+            return parent.num_outputs
         if recipe := self.planned.get(parent.id):
             return num_outputs(recipe, self.data_dir) or 1
         assert self.zoo

@@ -176,16 +176,17 @@ def grow(
     """
     loggers = chosen_loggers(logs)
     folder = user_path(data_dir) if data_dir else None
+    parents = parents_in(zoo)
     check = ModelCheck(zoo, folder, needs_data=engine == "local")
     if isinstance(blueprint, Mapping):
-        blueprint = Blueprint.read(blueprint, parents_in(zoo), check)
+        blueprint = Blueprint.read(blueprint, parents, check)
     elif not isinstance(blueprint, Blueprint | Plan):
-        blueprint = Blueprint.load(blueprint, parents_in(zoo), check)
+        blueprint = Blueprint.load(blueprint, parents, check)
     if isinstance(blueprint, Plan):
         planned = blueprint
         check.check_plan(planned)
     else:
-        planned = plan(blueprint, parents_in(zoo), check)
+        planned = plan(blueprint, parents, check)
     planned = part_of(planned, stages, only)
     chosen = planned.numerics.updated(
         workers=workers,
@@ -203,6 +204,8 @@ def grow(
         machine = trainer.machine
         growth = Growth(Zoo.create(zoo), planned)
         say = announce if progress else lambda text: None
+        for id in parents.import_missing({spec.parent for spec in planned.models}, wait=wait):
+            say(f"imported {growth.zoo[id].spec.described()['name']} as {id}")
         stack.enter_context(held(growth.zoo.path, wait=wait, say=say))
         if isinstance(blueprint, Blueprint):
             growth.zoo.add_blueprint(blueprint)

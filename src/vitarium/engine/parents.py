@@ -1,33 +1,106 @@
-"""Models of a zoo from which a stage of a blueprint starts."""
+"""What a stage of a blueprint starts from: models of a zoo, or of files that will be imported."""
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from vitarium.blueprint.parents import Find, Parent
+from vitarium.blueprint import ImportedSpec
+from vitarium.blueprint.parents import Parent
 from vitarium.blueprint.stage import Start
-from vitarium.core.errors import InvalidInput
+from vitarium.core.errors import InvalidInput, NotAZoo
+from vitarium.core.parameters import parameter
+from vitarium.formats.foreign_zoo import ForeignZoo, find_models, spec_of_one
+from vitarium.formats.hub.download import HUB, downloaded
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
 
 
-def parents_in(folder: Zoo | str | Path) -> Find:
-    """What finds them; the zoo is opened when something is asked for."""
+class ZooParents:
+    """Finds them; the zoo is opened when something is asked for.
 
-    def find(start: Start) -> list[Parent]:
+    A file or folder of weights becomes a model of the zoo only by `import_missing`: till then it is
+    known what it will be.
+    """
+
+    def __init__(self, folder: Zoo | str | Path | None) -> None:
+        self.folder = folder
+        self._foreign: dict[str, tuple[ForeignZoo, ImportedSpec]] = {}
+        """By what the blueprint says of it."""
+
+    def __call__(self, start: Start) -> list[Parent]:
         """Raises NotAZoo, UnknownName, InvalidInput and CorruptFile."""
-        zoo = Zoo.open(folder)
-        parents = []
-        for name in select(zoo, start.models or None, start.where):
-            if "@" in name:
-                ref = zoo.at(name)
-                parents.append(Parent(ref.model, zoo.spec(ref.model).origin, (ref.epoch,)))
-                continue
-            id = zoo.find(name)
-            model = zoo.folder(id)
-            epochs = tuple(epoch.number for epoch in model.epochs() if epoch.checkpoint)
-            if model.status != "finished" or not epochs:
-                status = f"model {id} of the zoo is {model.status}"
-                raise InvalidInput(f"{status}: nothing can start from it")
-            parents.append(Parent(id, model.spec().origin, epochs))
-        return parents
+        if start.checkpoint:
+            return [self._of_file(start)]
+        if self.folder is None:
+            how = parameter("zoo", "DIR")
+            raise InvalidInput(f"starts from models of a zoo; name it: {how}")
+        zoo = Zoo.open(self.folder)
+        return [_named(zoo, name) for name in select(zoo, start.models or None, start.where)]
 
-    return find
+    def import_missing(self, parents: Collection[str | None], *, wait: bool = False) -> list[str]:
+        """Bring what is needed of files into the zoo; returns the ids of what is new.
+
+        Raises as `import_zoo` does.
+        """
+        new: list[str] = []
+        if self.folder is None:
+            return new
+        for foreign, spec in self._foreign.values():
+            if spec.id in parents and not self._is_here(spec.id):
+                new += import_zoo(foreign, self.folder, wait=wait)
+        return new
+
+    def _of_file(self, start: Start) -> Parent:
+        key = repr((start.checkpoint, start.importer, start.importer_settings))
+        if key not in self._foreign:
+            self._foreign[key] = _read(start)
+        foreign, spec = self._foreign[key]
+        if self.folder is not None and self._is_here(spec.id):
+            return _named(Zoo.open(self.folder), spec.id)
+        (model,) = foreign.models
+        epochs = tuple(epoch.number for epoch in model.epochs if epoch.load)
+        return Parent(spec.id, spec.imported, epochs, model.num_outputs)
+
+    def _is_here(self, id: str) -> bool:
+        if self.folder is None:
+            return False
+        try:
+            return id in Zoo.open(self.folder)
+        except NotAZoo:
+            return False
+
+
+def parents_in(folder: Zoo | str | Path | None) -> ZooParents:
+    """What finds the models of a zoo, and those that will be imported into it; None: only these."""
+    return ZooParents(folder)
+
+
+def _read(start: Start) -> tuple[ForeignZoo, ImportedSpec]:
+    """Raises InvalidInput for what is not one model, and as `find_models`."""
+    name, importer = start.checkpoint, start.importer or None
+    settings: dict[str, Any] = dict(start.importer_settings)
+    if name.startswith(HUB):
+        foreign = find_models(downloaded(name), importer=importer, **settings)
+        foreign = foreign.renamed(name.removeprefix(HUB))
+    else:
+        foreign = find_models(name, importer=importer, **settings)
+    if len(foreign.models) != 1:
+        names = ", ".join(model.name for model in foreign.models[:5])
+        what = f"{name} has {len(foreign.models)} models ({names})"
+        raise InvalidInput(f"{what}; name the folder or file of one, or import all of them")
+    return foreign, spec_of_one(foreign)
+
+
+def _named(zoo: Zoo, name: str) -> Parent:
+    """A model of the zoo, or one of its checkpoints."""
+    if "@" in name:
+        ref = zoo.at(name)
+        return Parent(ref.model, zoo.spec(ref.model).origin, (ref.epoch,))
+    id = zoo.find(name)
+    model = zoo.folder(id)
+    epochs = tuple(epoch.number for epoch in model.epochs() if epoch.checkpoint)
+    if model.status != "finished" or not epochs:
+        status = f"model {id} of the zoo is {model.status}"
+        raise InvalidInput(f"{status}: nothing can start from it")
+    return Parent(id, model.spec().origin, epochs)

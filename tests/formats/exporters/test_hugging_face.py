@@ -17,7 +17,8 @@ from vitarium.core.errors import InvalidInput
 from vitarium.data.preprocessing import preprocessing_of
 from vitarium.formats._transformers import families
 from vitarium.formats.export import export
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 
 FAMILIES = {
     "DeiTForImageClassification": [VIT, {**VIT, "num_channels": 1, "hidden_act": "relu"}],

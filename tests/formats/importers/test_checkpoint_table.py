@@ -13,7 +13,8 @@ from vitarium.cli.zoo import show
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import section
 from vitarium.formats.export import export
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.zoo import Zoo
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from vitarium.core.errors import InvalidInput
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.zoo import Zoo
 
 

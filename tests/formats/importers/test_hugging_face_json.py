@@ -9,7 +9,8 @@ import transformers
 from reference.transformers_models import SIZES, VIT, randomized
 from vitarium import Zoo
 from vitarium.core.errors import CorruptFile, InvalidInput, VitariumError
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 
 NUMBERS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
 

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from reference.transformers_models import VIT
 from vitarium.core.errors import InvalidInput
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from vitarium import cli, import_zoo
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
-from vitarium.formats.import_zoo import find_models
+from vitarium.formats.foreign_zoo import find_models
 from vitarium.zoo.verify import verify
 
 VIT = {

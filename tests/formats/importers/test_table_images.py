@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from vitarium import create_model
 from vitarium.core.errors import InvalidInput
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.zoo import Zoo
 
 SIZES = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}

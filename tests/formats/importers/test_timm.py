@@ -11,7 +11,8 @@ from timm.models import save_for_hf
 from vitarium import Zoo
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput
 from vitarium.formats.export import export
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 NAME = "vit_tiny_patch16_224"

@@ -15,7 +15,8 @@ from vitarium.engine.grow import grow
 from vitarium.formats._published_keys import to_ours, to_published
 from vitarium.formats._ray_trials import BOOKKEEPING
 from vitarium.formats.export import export
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.zoo import Zoo
 
 PRETRAINED = "pretraining/sl_seed_42"

@@ -13,7 +13,8 @@ from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UntrustedFile
 from vitarium.core.registry import section
 from vitarium.formats._weight_checks import check_weights
-from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.formats.foreign_zoo import find_models
+from vitarium.formats.import_zoo import import_zoo
 from vitarium.formats.importers._vit_shapes import infer_head, infer_vit
 from vitarium.zoo import Zoo
 
