@@ -92,6 +92,45 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, optimi
     assert weights(run(chosen, tmp_path / "broken")) == weights(whole)
 
 
+AVERAGED = {"ema": {"decay": 0.8}, "checkpoint_weights": "ema"}
+
+
+@pytest.mark.parametrize("which", ["trained", "ema"])
+def test_the_average_of_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, which):
+    chosen = spec(tiny, **EVERYTHING_RANDOM, **AVERAGED | {"checkpoint_weights": which})
+    whole = run(chosen, tmp_path / "whole")
+
+    def kill(event):
+        if isinstance(event, Stepped) and (event.epoch, event.step) == (3, 1):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(chosen, tmp_path / "broken", report=kill)
+    broken = run(chosen, tmp_path / "broken")
+    assert weights(broken) == weights(whole)
+    for resumed, unbroken in zip(broken.epochs(), whole.epochs(), strict=True):
+        beside = "val_ema_loss" if which == "trained" else "val_trained_loss"
+        assert resumed.metrics[beside] == unbroken.metrics[beside]
+
+
+def test_the_average_changes_nothing_of_the_training_and_either_can_be_the_checkpoint(
+    tiny, tmp_path
+):
+    plain, beside, average = (
+        run(spec(tiny, epochs=3, **changes), tmp_path)
+        for changes in ({}, {"ema": {"decay": 0.8}}, AVERAGED)
+    )
+    assert len({plain.path, beside.path, average.path}) == 3
+    for epoch in (1, 2, 3):
+        ours, theirs = plain.weights(epoch), beside.weights(epoch)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(average.weights(0)["norm.weight"], plain.weights(0)["norm.weight"])
+    for first, second in zip(beside.epochs(), average.epochs(), strict=True):
+        assert first.metrics["val_loss"] == second.metrics["val_trained_loss"]
+        assert first.metrics["test_ema_loss"] == second.metrics["test_loss"]
+    assert average.epochs()[-1].metrics["val_loss"] != plain.epochs()[-1].metrics["val_loss"]
+
+
 def test_a_change_of_software_during_training_is_written_down(tiny, tmp_path, monkeypatch):
     chosen = spec(tiny)
 
@@ -131,10 +170,11 @@ def test_test_images_are_scored_where_weights_are_kept(tiny, tmp_path):
     assert ["test_loss" in e.metrics for e in epochs] == [False, True, False, True]
 
 
-def test_the_stored_model_scores_what_was_recorded(tiny, tmp_path):
+@pytest.mark.parametrize("changes", [{}, AVERAGED], ids=["trained", "average"])
+def test_the_stored_model_scores_what_was_recorded(tiny, tmp_path, changes):
     from vitarium.data.load import load
 
-    chosen = spec(tiny)
+    chosen = spec(tiny, **changes)
     folder = run(chosen, tmp_path)
     model = chosen.recipe.build(10)
     model.load_state_dict(folder.weights())

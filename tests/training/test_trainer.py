@@ -4,13 +4,17 @@ from copy import deepcopy
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
+from torch import nn
 
 from vitarium import Blueprint, plan
+from vitarium.blueprint.moving_average import Ema
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.data.loader import stacked_batches
 from vitarium.training import Stepped, TrainOptions, stack_key, train
+from vitarium.training._moving_average import MovingAverage
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
@@ -211,6 +215,7 @@ def test_gradients_are_clipped_by_their_formula(tiny, tmp_path, clip):
             {"clip_grad_norm": 1.0, "adaptive_clip": 0.01},
             "adaptive_clip: gradients are clipped by clip_grad_norm already",
         ),
+        ({"checkpoint_weights": "ema"}, "checkpoint_weights: there is no moving average to keep"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tiny, tmp_path, changes, message):
@@ -223,3 +228,47 @@ def test_what_is_trained_singly_is_not_taken_into_a_stack(tiny, tmp_path):
     assert stack_key(chosen) is None
     with pytest.raises(InvalidInput, match="cannot be trained in a stack"):
         train(chosen, ModelFolder(tmp_path / "x"), options=TrainOptions(stacked=True))
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_follows_its_formula(tiny, tmp_path, warmup):
+    optimizer = {"name": "sgd", "lr": 0.5}
+    ema = {"decay": 0.6, "warmup": warmup}
+    trainer, batch = trainer_of(tiny, tmp_path, optimizer=optimizer, ema=ema)
+    model = trainer.member.model
+    expected = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    for number in range(3):
+        trainer.step(batch, 1, number)
+        decay = min(0.6, (1 + number) / (10 + number)) if warmup else 0.6
+        for name, tensor in model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * tensor
+    for name, average in trainer.average.weights.items():
+        assert torch.allclose(average.double(), expected[name], atol=1e-6), name
+
+
+def test_the_average_is_that_of_timm(tiny, tmp_path):
+    trainer, batch = trainer_of(tiny, tmp_path, ema={"decay": 0.9})
+    reference = ModelEmaV3(deepcopy(trainer.member.model), decay=0.9)
+    for number in range(3):
+        trainer.step(batch, 1, number)
+        reference.update(trainer.member.model)
+    for name, average in reference.module.state_dict().items():
+        assert torch.allclose(trainer.average.weights[name], average, atol=1e-7), name
+
+
+def test_buffers_are_copied_and_weights_are_back_after_scoring():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[0].bias.requires_grad_(False)
+    average = MovingAverage(model, Ema(decay=0.5))
+    start = deepcopy(model.state_dict())
+    model(torch.randn(4, 2))
+    with torch.no_grad():
+        model[0].weight += 1
+    average.update(0)
+    trained = deepcopy(model.state_dict())
+    with average.in_place():
+        seen = deepcopy(model.state_dict())
+    assert torch.allclose(seen["0.weight"], start["0.weight"] + 0.5)
+    for name in ("0.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"):
+        assert torch.equal(seen[name], trained[name])
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from vitarium.blueprint.moving_average import Ema
 from vitarium.blueprint.normalization import MeanStd, none_for_the_data
 from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.errors import InvalidInput
@@ -66,6 +67,11 @@ class Recipe(Config):
     seed: NonNegativeInt = 0
     checkpoints: Literal["all", "last"] | tuple[NonNegativeInt, ...] = "all"
     """Epochs that are kept: all from 0 (the initial state), the last, or a list and the last."""
+    ema: Ema | None = None
+    """Keep a moving average of the weights beside them, and score it, too; None: none."""
+    checkpoint_weights: Literal["trained", "ema"] = "trained"
+    """Which weights are an epoch's checkpoint, and with it the model's: those that the steps end
+    at, or their moving average."""
     checkpoint_precision: Literal["exact", "bf16"] = "exact"
     """`bf16` keeps weights rounded to bfloat16, in half the space or less: metrics are of the exact
     weights, but children start from the rounded ones."""

@@ -12,7 +12,7 @@ def misfits(recipe: "Recipe") -> dict[str, str]:
     """What is wrong, by factor, though each factor is right by itself."""
     if recipe.objective.is_missing:
         return {}
-    rules = (_mixing, _accumulation, _clipping, _checkpoints, _head, _normalization)
+    rules = (_mixing, _accumulation, _clipping, _average, _checkpoints, _head, _normalization)
     problems: dict[str, str] = {}
     for rule in rules:
         problems |= rule(recipe)
@@ -48,6 +48,12 @@ def _accumulation(recipe: "Recipe") -> dict[str, str]:
 def _clipping(recipe: "Recipe") -> dict[str, str]:
     first, *others = [name for name in _CLIPPING if getattr(recipe, name)] or [""]
     return dict.fromkeys(others, f"gradients are clipped by {first} already; leave one out")
+
+
+def _average(recipe: "Recipe") -> dict[str, str]:
+    if recipe.checkpoint_weights == "trained" or recipe.ema:
+        return {}
+    return {"checkpoint_weights": "there is no moving average to keep: give `ema`, e.g. `ema: {}`"}
 
 
 def _checkpoints(recipe: "Recipe") -> dict[str, str]:

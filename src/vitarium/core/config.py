@@ -16,8 +16,6 @@ _OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]|(constrained-)?(int|float|str|b
 
 
 _ABSENT = {
-    "ema": "training keeps no moving average; merging by the method ema averages the kept epochs "
-    "of a model afterwards",
     "pretrained": "weights come from a zoo: import them into one (`vitarium import`), and then "
     "`start: {models: [ID]}`",
 }

@@ -26,7 +26,7 @@ from vitarium.data.loader import stacked_batches
 from vitarium.training._async_writer import AsyncWriter
 from vitarium.training._stack_key import stack_key
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
-from vitarium.training.resume import rounded, weights_of
+from vitarium.training.resume import checkpoint_of, rounded
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
@@ -223,13 +223,14 @@ class _TrainingRun:
         """Let the epoch be written, after the one before it."""
         self.writing.settle()
         last = epoch == self.members[0].recipe.epochs
-        states = [None] * len(self.members) if last else self.trainer.progress()
+        states = self.trainer.progress()
         for member, model_metrics, state in zip(self.members, metrics, states, strict=True):
             # copies, since training goes on while they are written
-            progress = None if state is None else _copied(state)
+            progress = None if last else _copied(state)
             weights = None
             if member.recipe.keeps(epoch):
-                weights = weights_of(progress) if progress else _copied(member.model.state_dict())
+                weights = checkpoint_of(progress or state, member.recipe)
+                weights = weights if progress else _copied(weights)
                 weights = rounded(weights, member.recipe, member.frozen)
             write = partial(_written, member.folder, epoch, model_metrics, weights, progress)
             self.writing.submit(write, partial(self._committed, member, epoch, model_metrics))
@@ -248,9 +249,8 @@ class _TrainingRun:
             member = self.members[k]
             last, progress = member.folder.epochs()[-1], member.folder.progress()
             if last.checkpoint is None and progress:  # kept, though the recipe may not keep it
-                member.folder.keep(
-                    last.number, rounded(weights_of(progress[1]), member.recipe, member.frozen)
-                )
+                weights = checkpoint_of(progress[1], member.recipe)
+                member.folder.keep(last.number, rounded(weights, member.recipe, member.frozen))
             self._finish(member, "diverged", fault)
         alive = [k for k in range(len(self.members)) if k not in faults]
         self.members = [self.members[k] for k in alive]

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from vitarium.blueprint import Recipe
 from vitarium.training.base import RATE
 
-MODEL, OPTIMIZER = "model/", "optimizer/"
+MODEL, OPTIMIZER, AVERAGE = "model/", "optimizer/", "ema/"
 GROUP = "group"
 """Before the number of a group of parameters, where a path has a parameter's number otherwise."""
 _NUMBER = "number:"
@@ -80,9 +80,14 @@ def from_tensor(name: str, tensor: Tensor) -> dict[str, Any]:
     return {name: tensor.clone()}
 
 
-def weights_of(progress: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's weights in what `take_progress` took: [*shape] by their own names."""
-    return {n.removeprefix(MODEL): t for n, t in progress.items() if n.startswith(MODEL)}
+def weights_of(progress: Mapping[str, Tensor], which: str = MODEL) -> dict[str, Tensor]:
+    """The weights in a training state, or their AVERAGE: [*shape] by their own names."""
+    return {n.removeprefix(which): t for n, t in progress.items() if n.startswith(which)}
+
+
+def checkpoint_of(progress: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """The weights in a training state that are the epoch's checkpoint: [*shape] by name."""
+    return weights_of(progress, AVERAGE if recipe.checkpoint_weights == "ema" else MODEL)
 
 
 def rounded(

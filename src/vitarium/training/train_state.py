@@ -141,9 +141,12 @@ class TrainState:
     def rate(self, epoch: int, number: int) -> float:
         """The learning rate of step `number` (from 0) of an epoch (from 1)."""
         steps, recipe = self.batches.steps, self.recipe
-        step = (epoch - 1) * steps + number
-        share: float = recipe.schedule(step, recipe.epochs * steps, steps)
+        share: float = recipe.schedule(self.step(epoch, number), recipe.epochs * steps, steps)
         return share * recipe.optimizer.config.lr
+
+    def step(self, epoch: int, number: int) -> int:
+        """Which step of all (from 0) is step `number` (from 0) of an epoch (from 1)."""
+        return (epoch - 1) * self.batches.steps + number
 
     def training_mode(self) -> None:
         self.model.train()

@@ -11,10 +11,11 @@ from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training._clipping import clipping
 from vitarium.training._compile import compiled
+from vitarium.training._moving_average import MovingAverage
 from vitarium.training.base import RATE, PerturbsWeights
 from vitarium.training.options import TrainOptions
 from vitarium.training.parameter_groups import parameter_groups
-from vitarium.training.resume import restore_progress, take_progress
+from vitarium.training.resume import AVERAGE, restore_progress, take_progress, weights_of
 from vitarium.training.train_state import TrainState
 
 
@@ -30,6 +31,8 @@ class Trainer:
         self.clip = clipping(self.member.model, self.member.recipe)
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
         self.following = [m for m in self.member.model.modules() if isinstance(m, FollowsEpochs)]
+        recipe = self.member.recipe
+        self.average = MovingAverage(self.member.model, recipe.ema) if recipe.ema else None
         self.optimizer = self.member.recipe.optimizer(
             parameter_groups(self.member.model, self.member.recipe)
         )
@@ -51,6 +54,8 @@ class Trainer:
         self.optimizer.step()
         for module in self.acting:
             module.after_step()
+        if self.average:
+            self.average.update(self.member.step(epoch, number))
         return {name: value.unsqueeze(0) for name, value in metrics.items()}
 
     def _parts(self, batch: Batch) -> list[Batch]:
@@ -80,16 +85,29 @@ class Trainer:
         return means
 
     def scores(self, epoch: int) -> list[dict[str, float]]:
+        """Of the weights that are the checkpoint; of others, with their name inside the score's."""
+        which = self.member.recipe.checkpoint_weights
         with self.options.autocast:
-            return [self.member.scores(epoch)]
+            trained = self.member.scores(epoch)
+            if self.average is None:
+                return [trained]
+            with self.average.in_place():
+                average = self.member.scores(epoch)
+        if which == "ema":
+            return [average | _renamed(trained, "trained")]
+        return [trained | _renamed(average, "ema")]
 
     def progress(self) -> list[dict[str, Tensor]]:
         """The training state, [*shape] by name, as `training.resume` has it."""
-        return [take_progress(self.member.model, self.optimizer)]
+        average = self.average.weights if self.average else {}
+        averages = {AVERAGE + name: tensor for name, tensor in average.items()}
+        return [take_progress(self.member.model, self.optimizer) | averages]
 
     def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
         """Take up a training state, [*shape] by name."""
         restore_progress(self.member.model, self.optimizer, progress[0])
+        if self.average:
+            self.average.restore(weights_of(progress[0], AVERAGE))
 
     def training_mode(self) -> None:
         self.member.training_mode()
@@ -98,3 +116,8 @@ class Trainer:
         """Which members' weights are not finite, and where."""
         fault = self.member.fault(epoch)
         return {0: fault} if fault else {}
+
+
+def _renamed(scores: Mapping[str, float], weights: str) -> dict[str, float]:
+    """`val_accuracy` of other weights than the checkpoint's: `val_ema_accuracy`."""
+    return {name.replace("_", f"_{weights}_", 1): score for name, score in scores.items()}
