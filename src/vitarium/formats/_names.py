@@ -72,12 +72,8 @@ def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under timm's names; queries, keys and values as one. Unknown names stay."""
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        short = _PREFIX.sub("", name)
-        if _UNUSED.match(short):
-            continue
-        for pattern, timm_name in _TO_TIMM:
-            short = re.sub(pattern, timm_name, short)
-        named[short] = tensor
+        if not _UNUSED.match(_PREFIX.sub("", name)):
+            named[timm_name(name)] = tensor
     _name_biases(named)
     for fused_name, parts in _FUSED.items():
         first = f".{parts[0]}."
@@ -87,6 +83,14 @@ def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 fused = torch.cat([named.pop(part) for part in names])
                 named[name.replace(first, f".{fused_name}.")] = fused
     return named
+
+
+def timm_name(name: str) -> str:
+    """timm's of a tensor, but that queries, keys and values are apart: `blocks.0.attn.q.weight`."""
+    short = _PREFIX.sub("", name)
+    for pattern, replacement in _TO_TIMM:
+        short = re.sub(pattern, replacement, short)
+    return short
 
 
 def _name_biases(named: dict[str, Tensor]) -> None:

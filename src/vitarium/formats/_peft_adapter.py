@@ -1,17 +1,19 @@
 """An adapter of peft, in the files that peft writes: untrusted input, checked against its base."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vitarium.adaptations._factors import parts_of
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.formats._foreign_json import ForeignJson, Positive, Size, read_object
+from vitarium.formats._names import timm_name
 from vitarium.formats.weights import read_shapes, read_weights, root_of
 
 CONFIG = "adapter_config.json"
@@ -19,6 +21,7 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 """Before the names of all tensors: of the wrapper, and of the model in it."""
 _FACTOR = re.compile(r"(.+)\.lora_([AB])(?:\.default)?\.weight")
+_UNFUSED = re.compile(r"(.+\.attn)\.([qkv])\.weight")
 _OTHER_FUNCTIONS = (
     "use_dora",
     "use_qalora",
@@ -39,6 +42,7 @@ _OTHER_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initializations that take from the base's weights what the factors begin with."""
 
 Shapes = Mapping[str, torch.Size]
+NamedTensors = dict[str, Tensor]
 
 
 class AdapterConfig(ForeignJson):
@@ -65,24 +69,39 @@ class AdapterConfig(ForeignJson):
         return float(alpha / (rank**0.5 if self.use_rslora else rank))
 
 
+class Rows(NamedTuple):
+    """Rows [start, stop) of a weight: all, or queries, keys or values of a fused one."""
+
+    weight: str
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Adapter:
-    """A folder's adapter. Its factors and weights are read when they are asked for."""
+    """A folder's adapter of a base. Its tensors are read when they are asked for."""
 
     config: AdapterConfig
     config_file: Path
     file: Path
     """With the tensors."""
+    base: Shapes
+    """Of the base's weights."""
+    head: Collection[str]
+    """Names of tensors that the base may have in other shapes, or not at all."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Adapter":
-        """Raises InvalidInput for what is no plain LoRA, CorruptFile and UntrustedFile."""
+    def read(cls, folder: Path, base: Shapes, head: Collection[str] = ()) -> "Adapter":
+        """An adapter that fits the base. Raises CorruptFile, UntrustedFile, and InvalidInput that
+        names the file and the tensor, or the setting, for what does not fit or is no plain LoRA."""
         config_file = folder / CONFIG
         config = _read_config(config_file)
         file = next((f for f in (folder / name for name in WEIGHTS) if f.is_file()), None)
         if file is None:
             raise CorruptFile(folder, f"it has none of {', '.join(WEIGHTS)}")
-        return cls(config, config_file, file)
+        adapter = cls(config, config_file, file, base, head)
+        adapter._check()
+        return adapter
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -91,8 +110,7 @@ class Adapter:
 
     @cached_property
     def factors(self) -> dict[str, dict[str, str]]:
-        """By linear layer, the file's names of its A and B. Raises InvalidInput where one is
-        missing."""
+        """By linear layer, as the file calls it, the file's names of its A and B."""
         factors: dict[str, dict[str, str]] = {}
         for name in self.shapes:
             if match := _FACTOR.fullmatch(self._inner(name)):
@@ -100,55 +118,35 @@ class Adapter:
         for layer, names in factors.items():
             if len(names) == 1:
                 (present,), (missing,) = names, {"A", "B"} - names.keys()
-                raise self._fault(
-                    names[present], f"there is no lora_{missing} of {layer} beside it"
-                )
+                why = f"there is no lora_{missing} of {layer} beside it"
+                raise self._fault(names[present], why)
         return factors
 
     @cached_property
     def replaced(self) -> dict[str, str]:
-        """By the model's names, the file's names of what stands in the place of its weights."""
+        """By the base's names, the file's names of what stands in the place of its weights."""
         factors = {name for names in self.factors.values() for name in names.values()}
-        replaced = {}
-        for name in self.shapes:
-            inner = self._inner(name).replace(".base_layer.", ".")
-            if name not in factors and ".lora_" in inner:
-                raise self._fault(name, "it is of a variant of LoRA that is not read here")
-            if name not in factors and (
-                inner in replaced or inner.removesuffix(".weight") in self.factors
-            ):
-                raise self._fault(name, f"{inner} is changed by another tensor of the file, too")
-            if name not in factors:
-                replaced[inner] = name
+        changed = {self._rows(layer).weight for layer in self.factors}
+        replaced: dict[str, str] = {}
+        for stored in (name for name in self.shapes if name not in factors):
+            inner = self._inner(stored).replace(".base_layer.", ".")
+            if ".lora_" in inner:
+                raise self._fault(stored, "it is of a variant of LoRA that is not read here")
+            name = next((n for n in (inner, timm_name(inner)) if n in {*self.base, *self.head}), "")
+            if not name:
+                raise self._fault(stored, f"the base has no {inner}")
+            if name in replaced or name in changed:
+                raise self._fault(stored, f"{name} is changed by another tensor of the file, too")
+            replaced[name] = stored
         return replaced
 
-    def check(self, base: Shapes, head: Iterable[str] = ()) -> None:
-        """Raises InvalidInput that names the file and the tensor which does not fit the base.
-
-        Args:
-            base: shapes of the base's weights by name.
-            head: names that the model may have in other shapes, or has and the base does not.
-        """
-        for layer in self.factors:
-            self._check_factors(layer, base)
-        for name, stored in self.replaced.items():
-            if name in head:
-                continue
-            if name not in base:
-                raise self._fault(stored, f"the base has no {name}")
-            if self.shapes[stored] != base[name]:
-                raise self._fault(
-                    stored, f"it is {list(self.shapes[stored])}, the base's {list(base[name])}"
-                )
-        self._check_targets(base)
-
-    def merged(self, base: Mapping[str, Tensor], head: Iterable[str] = ()) -> dict[str, Tensor]:
+    def merged(self, base: Mapping[str, Tensor], dropped: Collection[str] = ()) -> NamedTensors:
         """Plain weights: the base's with the changes of the adapter, computed in float64, in the
         base's types, and in the file's what stands in their place.
 
         Args:
-            base: by name, of shapes that were checked.
-            head: names of the base that are left out where the adapter does not have them.
+            base: its weights.
+            dropped: names of what is left out where the adapter does not have it.
 
         Raises InvalidInput for numbers that are not finite, CorruptFile and UntrustedFile.
         """
@@ -158,20 +156,48 @@ class Adapter:
                 raise self._fault(name, f"it is of {tensor.dtype}, not of real numbers")
             if not tensor.isfinite().all():
                 raise self._fault(name, "it has numbers that are not finite")
-        weights = {n: t for n, t in base.items() if n not in head or n in self.replaced}
+        weights = {n: t for n, t in base.items() if n not in dropped or n in self.replaced}
         for layer, names in self.factors.items():
-            weight = weights[f"{layer}.weight"]
+            name, start, stop = self._rows(layer)
+            weight = weights[name].double()
             a, b = (tensors[names[factor]].double().flatten(1) for factor in "AB")
-            change = self.config.scale(layer) * (b @ a).reshape(weight.shape)
-            weights[f"{layer}.weight"] = (weight.double() + change).to(weight.dtype)
+            change = self.config.scale(layer) * (b @ a).reshape(weight[start:stop].shape)
+            parts = [weight[:start], weight[start:stop] + change, weight[stop:]]
+            weights[name] = torch.cat(parts).to(weights[name].dtype)
         return weights | {name: tensors[stored] for name, stored in self.replaced.items()}
 
-    def _check_factors(self, layer: str, base: Shapes) -> None:
+    def _check(self) -> None:
+        if not self.factors:
+            raise InvalidInput(f"{self.file}: it has no factors of LoRA")
+        for layer in self.factors:
+            self._check_factors(layer)
+        for name, stored in self.replaced.items():
+            shape = self.shapes[stored]
+            if name not in self.head and shape != self.base[name]:
+                what = f"it is {list(shape)}, the base's {list(self.base[name])}"
+                raise self._fault(stored, what)
+        if isinstance(self.config.target_modules, list):
+            for target in self.config.target_modules:
+                self._check_target(target)
+
+    def _rows(self, layer: str) -> Rows:
+        """Which of the base's weight a layer of the file is. Raises InvalidInput for none."""
+        names = f"{layer}.weight", timm_name(f"{layer}.weight")
+        for name in names:
+            if len(self.base.get(name, ())) > 1:
+                return Rows(name, 0, self.base[name][0])
+        if match := _UNFUSED.fullmatch(names[1]):
+            fused = f"{match[1]}.qkv"
+            rows = self.base.get(f"{fused}.weight", (0,))[0]
+            for part in parts_of(fused, rows) if rows else ():
+                if part.matrix == match[2]:
+                    return Rows(f"{fused}.weight", part.start, part.stop)
+        raise self._fault(self.factors[layer]["A"], f"the base has no layer {layer} with a matrix")
+
+    def _check_factors(self, layer: str) -> None:
         """A [rank, in, ...] and B [out, rank, ...] of a weight [out, in, ...]."""
-        names, rank = self.factors[layer], self._of_patterns(layer)
-        weight = base.get(f"{layer}.weight")
-        if weight is None or len(weight) < 2:
-            raise self._fault(names["A"], f"the base has no layer {layer} with a matrix")
+        (name, start, stop), rank = self._rows(layer), self._of_patterns(layer)
+        names, weight = self.factors[layer], (stop - start, *self.base[name][1:])
         ones = (1,) * (len(weight) - 2)
         for factor, expected in (("A", (rank, *weight[1:])), ("B", (weight[0], rank, *ones))):
             shape = self.shapes[names[factor]]
@@ -179,6 +205,21 @@ class Adapter:
                 what = f"it is {list(shape)}, not {list(expected)}"
                 why = f"{CONFIG} has rank {rank}, and the base's weight is {list(weight)}"
                 raise self._fault(names[factor], f"{what}: {why}")
+
+    def _check_target(self, target: str) -> None:
+        """A layer that the configuration names is in the base, and has its factors."""
+        matrices = (n for n, s in self.base.items() if n.endswith(".weight") and len(s) > 1)
+        layers = [name.removesuffix(".weight") for name in matrices]
+        named = [layer for layer in layers if _ends_with(layer, target)]
+        if not named and not any(_ends_with(layer, target) for layer in self.factors):
+            what = f"target_modules: the base has no layer '{target}'"
+            raise InvalidInput(f"{self.config_file}: {what}")
+        if self.config.layers_to_transform is not None or self.config.exclude_modules:
+            return
+        for layer in named:
+            if layer not in self.factors and f"{layer}.weight" not in self.replaced:
+                what = f"it has no lora_A and lora_B of {layer}"
+                raise InvalidInput(f"{self.file}: {what}, which {CONFIG} names in target_modules")
 
     def _of_patterns(self, layer: str) -> int:
         try:

@@ -6,10 +6,11 @@ import math
 import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vitarium import cli, import_zoo
+from vitarium import Zoo, cli, import_zoo
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
 from vitarium.formats.foreign_zoo import find_models
 from vitarium.zoo.verify import verify
@@ -124,6 +125,36 @@ def test_a_head_comes_to_a_base_without_one(lone, tmp_path):
     assert (zoo.load(child)(images) - adapted.eval()(images)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("head", [True, False])
+def test_an_adapter_of_transformers_vit_fits_its_model_of_the_zoo(tmp_path, head):
+    """Queries and values apart there are rows of the fused layer here."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, num_channels=1, intermediate_size=24, **sizes
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    model.save_pretrained(tmp_path / "vit")
+    (id,) = import_zoo(tmp_path / "vit", tmp_path / "zoo")
+    names = {
+        name.rpartition(".")[2]
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear)
+    }
+    targets = sorted(names & {"query", "value", "q_proj", "v_proj"})
+    assert len(targets) == 2
+    saved = ["classifier"] if head else None
+    settings = peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, modules_to_save=saved)
+    adapted = peft.get_peft_model(model, settings).eval()
+    for parameter in filter(lambda p: p.requires_grad, adapted.parameters()):
+        parameter.data = 0.2 * torch.randn_like(parameter)
+    adapted.save_pretrained(tmp_path / "lora")
+    (child,) = import_zoo(tmp_path / "lora", tmp_path / "zoo", base=id)
+    images, zoo = torch.randn(4, 1, 8, 8), Zoo.open(tmp_path / "zoo")
+    with torch.no_grad():
+        assert (zoo.load(child)(images) - adapted(images).logits).abs().max() < 1e-5
+        assert (zoo.load(id)(images) - adapted(images).logits).abs().max() > 1e-2
+
+
 def test_what_is_imported_again_is_the_same_and_epochs_of_a_base_differ(base, saved):
     zoo, id = base
     folder, _ = saved(target_modules=["qkv"])
@@ -160,6 +191,7 @@ HOSTILE = {
     "another B": ({}, lambda t: t.update({B: torch.zeros(47, 4)}), rf"{B}: it is \[47, 4\], not \[48, 4\]"),
     "a number": ({}, lambda t: t.update({B: torch.zeros(())}), rf"{B}: it is \[\], not \[48, 4\]"),
     "another rank": ({"r": 3}, None, r"lora_A.weight: it is \[4, 16\], not \[3, 16\]: adapter_config.json has rank 3"),
+    "no factors": ({"target_modules": "q.*"}, lambda t: [t.pop(n) for n in list(t)], "it has no factors of LoRA"),
     "a negative rank": ({"r": -4}, None, "adapter_config.json: r: .*-4"),
     "no rank": ({"r": 0}, None, "adapter_config.json: r: .*0"),
     "a rank in a pattern": ({"rank_pattern": {"qkv": -1}}, None, "adapter_config.json: rank_pattern.qkv: .*-1"),

@@ -100,8 +100,7 @@ def _head_prefix(architecture: Section | None) -> str:
 
 
 def _model(folder: Path, stage: str, zoo: Zoo, base: _Base) -> ForeignModel:
-    adapter = Adapter.read(folder)
-    adapter.check(base.shapes, base.head)
+    adapter = Adapter.read(folder, base.shapes, base.head)
     new = {name: adapter.shapes[stored] for name, stored in adapter.replaced.items()}
     new_head = {name: shape for name, shape in new.items() if name in base.head}
     fits = all(base.shapes.get(name) == shape for name, shape in new_head.items())
