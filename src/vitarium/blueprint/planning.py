@@ -228,11 +228,7 @@ class Planner:
 
 def _spec(stage: str, recipe: Recipe, start: Start | None, parent: Parent | None) -> ModelSpec:
     if start is None or parent is None:
-        objective = recipe.objective
-        teacher = objective.plugin.facts.get("teacher")
-        if teacher and teacher(objective.config).is_parent:
-            message = "there is no parent to learn from: name a teacher, or a `start`"
-            raise InvalidConfig([Problem(("objective", "teacher"), message)])
+        _check_from_scratch(recipe)
         return ModelSpec(stage=stage, recipe=recipe)
     epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
     if epoch not in parent.epochs:
@@ -247,6 +243,17 @@ def _spec(stage: str, recipe: Recipe, start: Start | None, parent: Parent | None
         conversion=start.operator,
         keep_head=start.keep_head,
     )
+
+
+def _check_from_scratch(recipe: Recipe) -> None:
+    """Raises InvalidConfig for what needs a parent."""
+    teacher, adaptation = recipe.objective.plugin.facts.get("teacher"), recipe.adaptation
+    if teacher and teacher(recipe.objective.config).is_parent:
+        message = "there is no parent to learn from: name a teacher, or a `start`"
+        raise InvalidConfig([Problem(("objective", "teacher"), message)])
+    if adaptation.facts["needs_parent"]:
+        what = f"'{adaptation.name}' changes weights that were trained before"
+        raise InvalidConfig([Problem(("adaptation",), f"{what}: give the stage a `start`")])
 
 
 @contextmanager

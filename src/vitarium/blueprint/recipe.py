@@ -115,8 +115,9 @@ class Recipe(Config):
     def identity(self) -> dict[str, Any]:
         """What enters the id, in the words of the version that first knew a factor."""
         values = self.factors(defaults=False)
-        if values.get("adaptation") == {"name": "head"}:
-            values[TRAINABLE] = values.pop("adaptation")["name"]
+        if values["adaptation"] in ({"name": "full"}, {"name": "head"}):
+            name = values.pop("adaptation")["name"]
+            values |= {TRAINABLE: name} if name == "head" else {}
         return values
 
     def keeps(self, epoch: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt
 
 from vitarium.blueprint.recipe import Imported, Recipe, described_import, flatten
 from vitarium.core.checkpoint_ref import MODEL_ID, CheckpointRef
@@ -118,21 +118,6 @@ class ModelSpec(Spec):
     """Makes of the parent what training starts from, e.g. a model of another architecture."""
     keep_head: bool = False
     """Training starts from the parent's head, too; otherwise from a new one."""
-
-    @model_validator(mode="after")
-    def _adapts_a_parent(self) -> Self:
-        adaptation = self.recipe.adaptation
-        if self.parent is None and not self.operator and adaptation.facts.get("needs_parent"):
-            raise InvalidConfig(
-                [
-                    Problem(
-                        ("recipe", "adaptation"),
-                        f"'{adaptation.name}' changes weights that were trained before: give the "
-                        "stage a `start`",
-                    )
-                ]
-            )
-        return self
 
     @property
     def origin(self) -> Recipe:
