@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_COMPARED_MODELS = 2_000
 """Models of one shape up to which other methods run beside: they look at all pairs at once."""
 MAX_DESCRIBED_NUMBERS = 1_000_000_000
-"""Of all edges' children, up to which it is described what changed: 46 of ViT-S, which take about a minute."""
+"""Of all edges' children, up to which it is described what changed: 46 of ViT-S, in a minute."""
 _DESCRIBED_KINDS = ("trained", "low_rank", "copy")  # where storage or merging changed nothing
 
 
