@@ -10,6 +10,8 @@ from .core.progress import Progress as Progress
 from .encoders._runner.encode import encode as encode
 from .engine.grow import Growth as Growth
 from .engine.grow import grow as grow
+from .engine.tune import Tuning as Tuning
+from .engine.tune import tune as tune
 from .evaluation.compare import compare as compare
 from .formats.export import export as export
 from .formats.hub.push import push as push

@@ -27,6 +27,7 @@ from vitarium.cli import (
     query,
     removing,
     studies,
+    tuning,
     zoo,
 )
 from vitarium.cli._options import help_of, option
@@ -93,6 +94,7 @@ _PANELS: dict[str, list[tuple[str, Any]]] = {
     "Get a zoo": [
         ("demo", grow.demo),
         ("grow", grow.grow),
+        ("tune", tuning.tune),
         ("blueprint", blueprints.app),
         ("import", importing.import_),
     ],

@@ -70,6 +70,22 @@ Precision = Annotated[
 ]
 DryRun = Annotated[bool, option("--dry-run", "List what would be done; write nothing.")]
 Wait = Annotated[bool, option("--wait", "Wait for another process that writes into the zoo.")]
+Log = Annotated[
+    list[str] | None,
+    option(
+        "Write the training for another tool, too: csv, tensorboard, wandb, mlflow. Repeat it for "
+        "several.",
+        metavar="LOGGER",
+        autocompletion=completion.plugins("logger"),
+    ),
+]
+LogSettings = Annotated[
+    list[str] | None,
+    option(
+        "A setting of a logger, e.g. wandb.project=vits; `vitarium plugins logger` lists them.",
+        metavar="NAME=VALUE",
+    ),
+]
 _WORKERS = (
     "Models trained at a time, each in its own process; 0: in this one. "
     "Default: one per core or GPU; on a cluster, as many as fit."

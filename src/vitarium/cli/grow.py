@@ -126,22 +126,8 @@ def grow(
             "Write a timeline of all workers to the zoo's timeline.json, for chrome://tracing.",
         ),
     ] = False,
-    log: Annotated[
-        list[str] | None,
-        option(
-            "Write the training for another tool, too: csv, tensorboard, wandb, mlflow. Repeat it "
-            "for several.",
-            metavar="LOGGER",
-            autocompletion=completion.plugins("logger"),
-        ),
-    ] = None,
-    log_set: Annotated[
-        list[str] | None,
-        option(
-            "A setting of a logger, e.g. wandb.project=vits; `vitarium plugins logger` lists them.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
+    log: options.Log = None,
+    log_set: options.LogSettings = None,
     wait: options.Wait = False,
     deterministic: Annotated[
         bool | None,
@@ -211,7 +197,7 @@ def grow(
         "compiled": compiled,
         "stacked": stacked,
     }
-    loggers = _loggers(log, log_set)
+    loggers = loggers_of(log, log_set)
     if dry_run:
         from vitarium.blueprint import plan
         from vitarium.engine.parents import parents_in
@@ -239,8 +225,11 @@ def grow(
     )
 
 
-def _loggers(names: list[str] | None, pairs: list[str] | None) -> list[dict[str, Any]]:
-    """Raises InvalidInput for a setting of a logger that was not chosen."""
+def loggers_of(names: list[str] | None, pairs: list[str] | None) -> list[dict[str, Any]]:
+    """Loggers by name with their settings, as `grow` takes them.
+
+    Raises InvalidInput for a setting of one that was not chosen.
+    """
     loggers = {name: {"name": name} for name in names or ()}
     for path, value in options.parsed(pairs, "--log-set", "wandb.project=vits").items():
         name, _, setting = path.partition(".")
