@@ -79,6 +79,18 @@ def test_siblings_are_merged(zoo, pair):
     assert merged.load()(torch.randn(2, 1, 8, 8)).isfinite().all()
 
 
+def test_task_vectors_of_linear_models_add_up_in_their_features(zoo):
+    pair = siblings(zoo, "linearized")
+    settings = {"base": f"{pair[0]}@0", "scaling_factor": 0.3}
+    merged = merge(zoo, "task_arithmetic", models=pair, **settings)
+    images = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        start = zoo.load(pair[0], 0).forward_features(images)
+        changes = [zoo.load(id).forward_features(images) - start for id in pair]
+        expected = start + 0.3 * (changes[0] + changes[1])
+        assert torch.allclose(merged.load().forward_features(images), expected, atol=1e-5)
+
+
 def test_other_additions_are_another_function(zoo):
     with pytest.raises(IncompatibleWeights, match="cannot be combined: blocks"):
         merge(zoo, "uniform_soup", models=[siblings(zoo, n)[0] for n in ("adapter", "vpt")])
@@ -113,7 +125,7 @@ def test_a_child_of_a_planned_model_is_refused(tmp_path):
     assert str(problem).startswith("stages.next.start")
 
 
-@pytest.mark.parametrize("exporter", ["timm", "hugging_face", "vit_zoo"])
+@pytest.mark.parametrize("exporter", ["timm", "hugging_face", "vit_zoo", "peft"])
 def test_formats_of_plain_models_say_why_they_refuse(zoo, pair, tmp_path, exporter):
     name = zoo[pair[0]].recipe.adaptation.name
     with pytest.raises(Exception, match=f"its adaptation '{name}' added parts") as refused:

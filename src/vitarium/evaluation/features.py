@@ -63,14 +63,12 @@ def taps(
 ) -> list[Tap]:
     """Its blocks, or only the last if so set; or layers by dotted names. Raises NotApplicable where
     a model has no blocks, UnknownName for a layer that is not there."""
+    if is_linearized(model):
+        raise NotApplicable(f"{type(model).__name__} is linear in its tangent: no layer has tokens")
     if layers is None:
         block_modules = blocks_of(model, hint="; name the layers to compare")
         names = list(block_modules)[-1:] if config.layers == "last" else list(block_modules)
         return [Tap(name, block_modules[name], model) for name in names]
-    if is_linearized(model):
-        raise NotApplicable(
-            f"{type(model).__name__} is linear in its tangent: no layer gives tokens"
-        )
     modules = dict(model.named_modules())
     for name in layers:
         if name not in modules:

@@ -134,7 +134,8 @@ def refuses_additions(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str |
     origin = zoo.spec(checkpoint.model).origin
     if isinstance(origin, Recipe) and origin.adds_modules:
         parts = f"its adaptation '{origin.adaptation.name}' added parts to the architecture"
-        return f"{parts}, for which the format has no place; {taken_elsewhere()}"
+        any_model = f"{parameter('exporter', 'safetensors')} takes any model"
+        return f"{parts}, for which the format has no place; {any_model}"
     return refuses_unbuilt(config, zoo, checkpoint)
 
 

@@ -20,7 +20,13 @@ from vitarium.core.devices import meta_device
 from vitarium.formats._peft_adapter import CONFIG, PREFIX, WEIGHTS
 from vitarium.formats._preprocessing import Preprocessed
 from vitarium.formats._timm_folder import refuses_other_than_timms, timm_config, write_timm_folder
-from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, taken_elsewhere
+from vitarium.formats.base import (
+    Checkpoints,
+    checkpoint_name,
+    exporter,
+    refuses_additions,
+    taken_elsewhere,
+)
 from vitarium.formats.weights import fingerprint
 from vitarium.zoo import Zoo
 from vitarium.zoo.merged_checkpoint import is_factor
@@ -65,6 +71,8 @@ def refuses(config: PeftFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | No
     spec = zoo.spec(checkpoint.model)
     if not isinstance(spec, ModelSpec):
         return f"it was trained elsewhere, and no factors of it are kept; {taken_elsewhere('timm')}"
+    if reason := refuses_additions(config, zoo, checkpoint):
+        return reason
     adaptation = spec.recipe.adaptation
     if adaptation.facts["merge"] is not merge:
         why = f"its adaptation is '{adaptation.name}', which is no LoRA"
