@@ -230,6 +230,12 @@ def _spec(stage: str, recipe: Recipe, start: Start | None, parent: Parent | None
     if start is None or parent is None:
         _check_from_scratch(recipe)
         return ModelSpec(stage=stage, recipe=recipe)
+    if start.stage and isinstance(parent.origin, Recipe) and parent.origin.early_stopping:
+        message = (
+            f"stage '{start.stage}' may stop early, so its last epoch is known when it is grown; "
+            "then start from its models: {models: [ID]}, or {where: CONDITION}"
+        )
+        raise InvalidConfig([Problem(("start",), message)])
     epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
     if epoch not in parent.epochs:
         who = f"stage '{start.stage}'" if start.stage else f"model {parent.id}"

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from vitarium.blueprint.early_stopping import EarlyStopping
 from vitarium.blueprint.moving_average import Ema
 from vitarium.blueprint.normalization import MeanStd, none_for_the_data
 from vitarium.core.config import Config, InvalidConfig, Problem
@@ -48,6 +49,8 @@ class Recipe(Config):
     optimizer: Annotated[Section, SectionOf("optimizer", "adamw")] = _default("adamw")
     schedule: Annotated[Section, SectionOf("schedule", "constant")] = _default("constant")
     epochs: PositiveInt
+    early_stopping: EarlyStopping | None = None
+    """End training before `epochs`, when a validation score becomes no better; None: never."""
     batch_size: PositiveInt
     accumulation: PositiveInt = 1
     """Parts of equal size in which a batch is computed, so that it needs the memory of one of them;

@@ -75,7 +75,8 @@ def _stage(spec: ModelSpec, before: str | None, origin: Recipe | Imported | None
             settings[name] = _short(value)
     if spec.parent is None or origin is None:
         return settings
-    start: Settings = {"stage": before} if before else {"models": [spec.parent]}
+    planned = isinstance(origin, Recipe) and not origin.early_stopping
+    start: Settings = {"stage": before} if before and planned else {"models": [spec.parent]}
     kept_epochs = origin.kept_epochs if before and isinstance(origin, Recipe) else ()
     if not kept_epochs or spec.parent_epoch != kept_epochs[-1]:
         start["epoch"] = spec.parent_epoch

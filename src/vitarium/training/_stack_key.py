@@ -28,15 +28,16 @@ def stack_key(spec: ModelSpec) -> str | None:
 
     An optimizer has to work on each weight by itself (a plug-in says so by `elementwise=True`), and
     on all weights of a model alike; an adaptation says by `stackable=True` that it allows a stack.
-    A batch that is computed in parts, gradients that are clipped unit by unit, and averages of the
-    weights are for models that are trained singly. A training that draws random numbers inside of
-    the model would draw others there, and a stack calls no part of a model after its steps.
+    A batch that is computed in parts, gradients that are clipped unit by unit, averages of the
+    weights, and an end that depends on scores are for models that are trained singly. A training
+    that draws random numbers inside of the model would draw others there, and a stack calls no part
+    of a model after its steps.
     """
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
     alike = recipe.adaptation.facts["stackable"] and recipe.weight_decay_on == "all"
     plain_steps = recipe.accumulation == 1 and not recipe.adaptive_clip and not recipe.ema
-    if not (elementwise and alike and plain_steps):
+    if not (elementwise and alike and plain_steps) or recipe.early_stopping:
         return None
     if _trains_singly(recipe.architecture, recipe.adaptation):
         return None

@@ -148,8 +148,9 @@ class _TrainingRun:
         self._spent("set-up", started)
 
     def to_the_end(self) -> dict[str, Outcome]:
-        epochs = self.members[0].recipe.epochs
-        for epoch in range(self._resume() + 1, epochs + 1):
+        epoch = self._resume()
+        while epoch < self.members[0].last_epoch:
+            epoch += 1
             started, clock = time.time(), time.perf_counter()
             metrics, faults = self._train_epoch(epoch)
             seconds = time.perf_counter() - clock
@@ -170,7 +171,8 @@ class _TrainingRun:
             self._commit(epoch, metrics)
         self.writing.settle()
         for member in self.members:
-            self._finish(member, "finished", member.remarks)
+            remarks = (member.stopped_early, member.remarks)
+            self._finish(member, "finished", "; ".join(filter(None, remarks)))
         return self.outcomes
 
     def _resume(self) -> int:
@@ -180,7 +182,7 @@ class _TrainingRun:
             self.trainer.restore([tensors for _, tensors in saved])  # type: ignore[misc]
             return saved[0][0]  # type: ignore[index]
         finished = self.members[0].folder.epochs()
-        if finished and finished[-1].number == self.members[0].recipe.epochs:
+        if finished and finished[-1].number == self.members[0].last_epoch:
             return finished[-1].number  # stopped between its last epoch and its result
         self._commit(0, self._scores(0))
         return 0
@@ -222,18 +224,31 @@ class _TrainingRun:
     def _commit(self, epoch: int, metrics: Sequence[dict[str, float]]) -> None:
         """Let the epoch be written, after the one before it."""
         self.writing.settle()
-        last = epoch == self.members[0].recipe.epochs
+        for member, model_metrics in zip(self.members, metrics, strict=True):
+            member.add_metrics(model_metrics)
+        if self.members[0].stopped_early:
+            metrics = self._with_all_scores(epoch, metrics)
+        last = epoch == self.members[0].last_epoch
         states = self.trainer.progress()
         for member, model_metrics, state in zip(self.members, metrics, states, strict=True):
             # copies, since training goes on while they are written
             progress = None if last else _copied(state)
             weights = None
-            if member.recipe.keeps(epoch):
+            if member.keeps(epoch):
                 weights = checkpoint_of(progress or state, member.recipe)
                 weights = weights if progress else _copied(weights)
                 weights = rounded(weights, member.recipe, member.frozen)
             write = partial(_written, member.folder, epoch, model_metrics, weights, progress)
             self.writing.submit(write, partial(self._committed, member, epoch, model_metrics))
+
+    def _with_all_scores(
+        self, epoch: int, metrics: Sequence[dict[str, float]]
+    ) -> list[dict[str, float]]:
+        """Metrics with the scores on the test split, where the epoch became the last by them."""
+        if self.members[0].recipe.keeps(epoch):
+            return list(metrics)
+        scores = self._scores(epoch)
+        return [first | more for first, more in zip(metrics, scores, strict=True)]
 
     def _committed(
         self, member: TrainState, epoch: int, metrics: dict[str, float], times: tuple[float, float]

@@ -132,6 +132,37 @@ class TrainState:
         self.remarks = "; ".join(filter(None, (fitted, changed)))
         """How the parent's weights were fitted; and what changed of the software since training
         began: from then on the bits may be others."""
+        self.metrics = [epoch.metrics for epoch in folder.epochs()]
+        """Of each epoch from 0 that is finished or about to be written."""
+        self.last_epoch = recipe.epochs
+        """After which training ends; earlier than planned where `stopped_early` is not empty."""
+        self.stopped_early = ""
+        if self.metrics:
+            self._look_whether_to_stop()
+
+    def add_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of the next epoch, which may be the last by them.
+
+        Raises InvalidInput where the score that decides on that is not among them.
+        """
+        self.metrics.append(dict(metrics))
+        self._look_whether_to_stop()
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether the weights after that epoch stay in the zoo."""
+        return self.recipe.keeps(epoch) or epoch == self.last_epoch
+
+    def _look_whether_to_stop(self) -> None:
+        stopping = self.recipe.early_stopping
+        if stopping is None:
+            return
+        if stopping.metric not in self.metrics[0]:
+            names = ", ".join(name for name in self.metrics[0] if name.startswith("val_"))
+            raise InvalidInput(f"early_stopping: there is no '{stopping.metric}', but {names}")
+        scores = [metrics[stopping.metric] for metrics in self.metrics[1:]]
+        self.stopped_early = stopping.verdict(scores)
+        if self.stopped_early:
+            self.last_epoch = len(scores)
 
     @cached_property
     def frozen(self) -> set[str]:
@@ -163,7 +194,7 @@ class TrainState:
         self.model.eval()
         objective = self.recipe.objective
         evaluate = objective.plugin.facts["evaluate"]
-        splits = ("val", "test") if self.recipe.keeps(epoch) else ("val",)
+        splits = ("val", "test") if self.keeps(epoch) else ("val",)
         scores = evaluate(objective.config, self.model, score or self.batches.score, splits)
         return {f"{split}_{name}": v for split in splits for name, v in scores[split].items()}
 

@@ -100,9 +100,10 @@ class ModelFaults:
                 yield Fault(file, "it names no epoch", f"its weights; {_REGROW}")
             return
         planned: int = spec["recipe"]["epochs"]
-        if ended and self.folder.status == "finished" and last != planned:
+        may_stop = bool(spec["recipe"].get("early_stopping")) and 0 < last < planned
+        if ended and self.folder.status == "finished" and last != planned and not may_stop:
             yield Fault(file, f"it ends at epoch {last} of {planned}", f"the others; {_REGROW}")
-        if not ended and 0 <= last < planned and not epochs[-1].progress:
+        if not ended and 0 <= last < planned and not epochs[-1].progress and not may_stop:
             lost = f"where it was; {_REGROW}"
             yield Fault(file, f"nothing to go on from after epoch {last}", lost)
 
