@@ -39,12 +39,14 @@ def run(spec: ModelSpec, path: Path, **kwargs) -> ModelFolder:
 
 
 EVERYTHING_RANDOM = {
+    "architecture.depth": 2,
     "architecture.drop_rate": 0.1,
     "architecture.drop_path_rate": 0.1,
     "augmentation.mixup": 0.8,
     "augmentation.random_erasing": 0.5,
     "augmentation.random_erasing_mode": "pixel",
     "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+    "drop_path_schedule": "linear_increase",
     "clip_grad_norm": 1.0,
     "epochs": 4,
 }

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from timm.utils import ModelEmaV3
@@ -215,6 +216,10 @@ def test_gradients_are_clipped_by_their_formula(tiny, tmp_path, clip):
             {"clip_grad_norm": 1.0, "adaptive_clip": 0.01},
             "adaptive_clip: gradients are clipped by clip_grad_norm already",
         ),
+        (
+            {"drop_path_schedule": "linear_decrease"},
+            "drop_path_schedule: there is no stochastic depth to schedule",
+        ),
         ({"checkpoint_weights": "ema"}, "checkpoint_weights: there is no moving average to keep"),
     ],
 )
@@ -272,3 +277,34 @@ def test_buffers_are_copied_and_weights_are_back_after_scoring():
     for name in ("0.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"):
         assert torch.equal(seen[name], trained[name])
     assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear_increase", "linear_decrease"])
+def test_rates_of_stochastic_depth_change_linearly_with_the_step(tiny, tmp_path, schedule):
+    architecture = tiny["stages"]["pretrain"]["architecture"] | {"depth": 3, "drop_path_rate": 0.4}
+    changes = {"architecture": architecture, "drop_path_schedule": schedule, "epochs": 2}
+    trainer, batch = trainer_of(tiny, tmp_path, **changes)
+    per_epoch = trainer.member.batches.steps
+    rates = []
+    for epoch in (1, 2):
+        for number in range(per_epoch):
+            trainer.step(batch, epoch, number)
+            blocks = trainer.member.model.blocks[1:]
+            rates.append([block.drop_path1.drop_prob for block in blocks])
+    scales = {
+        "constant": np.ones(2 * per_epoch),
+        "linear_increase": np.linspace(0, 1, 2 * per_epoch),
+        "linear_decrease": np.linspace(1, 0, 2 * per_epoch),
+    }
+    assert np.allclose(rates, scales[schedule][:, None] * [0.2, 0.4])
+
+
+def test_a_schedule_of_stochastic_depth_is_not_compiled(tiny, tmp_path):
+    architecture = tiny["stages"]["pretrain"]["architecture"] | {"depth": 2, "drop_path_rate": 0.4}
+    changes = {"architecture": architecture, "drop_path_schedule": "linear_decrease"}
+    chosen = trainer_of(tiny, tmp_path, **changes)[0].member.spec
+    with pytest.raises(InvalidInput, match="train without compilation"):
+        train(chosen, ModelFolder(tmp_path / "x"), options=TrainOptions(compiled=True))
+    changes["architecture"] = architecture | {"depth": 1}
+    with pytest.raises(InvalidInput, match="no block of this vit has stochastic depth"):
+        trainer_of(tiny, tmp_path, **changes)

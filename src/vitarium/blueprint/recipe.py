@@ -70,6 +70,10 @@ class Recipe(Config):
     seed: NonNegativeInt = 0
     checkpoints: Literal["all", "last"] | tuple[NonNegativeInt, ...] = "all"
     """Epochs that are kept: all from 0 (the initial state), the last, or a list and the last."""
+    drop_path_schedule: Literal["constant", "linear_increase", "linear_decrease"] = "constant"
+    """How rates of stochastic depth (`architecture.drop_path_rate`) change from the first step to
+    the last: from 0 up to the architecture's, or from these down to 0 (Liu et al. 2023, arXiv
+    2303.01500)."""
     ema: Ema | None = None
     """Keep a moving average of the weights beside them, and score it, too; None: none."""
     checkpoint_weights: Literal["trained", "ema"] = "trained"

@@ -13,7 +13,7 @@ _NEUTRAL = {"architecture": "vit", "data": "digits", "epochs": 10**9, "batch_siz
 _LOOKED_AT_WITH = {
     "objective": ("head", "augmentation", "accumulation"),
     "batch_size": ("accumulation",),
-    "architecture": ("normalization",),
+    "architecture": ("normalization", "drop_path_schedule"),
 }
 """Of a factor: those that are right or wrong by it."""
 

@@ -12,9 +12,8 @@ def misfits(recipe: "Recipe") -> dict[str, str]:
     """What is wrong, by factor, though each factor is right by itself."""
     if recipe.objective.is_missing:
         return {}
-    rules = (_mixing, _accumulation, _clipping, _average, _checkpoints, _head, _normalization)
     problems: dict[str, str] = {}
-    for rule in rules:
+    for rule in _RULES:
         problems |= rule(recipe)
     return problems
 
@@ -50,6 +49,15 @@ def _clipping(recipe: "Recipe") -> dict[str, str]:
     return dict.fromkeys(others, f"gradients are clipped by {first} already; leave one out")
 
 
+def _drop_path(recipe: "Recipe") -> dict[str, str]:
+    if recipe.drop_path_schedule == "constant" or recipe.architecture.is_missing:
+        return {}
+    if getattr(recipe.architecture.config, "drop_path_rate", 0):
+        return {}
+    message = "there is no stochastic depth to schedule: give `architecture.drop_path_rate`"
+    return {"drop_path_schedule": message}
+
+
 def _average(recipe: "Recipe") -> dict[str, str]:
     if recipe.checkpoint_weights == "trained" or recipe.ema:
         return {}
@@ -82,3 +90,15 @@ def _normalization(recipe: "Recipe") -> dict[str, str]:
         misfit = recipe.normalization.misfit(recipe.architecture.config.input_size[0])
         return {"normalization": misfit} if misfit else {}
     return {}
+
+
+_RULES = (
+    _mixing,
+    _accumulation,
+    _clipping,
+    _drop_path,
+    _average,
+    _checkpoints,
+    _head,
+    _normalization,
+)

@@ -36,8 +36,14 @@ def stack_key(spec: ModelSpec) -> str | None:
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
     alike = recipe.adaptation.facts["stackable"] and recipe.weight_decay_on == "all"
-    plain_steps = recipe.accumulation == 1 and not recipe.adaptive_clip and not recipe.ema
-    if not (elementwise and alike and plain_steps) or recipe.early_stopping:
+    singly = (
+        recipe.accumulation > 1,
+        recipe.adaptive_clip,
+        recipe.ema,
+        recipe.early_stopping,
+        recipe.drop_path_schedule != "constant",
+    )
+    if not elementwise or not alike or any(singly):
         return None
     if _trains_singly(recipe.architecture, recipe.adaptation):
         return None

@@ -103,6 +103,11 @@ class TrainState:
                 f"objective '{objective.name}' looks into the model's blocks, which a compiled "
                 "model has no more: train without compilation"
             )
+        if recipe.drop_path_schedule != "constant" and options.compiled:
+            raise InvalidInput(
+                "drop_path_schedule: rates that change in every step would have the model compiled "
+                "as often: train without compilation"
+            )
         optimize_forward(self.model, options, blocks_are_read=records)
         if recipe.adaptation.facts["penalty"]:
             self._remember_start()
@@ -178,6 +183,10 @@ class TrainState:
     def step(self, epoch: int, number: int) -> int:
         """Which step of all (from 0) is step `number` (from 0) of an epoch (from 1)."""
         return (epoch - 1) * self.batches.steps + number
+
+    def share(self, epoch: int, number: int) -> float:
+        """How much of the training is done: 0 at its first step, 1 at its last."""
+        return self.step(epoch, number) / max(self.recipe.epochs * self.batches.steps - 1, 1)
 
     def training_mode(self) -> None:
         self.model.train()

@@ -11,6 +11,7 @@ from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training._clipping import clipping
 from vitarium.training._compile import compiled
+from vitarium.training._drop_path import DropPathSchedule
 from vitarium.training._moving_average import MovingAverage
 from vitarium.training.base import RATE, PerturbsWeights
 from vitarium.training.options import TrainOptions
@@ -32,6 +33,7 @@ class Trainer:
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
         self.following = [m for m in self.member.model.modules() if isinstance(m, FollowsEpochs)]
         recipe = self.member.recipe
+        self.drop_path = DropPathSchedule(self.member.model, recipe)
         self.average = MovingAverage(self.member.model, recipe.ema) if recipe.ema else None
         self.optimizer = self.member.recipe.optimizer(
             parameter_groups(self.member.model, self.member.recipe)
@@ -39,11 +41,7 @@ class Trainer:
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Train on a batch [1, ...]; returns the logged numbers [1]."""
-        rate = self.member.rate(epoch, number)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get(RATE, 1.0)
-        for follower in self.following:
-            follower.at_epoch(epoch)
+        self._enter(epoch, number)
         parts = self._parts(batch)
         seed = seeds.derive(self.member.recipe.seed, "dropout", epoch, number)
         metrics = self._backward(parts, seed)
@@ -57,6 +55,15 @@ class Trainer:
         if self.average:
             self.average.update(self.member.step(epoch, number))
         return {name: value.unsqueeze(0) for name, value in metrics.items()}
+
+    def _enter(self, epoch: int, number: int) -> None:
+        """Set what depends on how far the training is, before a step."""
+        rate = self.member.rate(epoch, number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get(RATE, 1.0)
+        self.drop_path.enter(self.member.share(epoch, number))
+        for follower in self.following:
+            follower.at_epoch(epoch)
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """What is computed at a time of a batch [1, ...], with the teacher's outputs."""

@@ -187,11 +187,14 @@ class AutoTuner:
         return self._is_faster(spec, mode, compiled, _MIN_COMPILED_SPEEDUP)
 
     def _may_compile(self, spec: ModelSpec) -> bool:
-        if not spec.recipe.objective.plugin.facts.get("records_blocks"):
-            return True
-        if self.request.compiled is True:
-            self._notify(f"{spec.stage}: not compiled, since its objective looks into the blocks")
-        return False
+        reason = ""
+        if spec.recipe.objective.plugin.facts.get("records_blocks"):
+            reason = "its objective looks into the blocks"
+        elif spec.recipe.drop_path_schedule != "constant":
+            reason = "its stochastic depth changes in every step"
+        if reason and self.request.compiled is True:
+            self._notify(f"{spec.stage}: not compiled, since {reason}")
+        return not reason
 
     def _stacked(self, spec: ModelSpec, mode: TrainMode, num_models: int) -> int:
         if self.request.stacked != "auto":
