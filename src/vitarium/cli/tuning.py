@@ -113,7 +113,7 @@ def tune(
 
 def _print(tuning: "Tuning", blueprint: str) -> None:
     rows = [
-        {"trial": t.number + 1, tuning.metric: f"{t.score:.4f}", **t.factors}
+        {"trial": t.number, tuning.metric: f"{t.score:.4f}", **t.factors}
         | {"models": " ".join(id[:8] for id in t.models)}
         for t in tuning.ranking[:_BEST]
     ]

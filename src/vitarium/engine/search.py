@@ -20,6 +20,7 @@ class Trial:
     """Values of the factors that are searched, and what became of the models that have them."""
 
     number: int
+    """From 1, in the order in which they are suggested."""
     factors: Mapping[str, Any]
     """By path, as a blueprint has them."""
     models: tuple[str, ...] = ()
@@ -58,9 +59,10 @@ class Search:
     def ask(self) -> Trial:
         """The next trial, without models; values are rounded as those of samples are."""
         asked = self._study.ask(self._space)
-        self._asked[asked.number] = asked
+        number = asked.number + 1
+        self._asked[number] = asked
         values = {path: self._value(path, value) for path, value in asked.params.items()}
-        return Trial(asked.number, values)
+        return Trial(number, values)
 
     def tell(self, trial: Trial) -> None:
         """What became of a trial that was asked for."""

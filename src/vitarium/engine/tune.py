@@ -170,7 +170,7 @@ def _with_ancestors(name: str, stages: Mapping[str, Stage]) -> dict[str, Stage]:
 def _line(trial: Trial, trials: int, metric: str) -> str:
     outcome = trial.status if trial.score is None else f"{metric} {trial.score:.4g}"
     factors = ", ".join(f"{path}={value}" for path, value in trial.factors.items())
-    return f"trial {trial.number + 1} of {trials}: {outcome} with {factors}"
+    return f"trial {trial.number} of {trials}: {outcome} with {factors}"
 
 
 @dataclass

@@ -18,7 +18,7 @@ _FACTORS: Mapping[str, Any] = {
     "head.bias": True,
 }
 _FIRST, _SECOND = (
-    Run(id, "fine / tune", None, "contract", _FACTORS) for id in ("0123456789ab", "ba9876543210")
+    Run(id, "../fine / tüne", None, "contract", _FACTORS) for id in ("0123456789ab", "ba9876543210")
 )
 
 
