@@ -1,17 +1,19 @@
 """Logs of training: every epoch once, whatever becomes of it, and no harm where a logger fails."""
 
 import csv
+import threading
 
 import pytest
 
-from vitarium import Blueprint, Zoo, grow
+from vitarium import Blueprint, Zoo, grow, plan
 from vitarium.core import extras, registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput, LeadsOutside
 from vitarium.core.extras import MissingExtra
-from vitarium.engine.events import Ended, EpochEnded, Notice
+from vitarium.engine import training_logs
+from vitarium.engine.events import Ended, EpochEnded, Notice, Retried, Started
 from vitarium.engine.loggers.base import LoggerConfig, RunLog, logger
-from vitarium.engine.training_logs import chosen_loggers
+from vitarium.engine.training_logs import TrainingLogs, chosen_loggers
 
 PLAIN = {"workers": 0, "precision": "fp32", "compiled": False, "stacked": 1, "progress": False}
 
@@ -41,11 +43,10 @@ def lists(monkeypatch):
             self.last_epoch = max((e for e in self.calls if isinstance(e, int)), default=-1)
 
         def log(self, epoch, metrics):
+            calls.get("wait", lambda: None)()
             if epoch == self.config.fails_at:
                 raise ConnectionError("no route to\nhost")
             self.calls.append(epoch)
-            if epoch == self.config.interrupted_at:
-                raise KeyboardInterrupt
 
         def close(self, status):
             self.calls.append(status)
@@ -53,8 +54,6 @@ def lists(monkeypatch):
     class Lists(LoggerConfig):
         fails_at: int = -1
         """Epoch at which it raises."""
-        interrupted_at: int = -1
-        """Epoch after which Ctrl-C is pressed."""
 
     @logger("lists", title="Lists")
     def listed(config: Lists, run, folder):
@@ -83,17 +82,20 @@ def test_epochs_of_worker_processes_are_logged(first, tmp_path, lists):
     assert list(lists.values()) == [[0, 1, 2, "finished"]] * 2
 
 
-@pytest.mark.parametrize("logs", [[], ["lists"], [{"name": "lists", "interrupted_at": 1}]])
-def test_a_resumed_run_goes_on_without_a_gap_or_an_epoch_twice(first, tmp_path, lists, logs):
-    """Interrupted without the logger, or just before or after it logs an epoch that is on disk."""
+@pytest.mark.parametrize(("logs", "interrupted_at"), [([], 1), (["lists"], 1), (["lists"], 2)])
+def test_a_resumed_run_goes_on_without_a_gap_or_an_epoch_twice(
+    first, tmp_path, lists, logs, interrupted_at
+):
+    """Interrupted when an epoch is on disk, of which no logger has heard yet."""
 
     def interrupt(event):
-        if isinstance(event, EpochEnded) and event.epoch == 1:
+        if isinstance(event, EpochEnded) and event.epoch == interrupted_at:
             raise KeyboardInterrupt
 
-    listener = interrupt if logs in ([], ["lists"]) else None
     with pytest.raises(KeyboardInterrupt):
-        grown(first, tmp_path / "zoo", logs=logs, listener=listener)
+        grown(first, tmp_path / "zoo", logs=logs, listener=interrupt)
+    calls = [*range(interrupted_at), "interrupted"]
+    assert list(lists.values()) == ([calls] if logs else [])
     grown(first, tmp_path / "zoo", logs=["lists"])
     logged = [[e for e in calls if e != "interrupted"] for calls in lists.values()]
     assert logged == [[0, 1, 2, "finished"]] * 2
@@ -137,20 +139,32 @@ def test_after_a_failure_the_next_growing_logs_what_is_missing(first, tmp_path, 
 
 
 def test_what_a_worker_did_that_died_is_logged_when_its_model_goes_on(first, tmp_path, lists):
-    from vitarium.blueprint import plan
-    from vitarium.engine.events import Retried, Started
-    from vitarium.engine.training_logs import TrainingLogs
-
+    """It came to the disk, and the message that says so never came."""
     zoo = grown(first, tmp_path / "zoo").zoo
     planned, id = plan(first), zoo.ids()[0]
+    lists[id] = [0]
     with TrainingLogs(chosen_loggers(["lists"]), planned, zoo, [], print) as logs:
-        logs(Started(id))
-        del lists[id][1:]  # as if the others had come to the disk after the last message
-        logs._loggers[0].logs[id].last_epoch = 0
-        logs(Retried(id, "died"))
-        logs(Started(id))
-        logs(Ended(id, "finished"))
+        for event in (Started(id), Retried(id, "died"), Started(id), Ended(id, "finished")):
+            logs(event)
     assert lists[id] == [0, 1, 2, "finished"]
+
+
+def test_a_slow_logger_holds_nothing_up_and_is_waited_for(first, tmp_path, lists, monkeypatch):
+    monkeypatch.setattr(training_logs, "_PATIENCE_SECONDS", 0.0)
+    grown_already = threading.Event()
+    texts = []
+
+    def hear(event):
+        if isinstance(event, Notice):
+            texts.append(event.text)
+            grown_already.set()  # the notice that it is waited for
+
+    lists["wait"] = grown_already.wait
+    growth = grown(first, tmp_path / "zoo", logs=["lists"], listener=hear)
+    del lists["wait"]
+    assert len(growth.grown) == 2
+    assert any("the logger 'lists' is still writing" in text for text in texts)
+    assert list(lists.values()) == [[0, 1, 2, "finished"]] * 2
 
 
 def test_a_missing_library_is_refused_before_anything_is_written(first, tmp_path, monkeypatch):

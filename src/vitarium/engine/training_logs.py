@@ -1,9 +1,11 @@
 """Training as it happens, written for other tools by loggers."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +25,7 @@ from vitarium.zoo import Zoo
 FOLDER = "logs"
 """Of a zoo; a logger writes into the folder of its name there, unless it is told otherwise."""
 _MAX_CAUSE = 300
+_PATIENCE_SECONDS = 2.0
 
 
 def chosen_loggers(logs: Sequence[str | Mapping[str, Any]]) -> list[Section]:
@@ -54,12 +57,13 @@ class TrainingLogs:
     """A listener that hands epochs to loggers, each of them once, however often a model is resumed.
 
     What the zoo has and a log has not, since a process died in between or the logger was not asked
-    for then, is logged first. A logger that fails is reported once and left out from then on. A
-    context that ends with closing all logs.
+    for then, is logged first. Each logger has a thread, so that a slow one holds nothing up. One
+    that fails is reported once and left out from then on. A context that ends with closing all
+    logs.
 
     Args:
         existing: models that are in the zoo, trained to their end.
-        notify: is called with a line about a logger that fails.
+        notify: is called with a line about a logger that fails, or is slow at the end.
     """
 
     def __init__(
@@ -70,13 +74,14 @@ class TrainingLogs:
         existing: Iterable[str],
         notify: Callable[[str], None],
     ) -> None:
-        self._plan, self._zoo, self._existing, self._notify = plan, zoo, existing, notify
-        self._loggers = [_Logger(each, _folder(each, zoo.path)) for each in loggers]
+        self._existing, self._notify = existing, notify
+        self._writers = [_Writer(each, _folder(each, zoo.path), plan, zoo) for each in loggers]
 
     def __enter__(self) -> Self:
-        for logger in self._loggers:
-            for model in list(self._existing):
-                self._attempt(logger, self._complete, model)
+        for writer in self._writers:
+            for model in self._existing:
+                writer.queue.put(partial(writer.complete, model))
+            writer.start()
         return self
 
     def __exit__(
@@ -85,81 +90,101 @@ class TrainingLogs:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for logger in self._loggers:
-            for model in list(logger.logs):
-                self._attempt(logger, self._close, model, "interrupted")
+        for writer in self._writers:
+            writer.queue.put(None)
+        for writer in self._writers:
+            writer.join(_PATIENCE_SECONDS)
+            if writer.is_alive():
+                self._notify(
+                    f"the logger '{writer.section.name}' is still writing; stopped by Ctrl-C, it "
+                    "adds the rest when this zoo is grown the next time"
+                )
+                writer.join()
+            self._report(writer)
 
     def __call__(self, event: Event) -> None:
-        for logger in self._loggers:
+        for writer in self._writers:
+            self._report(writer)
             match event:
                 case Started(model, _):
-                    self._attempt(logger, self._catch_up, model)
+                    writer.queue.put(partial(writer.catch_up, model))
                 case EpochEnded():
-                    self._attempt(logger, self._log, event.model, event.epoch, event.metrics)
+                    writer.queue.put(partial(writer.log, event.model, event.epoch, event.metrics))
                 case Ended(model, status, _) if status != "skipped":
-                    self._attempt(logger, self._close, model, status)
+                    writer.queue.put(partial(writer.close, model, status))
 
-    def _attempt(self, logger: "_Logger", work: Callable[..., None], *arguments: Any) -> None:
-        if logger.is_broken:
-            return
-        try:
-            work(logger, *arguments)
-        except Exception as error:  # a tool may raise anything, and training is worth more
-            logger.is_broken = True
-            for log in logger.logs.values():
-                with suppress(Exception):
-                    log.close("interrupted")
-            cause = shortened(printable(f"{type(error).__name__}: {error}"), _MAX_CAUSE)
+    def _report(self, writer: "_Writer") -> None:
+        if writer.failure and not writer.is_reported:
+            writer.is_reported = True
             self._notify(
-                f"the logger '{logger.section.name}' failed and is left out from here on, while "
-                f"training goes on: {cause}"
+                f"the logger '{writer.section.name}' failed and is left out from here on, while "
+                f"training goes on: {writer.failure}"
             )
 
-    def _complete(self, logger: "_Logger", model: str) -> None:
+
+class _Writer(threading.Thread):
+    """The thread of a logger, with the logs that it has open, by model.
+
+    queue: what there is to do, in order; None ends it.
+    """
+
+    def __init__(self, section: Section, folder: Path, plan: Plan, zoo: Zoo) -> None:
+        super().__init__(name=f"logger-{section.name}", daemon=True)
+        self.section, self._folder, self._plan, self._zoo = section, folder, plan, zoo
+        self.queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.failure, self.is_reported = "", False
+        self._logs: dict[str, RunLog] = {}
+
+    def run(self) -> None:
+        for work in iter(self.queue.get, None):
+            if not self.failure:
+                self._attempt(work)
+        for model in list(self._logs):
+            self._attempt(partial(self.close, model, "interrupted"))
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (Exception, SystemExit) as error:  # a tool may raise anything
+            for log in self._logs.values():
+                with suppress(Exception):
+                    log.close("interrupted")
+            self._logs = {}
+            self.failure = shortened(printable(f"{type(error).__name__}: {error}"), _MAX_CAUSE)
+
+    def complete(self, model: str) -> None:
         """Log what is missing of a model that is trained to its end."""
         folder = self._zoo.folder(model)
         epochs = folder.epochs()
-        log = logger.open(self._run(model))
-        if epochs and epochs[-1].number > log.last_epoch:
-            self._catch_up(logger, model)
-            self._close(logger, model, "diverged" if folder.status == "diverged" else "finished")
-        else:
-            del logger.logs[model]
+        if epochs and epochs[-1].number > self._log(model).last_epoch:
+            self.catch_up(model)
+            self.close(model, "diverged" if folder.status == "diverged" else "finished")
+        self._logs.pop(model, None)
 
-    def _catch_up(self, logger: "_Logger", model: str) -> None:
-        log, folder = logger.open(self._run(model)), self._zoo.folder(model)
+    def catch_up(self, model: str) -> None:
+        """Log what is missing of a model, of which there may be nothing yet."""
+        folder = self._zoo.folder(model)
         for epoch in folder.epochs() if folder.exists else ():
-            if epoch.number > log.last_epoch:
-                self._log(logger, model, epoch.number, epoch.metrics)
+            self.log(model, epoch.number, epoch.metrics)
 
-    def _log(self, logger: "_Logger", model: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        log = logger.open(self._run(model))
+    def log(self, model: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log an epoch, unless it was logged before."""
+        log = self._log(model)
         if epoch > log.last_epoch:
             log.log(epoch, metrics)
             log.last_epoch = epoch
 
-    def _close(self, logger: "_Logger", model: str, status: RunStatus) -> None:
-        if log := logger.logs.pop(model, None):
+    def close(self, model: str, status: RunStatus) -> None:
+        """Close the log of a model, if it is open."""
+        if log := self._logs.pop(model, None):
             log.close(status)
 
-    def _run(self, model: str) -> Run:
-        spec = self._plan[model]
-        return Run(model, spec.stage, spec.parent, self._plan.name, spec.described())
-
-
-@dataclass
-class _Logger:
-    """A logger with the logs that it has open, by model."""
-
-    section: Section
-    folder: Path
-    logs: dict[str, RunLog] = field(default_factory=dict)
-    is_broken: bool = False
-
-    def open(self, run: Run) -> RunLog:
-        if run.id not in self.logs:
-            self.logs[run.id] = self.section(run, self.folder)
-        return self.logs[run.id]
+    def _log(self, model: str) -> RunLog:
+        if model not in self._logs:
+            spec = self._plan[model]
+            run = Run(model, spec.stage, spec.parent, self._plan.name, spec.described())
+            self._logs[model] = self.section(run, self._folder)
+        return self._logs[model]
 
 
 def _folder(logger: Section, zoo: Path) -> Path:

@@ -77,10 +77,10 @@ def logger(
 ) -> Callable[[Open], Open]:
     """Register a function `(config, run, folder) -> RunLog` that opens the log of a model's run.
 
-    It is called in the process that grows, on whatever machines models are trained; several runs
-    are open at a time. It finds what an earlier process logged of the run, so that the same run
-    goes on. The config is a LoggerConfig. The folder may not be there yet. Whatever it raises is
-    reported, and training goes on without the logger.
+    It is called in the process that grows, on whatever machines models are trained, and on a
+    thread of the logger's own; several runs are open at a time. It finds what an earlier process
+    logged of the run, so that the same run goes on. The config is a LoggerConfig. The folder may
+    not be there yet. Whatever it raises is reported, and training goes on without the logger.
 
     Args:
         title: what the tool is called, e.g. "TensorBoard".
