@@ -48,7 +48,8 @@ class AdaptedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] -> [..., out]"""
-        return super().forward(input) + self.adaptation(input)
+        # in place: no third tensor of the outputs' size, and nothing has saved this one
+        return super().forward(input).add_(self.adaptation(input))
 
 
 def adapt_linear(layer: nn.Module, factors: Factors) -> None:
