@@ -65,6 +65,7 @@ def test_links_take_no_space_and_never_change_the_zoo(zoo, tmp_path):
 
 def test_what_is_no_part_of_the_zoo_is_left_out(zoo, tmp_path):
     (zoo.path / "failures").mkdir()
+    (zoo.path / "logs" / "csv").mkdir(parents=True)
     (zoo.path / "timeline.json").write_text("{}")
     (zoo.path / "growth.json").write_text("{}")
     (zoo.path / ".lock").write_text("")
@@ -74,6 +75,7 @@ def test_what_is_no_part_of_the_zoo_is_left_out(zoo, tmp_path):
     names = {path.name for path in (tmp_path / "out").rglob("*")}
     unwanted = {
         "failures",
+        "logs",
         "timeline.json",
         "growth.json",
         ".lock",
