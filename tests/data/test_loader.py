@@ -222,3 +222,16 @@ def test_a_policy_leaves_what_others_draw_as_it_is():
         a.frame(n, 8, 8).cut(images) for a, n in ((with_policy, numbers), (plain, numbers[:, :-4]))
     ]
     assert torch.equal(*frames)
+
+
+def test_balanced_sampling_shows_all_classes_equally_often():
+    data = load(section("dataset", {"name": "digits"}))
+    rare = (data.train.labels != 3) | (torch.arange(len(data.train)) % 10 == 0)
+    data = replace(data, train=data.train.select(rare.nonzero().squeeze(1)))
+    augmentation = section("augmentation", "standard")(SIZE, 10)
+    balanced = Batches(data, augmentation, SIZE, 64, 1, sampling="balanced")
+    orders = torch.cat([balanced.order(epoch).flatten() for epoch in range(1, 21)])
+    shares = data.train.labels[orders].bincount() / len(orders)
+    assert torch.allclose(shares, torch.full((10,), 0.1), atol=0.01)
+    assert balanced.order(1).shape == (len(data.train) // 64, 64)
+    assert torch.equal(balanced.order(1), balanced.order(1))

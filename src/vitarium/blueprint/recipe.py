@@ -52,6 +52,9 @@ class Recipe(Config):
     early_stopping: EarlyStopping | None = None
     """End training before `epochs`, when a validation score becomes no better; None: never."""
     batch_size: PositiveInt
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """`balanced` draws images with replacement so that all classes are seen equally often, in as
+    many steps an epoch; else each image is seen once."""
     accumulation: PositiveInt = 1
     """Parts of equal size in which a batch is computed, so that it needs the memory of one of them;
     a step is taken with the gradient of all."""

@@ -45,6 +45,7 @@ class Batches:
     Args:
         input_size: channels, height and width that the model takes.
         views: augmented views of each image in a batch.
+        sampling: each image once in an epoch, or drawn so that all classes are as frequent.
         normalization: mean and std of the pixels in [0, 1]; None: the data set's.
         loader_workers: processes that decode and frame images not decoded already; 0: this one.
 
@@ -60,6 +61,7 @@ class Batches:
         seed: int,
         *,
         views: int = 1,
+        sampling: Literal["shuffled", "balanced"] = "shuffled",
         normalization: Normalization | None = None,
         device: str = "cpu",
         loader_workers: int = 0,
@@ -71,6 +73,7 @@ class Batches:
             )
         self.dataset, self.augmentation, self.batch_size = dataset, augmentation, batch_size
         self.input_size, self.seed, self.views = input_size, seed, views
+        self.sampling = sampling
         self.device, self.loader_workers = torch.device(device), loader_workers
         self._mean, self._std = (
             torch.tensor(per_channel(values, input_size[0]), device=device).view(-1, 1, 1)
@@ -111,8 +114,14 @@ class Batches:
     def order(self, epoch: int) -> Tensor:
         """Numbers of the images in each batch of an epoch, int64 [steps, batch_size]."""
         order = torch.Generator().manual_seed(seeds.derive(self.seed, "order", epoch))
-        numbers = torch.randperm(len(self.dataset.train), generator=order)
-        numbers = numbers.repeat_interleave(self.augmentation.repeats)
+        labels, repeats = self.dataset.train.labels, self.augmentation.repeats
+        if self.sampling == "balanced":
+            chances = 1 / labels.bincount().double()
+            count = -(-len(labels) // repeats)
+            numbers = torch.multinomial(chances[labels], count, replacement=True, generator=order)
+        else:
+            numbers = torch.randperm(len(labels), generator=order)
+        numbers = numbers.repeat_interleave(repeats)
         return numbers[: self.steps * self.batch_size].view(self.steps, self.batch_size)
 
     def numbers(self, epoch: int, step: int) -> Tensor:

@@ -62,6 +62,9 @@ class ModelCheck:
         how = (recipe.adaptation, recipe.data)
         start = (spec.conversion, spec.keep_head, self._kind(parent, spec.parent_epoch))
         kind = repr((*parts, *how, *start))
+        outputs = repr((recipe.objective, recipe.data))
+        if problems := self._once(("outputs", outputs), lambda: self._check_outputs(recipe)):
+            raise InvalidConfig(problems)
         problems = self._once(("images", images), lambda: self._check_images(recipe))
         problems += self._once(("shapes", kind), lambda: self._check_shapes(spec, parent, kind))
         problems += self._once(("start", spec.parent, spec.parent_epoch), lambda: self._gone(spec))
@@ -110,6 +113,12 @@ class ModelCheck:
         if key not in self._problems:
             self._problems[key] = list(check())
         return list(self._problems[key])
+
+    def _check_outputs(self, recipe: Recipe) -> Iterator[Problem]:
+        """An objective may not go with the number of classes."""
+        with _problems_at("objective") as problems:
+            num_outputs(recipe, self.data_dir)
+        yield from problems
 
     def _check_images(self, recipe: Recipe) -> Iterator[Problem]:
         with _problems_at("data") as problems:

@@ -119,6 +119,7 @@ class TrainState:
             recipe.batch_size,
             recipe.seed,
             views=objective.plugin.facts["views"],
+            sampling=recipe.sampling,
             normalization=recipe.normalization.values if recipe.normalization else None,
             device=options.device,
             loader_workers=options.loader_workers,
