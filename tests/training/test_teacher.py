@@ -64,6 +64,22 @@ def test_the_teacher_is_asked_once_for_each_batch(tiny, tmp_path, precision):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_batch_in_parts_learns_the_same_of_the_teacher(tiny, tmp_path, objective):
+    weights = []
+    for parts in (1, 4):
+        own = specs(tiny, objective, accumulation=parts, optimizer={"name": "sgd", "lr": 0.1})[0]
+        folder = ModelFolder(tmp_path / own.id)
+        member = TrainState(own, folder, None, TrainOptions(), teacher_model())
+        trainer = Trainer([member], TrainOptions())
+        trainer.training_mode()
+        for number, batch in enumerate(stacked_batches([member.batches], 1)):
+            trainer.step(batch, 1, number)
+        weights.append(dict(member.model.named_parameters()))
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_teacher_is_not_changed(tiny, tmp_path, objective):
     teacher = teacher_model()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}

@@ -170,6 +170,20 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(tiny, tmp_path, chan
         assert torch.allclose(logged_of_parts[name], value, atol=1e-5), name
 
 
+def test_a_penalty_counts_once_for_a_batch_in_parts(tiny, tmp_path):
+    for parts in (1, 4):
+        changes = {"accumulation": parts, "optimizer": {"name": "sgd", "lr": 0.1}}
+        trainer, batch = trainer_of(tiny, tmp_path, **changes)
+        weight = trainer.member.model.head.weight
+        trainer.member.penalty = lambda weight=weight: weight.square().sum()
+        start = weight.detach().clone()
+        recipe, model = trainer.member.recipe, deepcopy(trainer.member.model)
+        gradient = gradients_at(model, model.state_dict(), batch, recipe)["head.weight"]
+        logged = trainer.step(batch, 1, 0)
+        assert torch.allclose(weight, start - 0.1 * (gradient + 2 * start), atol=1e-6)
+        assert torch.allclose(logged["penalty"], start.square().sum())
+
+
 def test_two_views_of_an_image_are_in_the_same_part():
     images, labels = torch.arange(8).view(8, 1, 1, 1), torch.arange(4)
     parts = Batch(images, labels, torch.eye(4)).parts(2)
