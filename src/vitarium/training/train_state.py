@@ -16,6 +16,7 @@ from vitarium.core.registry import Section
 from vitarium.data import load as datasets
 from vitarium.data.expected import Normalization
 from vitarium.data.loader import Batches
+from vitarium.training._feature_cache import FeatureCache, caches_features
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import TrainOptions, software
 from vitarium.zoo import About, ModelFolder
@@ -97,6 +98,8 @@ class TrainState:
             fitted = self._start(model, parent, parent_architecture)
         recipe.adapt(model)
         self.model = model.to(options.device)
+        self.forward: Any = self.model
+        """The model as objectives call it: images [batch, c, h, w] -> outputs [batch, n]."""
         records = objective.plugin.facts.get("records_blocks", False)
         if records and options.compiled:
             raise InvalidInput(
@@ -124,6 +127,8 @@ class TrainState:
             device=options.device,
             loader_workers=options.loader_workers,
         )
+        if caches_features(recipe, options):
+            self.forward = FeatureCache(self.model, len(data.train))
         if objective.plugin.facts["teacher_outputs"]:
             prepare = self.batches.renormalizes(teacher_normalization)
             example = torch.zeros(1, *input_size, device=options.device)
@@ -205,7 +210,7 @@ class TrainState:
         objective = self.recipe.objective
         evaluate = objective.plugin.facts["evaluate"]
         splits = ("val", "test") if self.keeps(epoch) else ("val",)
-        scores = evaluate(objective.config, self.model, score or self.batches.score, splits)
+        scores = evaluate(objective.config, self.forward, score or self.batches.score, splits)
         return {f"{split}_{name}": v for split in splits for name, v in scores[split].items()}
 
     def fault(self, epoch: int) -> str | None:

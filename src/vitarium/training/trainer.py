@@ -26,7 +26,7 @@ class Trainer:
     def __init__(self, members: Sequence[TrainState], options: TrainOptions) -> None:
         (self.member,) = members
         self.options = options
-        self.model: Any = self.member.model
+        self.model: Any = self.member.forward
         if options.compiled:
             self.model = compiled(self.model, dynamic=False)
         self.clip = clipping(self.member.model, self.member.recipe)

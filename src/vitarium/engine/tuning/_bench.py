@@ -59,7 +59,7 @@ class _Trial(TrainState):
         teacher = deepcopy(model) if facts["teacher_outputs"] else None
         recipe.adapt(model)
         self.start = {}
-        self.model = model.to(options.device)
+        self.model = self.forward = model.to(options.device)
         optimize_forward(self.model, options, blocks_are_read=facts.get("records_blocks", False))
         if teacher is not None:
             size = recipe.architecture.config.input_size

@@ -17,7 +17,8 @@ from vitarium.engine.tuning.calibration import PLAIN, Calibration, NotMeasured, 
 from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train
-from vitarium.training import Precision, stack_key
+from vitarium.training import Precision, TrainOptions, stack_key
+from vitarium.training._feature_cache import caches_features
 
 MIN_SPEEDUP = 1.3
 """A precision or a stack has to be so many times faster to be chosen."""
@@ -201,7 +202,7 @@ class AutoTuner:
             return self.request.stacked if stack_key(spec) else 1
         best, per_model = 1, self._speed(spec, mode).per_image
         busy = per_model * spec.recipe.batch_size > _MAX_STACKED_STEP_SECONDS
-        if busy or stack_key(spec) is None:
+        if busy or stack_key(spec) is None or self._computes_features_once(spec):
             return 1
         max_size = -(-num_models // max(self.machine.workers, 1))
         for size in (size for size in _STACK_SIZES if size <= max_size):
@@ -210,6 +211,12 @@ class AutoTuner:
                 break  # no gain any more
             best = size
         return best
+
+    def _computes_features_once(self, spec: ModelSpec) -> bool:
+        """A linear probe of images that stay the same is faster by itself, after an epoch."""
+        options = TrainOptions(self.machine.devices[0])
+        is_plain = spec.recipe.augmentation.factors(defaults=False) == {"name": "standard"}
+        return is_plain and caches_features(spec.recipe, options)
 
     def _gain(self, spec: ModelSpec, mode: TrainMode, faster: TrainMode) -> float:
         """How many times faster the other mode is for one model, by steps at different times."""
