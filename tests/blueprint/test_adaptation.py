@@ -42,6 +42,8 @@ def test_a_grid_over_the_old_name_is_read():
         ({"adaptation": {"name": "lora", "rank": 0}}, "adaptation.rank: 0 is not greater than 0"),
         ({"adaptation": {"name": "lora", "matrices": ["w"]}}, "adaptation.matrices"),
         ({"adaptation": {"name": "lora", "matrices": []}}, "adaptation.matrices"),
+        ({"adaptation": {"name": "kronecker", "matrices": ["q", "v", "q"]}}, "q, v, q name a"),
+        ({"adaptation": {"name": "adapter", "blocks": []}}, "adaptation.blocks"),
     ],
 )
 def test_what_is_wrong_with_an_adaptation_is_said(settings, message):

@@ -226,6 +226,7 @@ def with_factor(values, path="optimizer.lr"):
         (with_factor({"choice": [1]}, "optimizer.lrr"), "factors.optimizer.lrr", "unknown factor 'lrr'; did you mean 'lr'?"),
         (with_factor({"uniform": [-2, -1]}), "factors.optimizer.lr", "is not greater than"),
         ({"sample": {"count": 0, "factors": FACTORS}}, "count", "0 is not greater than or equal to 1"),
+        ({"sample": {"count": 10**9, "factors": FACTORS}}, "count", "is not less than or equal to 1048576"),
         ({"sample": {"seed": -1, "factors": FACTORS}}, "seed", "-1 is not greater than or equal to 0"),
         ({"sample": {"method": "halton", "factors": FACTORS}}, "method", "'halton' is not 'sobol' or 'random'"),
         ({"sample": {"factors": {}}}, "factors", "names no factor"),

@@ -182,6 +182,7 @@ def test_optimizers_of_timm_get_their_settings():
         ({"optimizer": "kron"}, "optimizer: 'kron' cannot be used here: it draws random"),
         ({"optimizer": "adahessian"}, "second derivatives"),
         ({"optimizer": "lion", "options": {"beta": 3}}, "options: timm's lion refuses them.*beta"),
+        ({"optimizer": "adamw", "options": {"betas": [0.9]}}, "options: timm's adamw refuses them"),
         ({"optimizer": "lion", "options": {"lr": 3}}, "options.lr: write `lr` beside `options`"),
     ],
 )

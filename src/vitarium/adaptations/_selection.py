@@ -1,12 +1,17 @@
 """Which parameters learn."""
 
 from collections.abc import Callable, Collection
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from vitarium.architectures.features import transformer_blocks
 from vitarium.architectures.heads import is_head
 from vitarium.core.errors import InvalidInput
+
+Blocks = Annotated[tuple[int, ...], Field(min_length=1)]
+"""Numbers of blocks, from 0; negative ones count from the last."""
 
 
 def train_only(model: nn.Module, learns: Callable[[str], bool]) -> None:
@@ -26,7 +31,8 @@ def block_names(model: nn.Module, adaptation: str) -> list[str]:
 def chosen_blocks(model: nn.Module, adaptation: str, numbers: Collection[int] | None) -> list[str]:
     """Names of the blocks with these numbers (from 0; negative ones from the last); None: all.
 
-    Raises InvalidInput for a number that no block has.
+    Raises InvalidInput for a number that no block has, and for two of the same block: the
+    settings would be others, and the model would not.
     """
     names = block_names(model, adaptation)
     if numbers is None:
@@ -38,6 +44,11 @@ def chosen_blocks(model: nn.Module, adaptation: str, numbers: Collection[int] | 
                 f"{len(names)}, from 0 to {len(names) - 1}"
             )
     chosen = {number % len(names) for number in numbers}
+    if len(chosen) < len(numbers):
+        listed = ", ".join(map(str, numbers))
+        raise InvalidInput(
+            f"adaptation '{adaptation}': {listed} name a block of {len(names)} twice"
+        )
     return [name for number, name in enumerate(names) if number in chosen]
 
 

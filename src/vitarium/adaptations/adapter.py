@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.adaptations._extension import Extension, extend
-from vitarium.adaptations._selection import chosen_blocks, train_only
+from vitarium.adaptations._selection import Blocks, chosen_blocks, train_only
 from vitarium.adaptations.base import adaptation
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
@@ -32,7 +32,7 @@ class Adapters(Config):
     """Factor of what an adapter adds to the MLP's outputs; None: 0.1 in parallel, 1 in series."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
     """Activation function of an adapter."""
-    blocks: tuple[int, ...] | None = None
+    blocks: Blocks | None = None
     """Numbers of the blocks, from 0; negative ones count from the last. None: all."""
 
 

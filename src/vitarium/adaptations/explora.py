@@ -1,11 +1,11 @@
 """ExPLoRA: an objective goes on with LoRA, and a block or two unfrozen."""
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
 from vitarium.adaptations._selection import block_names, chosen_blocks, norm_names, train_only
 from vitarium.adaptations.base import adaptation
-from vitarium.adaptations.lora import LowRank, Matrix, add_lora, merge
+from vitarium.adaptations.lora import LowRank, Matrices, add_lora, merge
 
 
 class Explora(LowRank):
@@ -15,7 +15,7 @@ class Explora(LowRank):
     """A change is alpha / rank times the product of its factors."""
     unfrozen: tuple[int, ...] = (-1,)
     """Numbers of the blocks that learn entirely; negative ones count from the last."""
-    matrices: tuple[Matrix, ...] = Field(("q", "v"), min_length=1)
+    matrices: Matrices = ("q", "v")
     """Which matrices of the other blocks have factors."""
     class_token: bool = True
     """The class token learns."""

@@ -2,19 +2,29 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.adaptations._factors import Factors, Part, adapt_linear, changed, in_rows, matrices_of
-from vitarium.adaptations._selection import train_only
+from vitarium.adaptations._selection import Blocks, train_only
 from vitarium.adaptations.base import adaptation
 from vitarium.core.config import Config
 
 Matrix = Literal["q", "k", "v", "proj", "fc1", "fc2"]
+
+
+def _distinct(matrices: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
+    if len(set(matrices)) < len(matrices):
+        raise ValueError(f"{', '.join(matrices)} name a matrix twice")
+    return matrices
+
+
+Matrices = Annotated[tuple[Matrix, ...], Field(min_length=1), AfterValidator(_distinct)]
+"""Names of matrices of a block: each once, since settings that differ are other models."""
 
 
 class LowRank(Config):
@@ -29,10 +39,10 @@ class LowRank(Config):
 
 
 class Lora(LowRank):
-    matrices: tuple[Matrix, ...] = Field(("q", "v"), min_length=1)
+    matrices: Matrices = ("q", "v")
     """Which matrices of a block: q, k, v (rows of a fused qkv), proj (of attention), fc1, fc2 (of
     the MLP)."""
-    blocks: tuple[int, ...] | None = None
+    blocks: Blocks | None = None
     """Numbers of the blocks, from 0; negative ones count from the last. None: all."""
 
 

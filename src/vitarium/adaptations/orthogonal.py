@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.adaptations._factors import Factors, Part, adapt_linear, changed, in_rows, matrices_of
-from vitarium.adaptations._selection import train_only
+from vitarium.adaptations._selection import Blocks, train_only
 from vitarium.adaptations.base import adaptation
-from vitarium.adaptations.lora import Matrix
+from vitarium.adaptations.lora import Matrices
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 
@@ -19,9 +19,9 @@ class Orthogonal(Config):
     """Number of orthogonal vectors in each factor: the rank of each change."""
     scale: PositiveFloat = 1.0
     """Factor of each change."""
-    matrices: tuple[Matrix, ...] = Field(("q", "v"), min_length=1)
+    matrices: Matrices = ("q", "v")
     """Which matrices of a block; see `lora`."""
-    blocks: tuple[int, ...] | None = None
+    blocks: Blocks | None = None
     """Numbers of the blocks, from 0; negative ones count from the last. None: all."""
 
 

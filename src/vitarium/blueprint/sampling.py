@@ -15,6 +15,8 @@ from vitarium.core.printable import brief
 
 _BITS = 30
 """Of a coordinate of a Sobol point."""
+_MAX_COUNT = 2**20
+"""Points are listed in memory, and each is a model at least."""
 
 
 def plain_paths(values: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +37,7 @@ class Sample(Config):
     """In the file it is called `factors`: factor, by its path -> `{uniform: [0, 0.1]}`,
     `{log_uniform: [1e-4, 1e-2]}`, `{integers: [1, 8]}` (bounds included) or
     `{choice: [adamw, sgd]}`."""
-    count: int = Field(16, ge=1, le=2**_BITS)
+    count: int = Field(16, ge=1, le=_MAX_COUNT)
     """Number of points. The first of them are those of a smaller count."""
     seed: NonNegativeInt = 0
     """Root of the points' randomness."""

@@ -145,8 +145,8 @@ class ModelCheck:
         if problems:
             return
         yield from self._check_start(spec, parent, kind, model, outputs)
-        with _problems_at("adaptation") as problems, meta_device():
-            spec.recipe.adapt(model)
+        with _problems_at("adaptation") as problems:
+            _adapt(spec.recipe, model)
         yield from problems
 
     def _check_start(
@@ -199,21 +199,34 @@ class ModelCheck:
                 raise InvalidInput(f"'{reference.source}' is a model of a zoo; name the zoo")
             example = torch.zeros(1, *recipe.architecture.config.input_size, device="meta")
             student = _built(recipe, outputs)
-            with meta_device():
-                recipe.adapt(student)
+            _adapt(recipe, student)
             Teacher(recipe, teacher, student, example)
         yield from problems
 
 
 def _built(recipe: Recipe, outputs: int) -> nn.Module:
     """Without memory. Raises InvalidInput with whatever its libraries say against it."""
+    with meta_device(), _faults_of_libraries("it cannot be built"):
+        return recipe.build_unadapted(outputs)
+
+
+def _adapt(recipe: Recipe, model: nn.Module) -> None:
+    """In place, without memory. Raises InvalidInput as `_built` does."""
+    with meta_device(), _faults_of_libraries("the model cannot be adapted"):
+        recipe.adapt(model)
+
+
+@contextmanager
+def _faults_of_libraries(problem: str) -> Iterator[None]:
+    """Exceptions of any kind, since plug-ins and timm check sizes in many ways, as InvalidInput."""
     try:
-        with meta_device():
-            return recipe.build_unadapted(outputs)
+        yield
     except VitariumError:
         raise
-    except Exception as error:  # of any kind: plug-ins and timm check sizes in many ways
-        raise InvalidInput(f"it cannot be built: {type(error).__name__}: {error}") from None
+    except Exception as error:
+        # torch appends where in its C++ code a number overflows
+        text, *_ = str(error).split("\nException raised from ")
+        raise InvalidInput(f"{problem}: {type(error).__name__}: {text}") from None
 
 
 def _adapted(parent: Parent) -> Problem:
