@@ -26,7 +26,8 @@ RUNNER = Path(runner.__file__)
 
 @dataclass(frozen=True)
 class Example:
-    """What a user types: {zoo}, {model}, {child} (of the model), {blueprint}, {weights}, {out}.
+    """What a user types: {zoo}, {model}, {child} (of the model), {blueprint}, {search}, {weights},
+    {out}.
 
     writes: into the "zoo"; "out": into a folder; "beside" the zoo, for a while; "numbers": into the
         zoo, and they are shown all the same where it may only be read.
@@ -46,6 +47,7 @@ EXAMPLES = {
         Example("grow {blueprint} --zoo {out}/grown --workers 0", "out"),
         Example("grow {blueprint} --zoo {zoo} --dry-run --no-calibrate"),
     ],
+    "tune": [Example("tune {search} --trials 2 --zoo {zoo} --workers 0", "zoo")],
     "blueprint list": [Example("blueprint list")],
     "blueprint show": [Example("blueprint show demo")],
     "blueprint check": [Example("blueprint check {blueprint}")],
@@ -308,10 +310,15 @@ def material(_grown, tmp_path_factory):
     recipe = zoo.spec(parents[child]).recipe.factors(defaults=False) | {"epochs": 1, "seed": 9}
     blueprint = folder / "blueprint.yaml"
     blueprint.write_text(json.dumps({"name": "more", "stages": {"pretrain": recipe}}))
+    sample = {"count": 2, "factors": {"optimizer.lr": {"log_uniform": [1e-4, 1e-2]}}}
+    search = folder / "search.yaml"
+    stages = {"pretrain": recipe | {"seed": 10, "sample": sample}}
+    search.write_text(json.dumps({"name": "search", "stages": stages}))
     return {
         "zoo": zoo.path,
         "weights": folder / "weights",
         "blueprint": blueprint,
+        "search": search,
         "model": parents[child],
         "child": child,
     }
