@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitarium import Blueprint, Zoo, grow
+from vitarium import Blueprint, Zoo, grow, merge
 from vitarium.core.registry import plugins
 from vitarium.testing import check_adaptation
 from vitarium.zoo.verify import verify
@@ -68,6 +68,15 @@ def test_the_plain_view_is_the_same_function_of_plain_weights(zoo, children):
         assert (plain(images) - trained(images)).abs().max() < 1e-5, name
         if not child.spec.recipe.adaptation.facts["adds_modules"]:
             assert plain.state_dict().keys() == zoo.state_dict(child.parent).keys()
+
+
+def test_what_an_operator_makes_of_adapted_models_is_plain_in_both_views(tmp_path):
+    values = blueprint("lora", epochs=1, variants=[{"seed": 1}, {"seed": 2}])
+    siblings = grow(values, tmp_path, stacked=1, precision="fp32", progress=False).zoo
+    soup = merge(siblings, "uniform_soup", where="stage = 'finetune'")
+    plain, trained = soup.load().state_dict(), soup.load(plain=False).state_dict()
+    assert plain.keys() == trained.keys()
+    assert all(torch.equal(plain[name], trained[name]) for name in plain)
 
 
 def test_a_zoo_of_them_is_whole(zoo):

@@ -276,8 +276,9 @@ class Zoo(Keeping):
         id, epoch = self._id_and_epoch(model, epoch)
         folder = self.folder(id)
         weights = self.checkpoint(id, epoch, plain=plain).state_dict()
-        origin, num_outputs = folder.spec().origin, folder.about().num_outputs
-        built = origin.build(num_outputs, plain=plain)
+        spec, num_outputs = folder.spec(), folder.about().num_outputs
+        # what an operator made has plain weights, whatever adapted its ingredients
+        built = spec.origin.build(num_outputs, plain=plain or spec.operator is not None)
         try:
             built.load_state_dict(weights, strict=True)
         except RuntimeError as error:
