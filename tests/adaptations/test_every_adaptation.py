@@ -77,6 +77,7 @@ def test_what_an_operator_makes_of_adapted_models_is_plain_in_both_views(tmp_pat
     plain, trained = soup.load().state_dict(), soup.load(plain=False).state_dict()
     assert plain.keys() == trained.keys()
     assert all(torch.equal(plain[name], trained[name]) for name in plain)
+    assert verify(tmp_path, deep=True) == []
 
 
 def test_a_zoo_of_them_is_whole(zoo):

@@ -147,11 +147,12 @@ class ModelFaults:
         origin, num_outputs = spec.origin, self.folder.about().num_outputs
         sections = (origin.architecture, origin.head, getattr(origin, "adaptation", None))
         parts = [part and part.factors() for part in sections]
-        key = json.dumps([num_outputs, *parts])
+        merged = spec.operator is not None  # weights are plain, whatever adapted the ingredients
+        key = json.dumps([num_outputs, merged, *parts])
         if key not in self.shapes:
             self.shapes[key] = {}
             with suppress(InvalidInput):  # nothing here builds it: nobody knows what fits
-                tensors = origin.build(num_outputs, plain=False).state_dict()
+                tensors = origin.build(num_outputs, plain=merged).state_dict()
                 self.shapes[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         shapes = self.shapes[key]
         in_file = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
