@@ -92,6 +92,16 @@ def parts_of(layer: str, rows: int) -> list[Part]:
     return [Part(kind, 0, rows)] if kind in MATRICES else []
 
 
+def check_rank(adaptation: str, rank: int, name: str, layer: nn.Linear, parts: list[Part]) -> None:
+    """Raises InvalidInput for factors of a rank that no change of these matrices can have."""
+    smallest = min(layer.in_features, *(part.stop - part.start for part in parts))
+    if rank > smallest:
+        raise InvalidInput(
+            f"adaptation '{adaptation}': rank is {rank}, more than the {smallest} rows or columns "
+            f"of a matrix in {name}"
+        )
+
+
 def changed(
     name: str,
     weight: Tensor,

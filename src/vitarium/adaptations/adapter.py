@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ _SCALES = {"parallel": 0.1, "serial": 1.0}
 
 
 class Adapters(Config):
-    bottleneck: PositiveInt = 64
+    bottleneck: int = Field(64, ge=1, le=2**16)
     """Width of an adapter: units between its two layers."""
     position: Literal["parallel", "serial"] = "parallel"
     """What an adapter sees: the inputs of the MLP (parallel, AdaptFormer), or its outputs (serial,

@@ -9,7 +9,15 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.adaptations._factors import Factors, Part, adapt_linear, changed, in_rows, matrices_of
+from vitarium.adaptations._factors import (
+    Factors,
+    Part,
+    adapt_linear,
+    changed,
+    check_rank,
+    in_rows,
+    matrices_of,
+)
 from vitarium.adaptations._selection import Blocks, train_only
 from vitarium.adaptations.base import adaptation
 from vitarium.core.config import Config
@@ -89,7 +97,8 @@ def add_lora(
     blocks: Collection[int] | None,
 ) -> None:
     """Let these matrices of these blocks compute with low-rank factors, which learn, in place."""
-    for _, layer, parts in matrices_of(model, adaptation, matrices, blocks):
+    for name, layer, parts in matrices_of(model, adaptation, matrices, blocks):
+        check_rank(adaptation, config.rank, name, layer, parts)
         adapt_linear(layer, LoraFactors(layer, parts, config))
 
 

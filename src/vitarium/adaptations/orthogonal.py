@@ -6,12 +6,19 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from vitarium.adaptations._factors import Factors, Part, adapt_linear, changed, in_rows, matrices_of
+from vitarium.adaptations._factors import (
+    Factors,
+    Part,
+    adapt_linear,
+    changed,
+    check_rank,
+    in_rows,
+    matrices_of,
+)
 from vitarium.adaptations._selection import Blocks, train_only
 from vitarium.adaptations.base import adaptation
 from vitarium.adaptations.lora import Matrices
 from vitarium.core.config import Config
-from vitarium.core.errors import InvalidInput
 
 
 class Orthogonal(Config):
@@ -87,10 +94,5 @@ def orthogonal(config: Orthogonal, model: nn.Module) -> None:
     """
     train_only(model, lambda name: False)
     for name, layer, parts in matrices_of(model, "orthogonal", config.matrices, config.blocks):
-        smallest = min(layer.in_features, *(part.stop - part.start for part in parts))
-        if config.rank > smallest:
-            raise InvalidInput(
-                f"adaptation 'orthogonal': rank is {config.rank}, more than the {smallest} rows or "
-                f"columns of {name}"
-            )
+        check_rank("orthogonal", config.rank, name, layer, parts)
         adapt_linear(layer, OrthogonalFactors(layer, parts, config))

@@ -19,11 +19,11 @@ from vitarium.core.errors import InvalidInput
 
 
 class TokenCoordination(Config):
-    pool: PositiveInt = 18
+    pool: int = Field(18, ge=1, le=2**12)
     """Prompts in each of a block's two pools, that of the class token and that of the patches."""
     selected: PositiveInt = 10
     """How many prompts of its pool a token attends to: those whose keys are most like it."""
-    length: PositiveInt = 1
+    length: int = Field(1, ge=1, le=2**12)
     """Tokens of a prompt."""
     fourier: bool = True
     """Prompts enter as the real part of their Fourier transform, over channels and prompts."""

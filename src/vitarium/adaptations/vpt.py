@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from vitarium.core.config import Config
 
 
 class PromptTuning(Config):
-    count: PositiveInt = 5
+    count: int = Field(5, ge=1, le=2**12)
     """Number of prompts in a block."""
     deep: bool = False
     """Each block has prompts of its own, in the place of those before (VPT-deep); else those of the

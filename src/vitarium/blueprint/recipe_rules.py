@@ -31,6 +31,21 @@ def _mixing(recipe: "Recipe") -> dict[str, str]:
     return problems
 
 
+def _repeats(recipe: "Recipe") -> dict[str, str]:
+    repeats = getattr(recipe.augmentation.config, "repeats", 1)
+    if repeats <= recipe.batch_size:
+        return {}
+    message = f"repeats is {repeats}, more than the {recipe.batch_size} images of a batch"
+    return {"augmentation": message}
+
+
+def _early_stopping(recipe: "Recipe") -> dict[str, str]:
+    stopping = recipe.early_stopping
+    if stopping is None or recipe.ema or "_ema_" not in stopping.metric:
+        return {}
+    return {"early_stopping": f"there is no {stopping.metric} without a moving average: give `ema`"}
+
+
 def _accumulation(recipe: "Recipe") -> dict[str, str]:
     parts, objective = recipe.accumulation, recipe.objective
     if parts == 1:
@@ -94,6 +109,8 @@ def _normalization(recipe: "Recipe") -> dict[str, str]:
 
 _RULES = (
     _mixing,
+    _repeats,
+    _early_stopping,
     _accumulation,
     _clipping,
     _drop_path,

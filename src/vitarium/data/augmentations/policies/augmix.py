@@ -1,7 +1,7 @@
 """AugMix."""
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from scipy.special import betaincinv, gammaincinv
 from torch import Tensor
 
@@ -23,7 +23,7 @@ _SPACE = space(shear=0.3, translate=1 / 3, rotate=30, enhance=0.9, posterize=4)[
 class AugMix(Config):
     severity: int = Field(3, ge=1, le=_LAST_BIN + 1)
     """Magnitudes are drawn from so many of the 10, the smallest first."""
-    width: PositiveInt = 3
+    width: int = Field(3, ge=1, le=2**8)
     """Number of chains of operations that are mixed."""
     depth: int = Field(0, ge=0, le=_DEEPEST)
     """Number of operations in each chain; 0: drawn from 1 to 3."""

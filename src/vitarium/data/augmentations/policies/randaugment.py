@@ -1,6 +1,6 @@
 """RandAugment."""
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from vitarium.core.config import Config
@@ -17,7 +17,7 @@ _SPACE = space(shear=0.3, translate=150 / 331, rotate=30, enhance=0.9, posterize
 
 
 class RandAugment(Config):
-    num_ops: PositiveInt = 2
+    num_ops: int = Field(2, ge=1, le=2**8)
     """Number of operations on each image, one after the other."""
     magnitude: int = Field(9, ge=0, le=_LAST_BIN)
     """Magnitude of all operations, from 0 to 30."""
