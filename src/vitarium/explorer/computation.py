@@ -33,7 +33,7 @@ FUNCTIONS = {
 _START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """A process that has been stopped is replaced at once: torch is imported in what it is forked from.
 Elsewhere the libraries of matrix products do not stand a fork."""
-_IMPORTED = ["vitarium.page.behavior"]
+_IMPORTED = ["vitarium.explorer._preloaded"]
 
 
 class Computed(NamedTuple):
@@ -98,7 +98,7 @@ class Computation:
 def _serve(connection: Connection, zoo: Path) -> None:
     """Answers requests until the server's end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this process
-    import vitarium.page.behavior  # noqa: F401 (torch is there when the first request comes)
+    import vitarium.explorer._preloaded  # noqa: F401 (it is there when the first request comes)
 
     with suppress(EOFError, OSError):
         while True:
