@@ -109,19 +109,24 @@ def write_zoo(folder: Path, count: int) -> None:
     """Families of a pre-trained model and its children, which differ in their hyper-parameters."""
     Zoo.create(folder)
     pretrain, finetune = (plan(Blueprint.load("demo")).of_stage(s)[0] for s in _STAGES)
-    base = finetune.recipe.factors()
+    children = [_child(finetune, number) for number in range(FAMILY - 1)]
     for number in range(-(-count // FAMILY)):
         parent = _seeded(pretrain, number)
         _write(folder, parent)
-        for child in range(min(FAMILY, count - number * FAMILY) - 1):
-            recipe = {**base, "seed": child // 12, "optimizer": {**base["optimizer"]}}
-            recipe["optimizer"]["lr"] = (0.03, 0.01, 0.003, 0.001)[child % 4]
-            recipe["optimizer"]["weight_decay"] = (0.0, 0.01, 0.05)[child // 4 % 3]
-            spec = {"stage": "finetune", "parent": parent.id, "parent_epoch": 8, "recipe": recipe}
-            _write(folder, ModelSpec.restore(spec))
+        for child in children[: count - number * FAMILY - 1]:
+            _write(folder, child.model_copy(update={"parent": parent.id}))
 
 
 _STAGES = ("pretrain", "finetune")
+
+
+def _child(finetune: ModelSpec, number: int) -> ModelSpec:
+    """Of a parent that is still to be named; its id has not been asked for."""
+    recipe = finetune.recipe.factors()
+    recipe |= {"seed": number // 12, "optimizer": {**recipe["optimizer"]}}
+    recipe["optimizer"]["lr"] = (0.03, 0.01, 0.003, 0.001)[number % 4]
+    recipe["optimizer"]["weight_decay"] = (0.0, 0.01, 0.05)[number // 4 % 3]
+    return ModelSpec.model_validate({"stage": "finetune", "parent_epoch": 8, "recipe": recipe})
 
 
 def _seeded(spec: ModelSpec, seed: int) -> ModelSpec:

@@ -301,13 +301,17 @@ def published(published_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return Path(shutil.copytree(published_once, tmp_path / "published"))
 
 
+@pytest.fixture(scope="session")
+def _kept(build_once: Callable[..., Path]) -> Path:
+    return build_once("kept", _write_with_weights) / "zoo"
+
+
 @pytest.fixture
-def kept_zoo(build_once: Callable[..., Path], tmp_path: Path) -> Any:
+def kept_zoo(_kept: Path, tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models: random weights that change a little every epoch."""
     from vitarium import Zoo
 
-    folder = build_once("kept", _write_with_weights)
-    return Zoo.open(shutil.copytree(folder / "zoo", tmp_path / "zoo"))
+    return Zoo.open(shutil.copytree(_kept, tmp_path / "zoo"))
 
 
 def _write_with_weights(path: Path) -> None:

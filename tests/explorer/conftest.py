@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -109,14 +109,25 @@ def browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=browser_command(), args=["--no-sandbox"])
 
 
-@pytest.fixture
-def zoo(kept_zoo: Zoo) -> Zoo:
+@pytest.fixture(scope="session")
+def _shown(build_once: Callable[..., Path], _kept: Path) -> Path:
     """Two models, two children of each, a soup of two children, a hostile tag, measured numbers."""
-    parent = next(model for model in kept_zoo if model.children)
-    merge(kept_zoo, "uniform_soup", models=parent.children)
-    measure(kept_zoo, "alpha")
-    kept_zoo.tag(parent.id, HOSTILE)
-    return kept_zoo
+
+    def build(folder: Path) -> None:
+        zoo = Zoo.open(shutil.copytree(_kept, folder / "zoo"))
+        parent = next(model for model in zoo if model.children)
+        merge(zoo, "uniform_soup", models=parent.children)
+        measure(zoo, "alpha")
+        zoo.tag(parent.id, HOSTILE)
+        zoo.models()  # the index is up to date
+
+    return build_once("shown", build) / "zoo"
+
+
+@pytest.fixture
+def zoo(_shown: Path, tmp_path: Path) -> Zoo:
+    """A copy, which a test may change; see `_shown`."""
+    return Zoo.open(shutil.copytree(_shown, tmp_path / "zoo"))
 
 
 @pytest.fixture
