@@ -4,7 +4,7 @@ Steps of a ViT-S (224 pixels, AdamW, fp32) are timed in turns in one process, so
 slows all of them alike; the peak of memory is that of a process of its own, less what it had before
 the model was built. Bytes are those of a checkpoint of a child that was trained for a step.
 
-    python benchmarks/adapting.py [--batch-size 16] [--rounds 5] [--threads 2]
+    python benchmarks/adapting.py [--batch-size 8] [--rounds 5] [--threads 2]
 """
 
 import argparse
@@ -42,7 +42,7 @@ SPEED_TARGET, MEMORY_TARGET = 1.25, 0.6
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory-of", choices=ADAPTATIONS, help=argparse.SUPPRESS)
