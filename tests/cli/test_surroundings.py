@@ -58,7 +58,7 @@ EXAMPLES = {
     ],
     "export": [
         Example("export {zoo} --exporter safetensors --out {out}/files {model}@1", "out"),
-        Example("export {zoo} --exporter timm --out {out}/timm {model}", "out"),
+        Example("export {zoo} --to timm --out {out}/timm {model}", "out"),
         Example("export {zoo} --exporter hugging_face --out {out}/hf {model}", "out"),
         Example("export {zoo} --exporter vit_zoo --out {out}/published {model}", "out"),
         Example("export {zoo} --exporter hub --out {out}/hub", "out"),

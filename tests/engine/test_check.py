@@ -53,7 +53,7 @@ def other_size(tiny):
         ({"finetune.objective": {"name": "soft_distillation", "teacher": "./nowhere"}}, "finetune.objective.teacher", "there is no teacher './nowhere'"),
         ({"finetune.objective": {"name": "soft_distillation", "teacher": "3f2a"}}, "finetune.objective.teacher", "name the zoo"),
         ({"finetune.adaptation": {"name": "lora", "blocks": [0, -1]}}, "finetune.adaptation", "0, -1 name a block of 1 twice"),
-        ({"finetune.adaptation": {"name": "lora", "rank": 10**30}}, "finetune.adaptation", "the model cannot be adapted: TypeError"),
+        ({"finetune.adaptation": {"name": "lora", "rank": 10**30}}, "finetune.adaptation", "more than the 16 rows or columns"),
         ({"finetune.adaptation": {"name": "kronecker", "terms": 10**9}}, "finetune.adaptation", "the model cannot be adapted: RuntimeError"),
         ({"pretrain.architecture.embed_dim": 10**30}, "pretrain.architecture", "it cannot be built"),
         ({"pretrain.architecture": {"name": "timm", "model": "deit_tiny_distilled_patch16_224"}}, "pretrain.architecture", "several heads"),

@@ -22,6 +22,8 @@ def export(
     exporter: Annotated[
         str,
         option(
+            "--exporter",
+            "--to",
             "The format; `vitarium plugins exporters` lists all.",
             metavar="FORMAT",
             autocompletion=completion.plugins("exporter"),
