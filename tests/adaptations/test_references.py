@@ -68,8 +68,8 @@ def test_a_rotation_has_orthonormal_columns_and_takes_the_first_axis_to_its_vect
     columns = rotation(vector, 5)
     assert torch.allclose(columns[:, 0], vector)
     assert torch.allclose(columns.T @ columns, torch.eye(5, dtype=torch.float64), atol=1e-12)
-    whole = rotation(vector, 12)
-    assert torch.linalg.det(whole).item() == pytest.approx(1)
+    square = rotation(vector, 12)
+    assert torch.linalg.det(square).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,10 @@ def recorded(name, monkeypatch, count=4000, **settings):
 
 def test_randaugment_draws_evenly_with_torchvisions_magnitudes(monkeypatch):
     applied, magnitudes = recorded("randaugment", monkeypatch)
-    theirs = v2.RandAugment()._AUGMENTATION_SPACE
-    assert len(applied) == len(theirs) == 14
+    reference = v2.RandAugment()._AUGMENTATION_SPACE
+    assert len(applied) == len(reference) == 14
     assert all(abs(count / 8000 - 1 / 14) < 0.02 for count in applied.values())
-    for their_name, (values, is_signed) in theirs.items():
+    for their_name, (values, is_signed) in reference.items():
         name = {v: k for k, v in THEIR_NAMES.items()}.get(their_name, their_name.lower())
         expected = values(31, 331, 331)
         if expected is None:
@@ -106,8 +106,8 @@ def test_randaugment_draws_evenly_with_torchvisions_magnitudes(monkeypatch):
 
 def test_trivialaugment_draws_all_magnitudes_of_the_wide_space(monkeypatch):
     _, magnitudes = recorded("trivialaugment", monkeypatch, count=20000)
-    theirs = v2.TrivialAugmentWide()._AUGMENTATION_SPACE
-    for their_name, (values, is_signed) in theirs.items():
+    reference = v2.TrivialAugmentWide()._AUGMENTATION_SPACE
+    for their_name, (values, is_signed) in reference.items():
         name = {v: k for k, v in THEIR_NAMES.items()}.get(their_name, their_name.lower())
         expected = values(31, 331, 331)
         if expected is None or name == "translate_y":  # of a height of one pixel

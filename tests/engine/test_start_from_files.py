@@ -59,8 +59,8 @@ def grown(values, folder):
 
 def test_a_file_of_timm_starts_a_stage(weights, model, tmp_path):
     zoo, child = grown(blueprint(weights, **HEADS), tmp_path / "zoo")
-    start, theirs = child.state_dict(0), model.state_dict()
-    assert all(torch.equal(start[n], theirs[n]) for n in theirs if not n.startswith("head"))
+    start, expected = child.state_dict(0), model.state_dict()
+    assert all(torch.equal(start[n], expected[n]) for n in expected if not n.startswith("head"))
     assert start["head.weight"].shape == (10, 32)
     imported = zoo[child.parent].spec.imported
     assert imported.name == "theirs"
@@ -81,10 +81,10 @@ def test_folders_of_timms_hub_and_of_hugging_face_start_stages(hub_folder, model
         image_size=16,
         patch_size=8,
     )
-    theirs = ViTForImageClassification(config)
-    theirs.save_pretrained(tmp_path / "transformers")
+    reference = ViTForImageClassification(config)
+    reference.save_pretrained(tmp_path / "transformers")
     _, child = grown(blueprint(tmp_path / "transformers"), tmp_path / "other")
-    positions = theirs.vit.embeddings.position_embeddings
+    positions = reference.vit.embeddings.position_embeddings
     assert torch.equal(child.state_dict(0)["pos_embed"], positions)
 
 

@@ -5,6 +5,7 @@ its change at `NAME.adaptation`. So the state_dict of an adapted model is the pl
 tensors, of which `.adaptation.` in the name tells; an adaptation's `merge` gives plain weights.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
@@ -29,12 +30,12 @@ class Part(NamedTuple):
     stop: int
 
 
-class Factors(nn.Module):
+class Factors(nn.Module, ABC):
     """The factors of a linear layer's change; a subclass computes with them."""
 
+    @abstractmethod
     def change(self) -> Tensor:
         """The change of the layer's weight, [out, in]."""
-        raise NotImplementedError
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs [..., in] to the change of the outputs, [..., out]"""
