@@ -149,10 +149,10 @@ def report(
         table.add_row(name, trained, *row)
     Console().print(table)
     reached = speed["lora"] >= SPEED_TARGET and share["lora"] <= MEMORY_TARGET
-    said = "reached" if reached else "missed"
+    verdict = "reached" if reached else "missed"
     print(
         f"LoRA: {speed['lora']:.2f} times the images a second of full fine-tuning, "
-        f"{share['lora']:.2f} of its memory: target {said} ({SPEED_TARGET}, {MEMORY_TARGET})"
+        f"{share['lora']:.2f} of its memory: target {verdict} ({SPEED_TARGET}, {MEMORY_TARGET})"
     )
     values = {"speed": speed, "memory_mb": memory, "reached": reached}
     print(json.dumps({"benchmark": "adapting", **values}), flush=True)

@@ -7,21 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from adaptations.tiny_models import SMALL, SWIN
 from vitarium.architectures.create import create_model
 from vitarium.architectures.features import transformer_blocks
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import section
 from vitarium.testing import check_adaptation
 
-SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-SWIN = {
-    "img_size": 16,
-    "patch_size": 2,
-    "embed_dim": 16,
-    "depths": [1, 1],
-    "num_heads": [2, 2],
-    "window_size": 4,
-}
 MODELS = {
     "vit": SMALL,
     "ewa_vit": {**SMALL, "expert_blocks": "all"},

@@ -8,19 +8,11 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from adaptations.tiny_models import SMALL, SWIN
 from vitarium.architectures.create import create_model
 from vitarium.architectures.features import features
 from vitarium.core.registry import section
 
-SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-SWIN = {
-    "img_size": 16,
-    "patch_size": 2,
-    "embed_dim": 16,
-    "depths": [1, 1],
-    "num_heads": [2, 2],
-    "window_size": 4,
-}
 MODELS = {
     "vit": ("vit", SMALL),
     "average": ("vit", {**SMALL, "global_pool": "avg", "class_token": False}),

@@ -167,11 +167,11 @@ def test_trials_that_are_suggested_together_are_those_of_optuna(space, tuned, qu
     tuning = tuned(space, trials=3, at_a_time=2)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=5))
     distributions = {"optimizer.lr": optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)}
-    asked = [study.ask(distributions) for _ in range(2)]
-    for trial, finished in zip(asked, tuning.trials, strict=False):
+    suggested = [study.ask(distributions) for _ in range(2)]
+    for trial, finished in zip(suggested, tuning.trials, strict=False):
         study.tell(trial, finished.score)
-    asked.append(study.ask(distributions))
-    rates = [float(f"{trial.params['optimizer.lr']:.4g}") for trial in asked]
+    suggested.append(study.ask(distributions))
+    rates = [float(f"{trial.params['optimizer.lr']:.4g}") for trial in suggested]
     assert [trial.factors["optimizer.lr"] for trial in tuning.trials] == rates
     assert tuned(space, trials=3, at_a_time=2).trials == tuning.trials
 

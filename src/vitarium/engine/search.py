@@ -58,10 +58,10 @@ class Search:
 
     def ask(self) -> Trial:
         """The next trial, without models; values are rounded as those of samples are."""
-        asked = self._study.ask(self._space)
-        number = asked.number + 1
-        self._asked[number] = asked
-        values = {path: self._value(path, value) for path, value in asked.params.items()}
+        trial = self._study.ask(self._space)
+        number = trial.number + 1
+        self._asked[number] = trial
+        values = {path: self._value(path, value) for path, value in trial.params.items()}
         return Trial(number, values)
 
     def tell(self, trial: Trial) -> None:

@@ -76,9 +76,9 @@ class _MlflowRun(RunLog):
         from mlflow.entities import Param
 
         experiment = client.get_experiment_by_name(self._name)
-        place = None if self._uri else (self._folder / "artifacts").absolute().as_uri()
+        artifacts_uri = None if self._uri else (self._folder / "artifacts").absolute().as_uri()
         number = experiment.experiment_id if experiment else ""
-        number = number or client.create_experiment(self._name, artifact_location=place)
+        number = number or client.create_experiment(self._name, artifact_location=artifacts_uri)
         run = self._run
         tags = {_MODEL: run.id, "vitarium.stage": run.stage}
         name = f"{run.stage} {run.id[:8]}"

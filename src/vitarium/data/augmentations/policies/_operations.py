@@ -42,9 +42,9 @@ def bin_magnitudes(space: Space, operations: Tensor, bins: Tensor, last: int) ->
     """Magnitudes [n] of operations (by number in the space) at bins from 0 to `last`, unsigned."""
     ranges = [span or Range(0, 0) for _, span in space]
     start, end = (torch.tensor([span[i] for span in ranges]).double() for i in (0, 1))
-    whole = torch.tensor([span.is_whole for span in ranges])[operations]
+    is_whole = torch.tensor([span.is_whole for span in ranges])[operations]
     values = start[operations] + (end - start)[operations] * bins.double() / last
-    return torch.where(whole, values.round(), values)
+    return torch.where(is_whole, values.round(), values)
 
 
 def signed(space: Space, operations: Tensor, magnitudes: Tensor, numbers: Tensor) -> Tensor:
