@@ -1,0 +1,239 @@
+"""What `adaptation_modes.py` measures of a transfer's children, and the table of it.
+
+Intervals of 95 % come of drawing seeds again (vitarium's bootstrap, widened for few): a seed is
+drawn with its children of all adaptations, which saw the same images in the same order.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vitarium import Zoo, measure
+from vitarium.architectures.heads import is_head
+from vitarium.core.registry import choose
+from vitarium.evaluation.checkpoints import PairsName
+from vitarium.studies.statistics.bootstrap import FRACTION, UNLIMITED, Bootstrap, Estimate, Limits
+
+FULL, HEAD = "full", "head"
+BARRIER = {"points": 7, "num_images": 1000}
+NOT_NEGATIVE: Limits = (0, np.inf)
+Values = NDArray[np.float64]
+"""Of models, [models], or of pairs of them, [models, models]; NaN where there is none."""
+
+
+@dataclass(frozen=True)
+class Children:
+    """Children of one parent: an adaptation and a seed each, in the same order everywhere.
+
+    models: rows of `Zoo.models`, of all adaptations the same seeds.
+    """
+
+    zoo: Zoo
+    models: pd.DataFrame
+    data_dir: Path | None
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return list(self.models["id"])
+
+    @cached_property
+    def adaptations(self) -> NDArray[np.str_]:
+        return self.models["stage"].to_numpy(str)
+
+    def of(self, adaptation: str) -> NDArray[np.bool_]:
+        """Which children are of an adaptation, bool [models]."""
+        return self.adaptations == adaptation
+
+    def measured(self, name: str, **settings: Any) -> pd.DataFrame:
+        """Values of a measure of models, or of all pairs, where there are any."""
+        return self._measured(self.ids, "all", name, settings)
+
+    def barriers(self) -> pd.DataFrame:
+        """Between siblings of the same adaptation, and between those and siblings of `full`."""
+        tables = []
+        for adaptation in dict.fromkeys(self.adaptations):
+            chosen = self.of(adaptation) | self.of(FULL)
+            ids = [id for id, is_chosen in zip(self.ids, chosen, strict=True) if is_chosen]
+            tables.append(self._measured(ids, "all", "barrier", BARRIER))
+        return pd.concat(tables).drop_duplicates(["model", "other", "part"])
+
+    def _measured(
+        self, ids: Sequence[str], pairs: PairsName, name: str, settings: Mapping[str, Any]
+    ) -> pd.DataFrame:
+        section = choose("measure", name, **settings)
+        options: dict[str, Any] = {"data_dir": self.data_dir, "device": "cpu"}
+        table = measure(self.zoo, [section], models=ids, pairs=pairs, **options)
+        return table[table["refused"] == ""]
+
+    def values(self, table: pd.DataFrame, part: str = "") -> Values:
+        """A part of a measure, [models], or [models, models] for pairs."""
+        rows = table[table["part"] == part]
+        index = {id: number for number, id in enumerate(self.ids)}
+        first = [index[id] for id in rows["model"]]
+        if rows["other"].isna().all():
+            values = np.full(len(self.ids), np.nan)
+            values[first] = rows["value"]
+            return values
+        second = [index[id] for id in rows["other"]]
+        values = np.full((len(self.ids),) * 2, np.nan)
+        values[first, second] = values[second, first] = rows["value"]
+        return values
+
+    def parent_norm(self) -> float:
+        """Of the parent's weights, without its head."""
+        (parent,) = set(self.models["parent"])
+        model = self.zoo.load(parent)
+        squares = [
+            float(weight.detach().double().square().sum())
+            for name, weight in model.named_parameters()
+            if not is_head(model, name)
+        ]
+        return float(np.sqrt(sum(squares)))
+
+    def trained(self, adaptation: str) -> int:
+        """Number of parameters that learn, the head's among them."""
+        id = self.ids[int(self.of(adaptation).argmax())]
+        recipe = self.zoo.folder(id).spec().recipe
+        model = recipe.build_unadapted(self.zoo.folder(id).about().num_outputs)
+        recipe.adapt(model)
+        return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Means with intervals over seeds."""
+
+    children: Children
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+
+    def mean(self, values: Values, adaptation: str, limits: Limits = UNLIMITED) -> Estimate:
+        """Of an adaptation's children."""
+        return self.bootstrap.mean(values[self.children.of(adaptation)], limits)
+
+    def difference(self, values: Values, adaptation: str, base: str) -> Estimate:
+        """Mean over seeds of an adaptation's value less that of another one."""
+        return self.bootstrap.mean(
+            values[self.children.of(adaptation)] - values[self.children.of(base)]
+        )
+
+    def pairs(self, values: Values, first: str, second: str, limits: Limits) -> Estimate:
+        """Mean over pairs of a child of `first` and another one of `second`."""
+        return self._estimate(lambda mean: mean(values, first, second), limits)
+
+    def separation(self, values: Values, adaptation: str) -> Estimate:
+        """How much more two children differ if one is of `adaptation` and the other of `full` than
+        if both are of the same: the mean of the first less the mean of the two others."""
+
+        def excess(mean: "PairMeans") -> Values:
+            within = mean(values, adaptation, adaptation) + mean(values, FULL, FULL)
+            return mean(values, adaptation, FULL) - within / 2
+
+        return self._estimate(excess, UNLIMITED)
+
+    def _estimate(self, number: Callable[["PairMeans"], Values], limits: Limits) -> Estimate:
+        seeds = self.children.models["seed"].astype(str).tolist()
+        drawn = number(PairMeans(self.children, self.bootstrap.counts(len(seeds), seeds)))
+        (value,) = number(PairMeans(self.children, np.ones((1, len(seeds)))))
+        return self.bootstrap.estimate(float(value), drawn, len(set(seeds)), limits)
+
+
+@dataclass(frozen=True)
+class PairMeans:
+    """Means over pairs where models count as often as drawn, [draws, models]."""
+
+    children: Children
+    counts: Values
+
+    def __call__(self, values: Values, first: str, second: str) -> Values:
+        """Of pairs between two adaptations that have a value: [draws]; NaN: there is none."""
+        block = np.ix_(self.children.of(first), self.children.of(second))
+        known = np.isfinite(values[block])
+        left, right = (self.counts[:, self.children.of(name)] for name in (first, second))
+        total = np.einsum("di,ij,dj->d", left, np.where(known, values[block], 0), right)
+        count = np.einsum("di,ij,dj->d", left, known.astype(float), right)
+        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def results(children: Children) -> list[dict[str, Any]]:
+    """A row per adaptation, in the order of the children; measures what is not yet measured."""
+    accuracy = children.models["test_accuracy"].to_numpy(float)
+    norm = children.parent_norm()
+    moved = children.values(children.measured("distance_from_start")) / norm
+    apart = children.values(children.measured("weight_l2")) / norm
+    disagreement = 1 - children.values(children.measured("agreement"))
+    barriers = children.barriers()
+    loss, error = (children.values(barriers, part) for part in ("", "error"))
+    over_pairs: dict[str, tuple[Values, Limits]] = {
+        "distance": (apart, NOT_NEGATIVE),
+        "disagreement": (disagreement, FRACTION),
+        "barrier": (loss, NOT_NEGATIVE),
+        "error_barrier": (error, FRACTION),
+    }
+    of = Statistics(children)
+    rows = []
+    for name in dict.fromkeys(children.adaptations.tolist()):
+        row: dict[str, Any] = {
+            "adaptation": name,
+            "trained": children.trained(name),
+            "learning_rate": children.models["optimizer.lr"][children.of(name)].iloc[0],
+            "accuracy": of.mean(accuracy, name, FRACTION),
+            "accuracy_less_full": of.difference(accuracy, name, FULL),
+            "accuracy_less_head": of.difference(accuracy, name, HEAD),
+            "moved": of.mean(moved, name, NOT_NEGATIVE),
+        }
+        for number, (values, limits) in over_pairs.items():
+            row[f"{number}_of_siblings"] = of.pairs(values, name, name, limits)
+            if name != FULL:
+                row[f"{number}_to_full"] = of.pairs(values, name, FULL, limits)
+                row[f"{number}_separation"] = of.separation(values, name)
+        rows.append(row)
+    return rows
+
+
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "accuracy, %": ("accuracy", 100, 1),
+    "less full": ("accuracy_less_full", 100, 1),
+    "less head": ("accuracy_less_head", 100, 1),
+    "moved": ("moved", 1, 3),
+    "apart": ("distance_of_siblings", 1, 3),
+    "from full": ("distance_to_full", 1, 3),
+    "disagree, %": ("disagreement_of_siblings", 100, 1),
+    "with full": ("disagreement_to_full", 100, 1),
+    "barrier, nats": ("barrier_of_siblings", 1, 2),
+    "to full": ("barrier_to_full", 1, 2),
+}
+"""By title: a row's number, its factor, and digits."""
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table with half the length of each interval."""
+    lines = [["adaptation", "trained", *COLUMNS], ["---", *["---:"] * (len(COLUMNS) + 1)]]
+    for row in rows:
+        cells = [cell(row.get(name), factor, digits) for name, factor, digits in COLUMNS.values()]
+        lines.append([row["adaptation"], f"{row['trained']:,}", *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def cell(estimate: Estimate | None, factor: float, digits: int) -> str:
+    if estimate is None or not np.isfinite(estimate.value):
+        return "-"
+    value = f"{factor * estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} ± {factor * (estimate.high - estimate.low) / 2:.{digits}f}"
+
+
+def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for JSON; numbers that are none are null."""
+    return {
+        name: {k: v if v is None or np.isfinite(v) else None for k, v in asdict(value).items()}
+        if isinstance(value, Estimate)
+        else value
+        for name, value in row.items()
+    }
