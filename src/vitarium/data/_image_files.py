@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,25 +21,33 @@ _SYSTEM = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 """Folders that programs make by themselves, beside those that begin with a dot."""
 
 
-def decoded(image: "Image.Image", name: str) -> Tensor:
-    """An image of Pillow's -> uint8 [3, h, w], turned as its EXIF orientation says.
+def decoded(file: str | bytes, name: str) -> Tensor:
+    """An image file, by its path or its content -> uint8 [3, h, w], turned as EXIF says.
 
     Gray of 16 bits is scaled to 8 by its range; floating-point pixels have to be in [0, 1].
     Palettes, gray, CMYK and two colors become RGB, and transparency is dropped, as by Pillow's
     `convert("RGB")`, which torchvision uses. Raises InvalidData that calls the image by `name`.
     """
-    from PIL import Image, ImageOps
-    from torchvision.transforms.v2.functional import pil_to_tensor
+    from PIL import Image
 
     try:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-            return _gray(np.asarray(upright), upright.mode, image.format, name)
-        if upright.mode in ("La", "RGBa"):  # colors that are multiplied by their opacity
-            upright = upright.convert(upright.mode.upper())
-        return pil_to_tensor(upright.convert("RGB"))
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return _rgb(image, name)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InvalidData(f"{name} cannot be decoded: {error}") from None
+
+
+def _rgb(image: "Image.Image", name: str) -> Tensor:
+    from PIL import ImageOps
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    # In place, and converted only where it has to be: each copy takes a tenth of decoding's time.
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _gray(np.asarray(image), image.mode, image.format, name)
+    if image.mode in ("La", "RGBa"):  # colors that are multiplied by their opacity
+        image = image.convert(image.mode.upper())
+    return pil_to_tensor(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def visible_folders(folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData, InvalidInput, UnknownName
 from vitarium.data._to_device import to_device
+from vitarium.data.augmentations._single_image import cut_image
 from vitarium.data.augmentations.base import Augmentation, channels
 from vitarium.data.base import Dataset, Images, Split
 from vitarium.data.batch import Batch
@@ -174,14 +175,14 @@ class Batches:
         drawn = self.numbers(epoch, step).unflatten(0, (self.views, len(chosen)))
         decoded = [images[int(number)] for number in chosen]
         return [
-            _cut(self.augmentation.frame(drawn[view, index][None], *image.shape[-2:]), image)
+            cut_image(self.augmentation.frame(drawn[view, index][None], *image.shape[-2:]), image)
             for view in range(self.views)
             for index, image in enumerate(decoded)
         ]
 
     def _cut_plain(self, images: Images, chosen: Any) -> list[Tensor]:
         decoded = (images[int(number)] for number in chosen)
-        return [_cut(self.augmentation.plain(*image.shape[-2:]), image) for image in decoded]
+        return [cut_image(self.augmentation.plain(*image.shape[-2:]), image) for image in decoded]
 
     def _plain(self, part: Split, chosen: list[Tensor]) -> Iterator[Tensor]:
         """The images to score in their frames, float [n, c, h, w]."""
@@ -248,7 +249,8 @@ def stacked_batches(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
 
 
 class _Decoded:
-    """Batches of images that are decoded and framed now, uint8 [n, c, h, w]."""
+    """Batches of images that are decoded and framed now, uint8 [n, c, h, w]: rounded, for a quarter
+    of the bytes to pass on and to keep."""
 
     def __init__(self, split: Split, cut: Callable[[Images, Any], list[Tensor]]) -> None:
         self.split, self.cut = split, cut
@@ -258,12 +260,6 @@ class _Decoded:
 
     def __getitems__(self, which: Any) -> Tensor:
         return torch.stack(self.cut(self.split.images, which))
-
-
-def _cut(frame: Any, image: Tensor) -> Tensor:
-    """One image in its frame, rounded to uint8: a quarter of the bytes to pass on and to keep."""
-    cut: Tensor = frame.cut(image[None])[0]
-    return (cut * 255).round_().to(torch.uint8)
 
 
 def _gather(pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:

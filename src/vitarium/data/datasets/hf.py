@@ -88,8 +88,7 @@ def _parts(config: HuggingFace, folders: DataFolders) -> Any:
         _check_parquet(path, config)
     cache = str(folders.writable / "hf-cache")
     try:
-        loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
-        return loaded.cast_column(config.image_column, datasets.Image())
+        return datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
     except Exception as error:  # the library raises what Arrow raises
         reason = _first_line(error.__cause__ or error)
         raise InvalidData(f"cannot read the parquet files of {root}: {reason}") from None
@@ -133,16 +132,15 @@ class Rows:
 
     def __getitem__(self, index: int) -> Tensor:
         name = f"row {index} of column '{self.column}'"
-        try:
-            image = self.rows[index][self.column]
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's, for what is no image
-            raise InvalidData(f"{name} cannot be decoded: {error}") from None
+        image = self.rows[index][self.column]
         if image is None:
             raise InvalidData(f"{name} is empty")
-        return decoded(image, name)
+        return decoded(image["path"] if image["bytes"] is None else image["bytes"], name)
 
 
 def _split(part: Any, config: HuggingFace) -> Split:
+    import datasets
+
     _check_columns(part.column_names, config, f"'{config.dataset or config.folder}'")
     only = part.select_columns([config.label_column]).with_format("numpy")
     numbers = np.asarray(only[config.label_column][:])
@@ -153,4 +151,6 @@ def _split(part: Any, config: HuggingFace) -> Split:
         kind = getattr(part.features[config.label_column], "dtype", numbers.dtype)
         raise InvalidData(f"column '{config.label_column}' holds {kind}, not numbers of classes")
     labels = torch.from_numpy(numbers.astype(np.int64))
-    return Split(Rows(part.select_columns([config.image_column]), config.image_column), labels)
+    encoded = part.select_columns([config.image_column])
+    encoded = encoded.cast_column(config.image_column, datasets.Image(decode=False))
+    return Split(Rows(encoded, config.image_column), labels)

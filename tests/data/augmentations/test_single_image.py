@@ -1,0 +1,73 @@
+"""One image in its frame is the same as in a batch of frames, however it is resampled."""
+
+import pytest
+import torch
+
+from vitarium.data.augmentations._crops import (
+    CROP_NUMBERS,
+    Frame,
+    random_resized_crops,
+    resized_crops,
+)
+from vitarium.data.augmentations._single_image import cut_image
+
+SIZE = (24, 20)
+DRAWN = torch.Generator().manual_seed(0)
+
+
+def image(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=DRAWN)
+
+
+def check(frame: Frame, pixels: torch.Tensor) -> None:
+    expected = frame.cut(pixels[None])[0] * 255
+    difference = (cut_image(frame, pixels).double() - expected).abs()
+    assert difference.max() <= 0.5 + 1e-3  # of rounding to whole gray levels
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("shape", [(40, 63), (15, 11), (24, 20), (7, 90)])
+def test_random_resized_crops(shape, interpolation):
+    numbers = torch.rand(8, CROP_NUMBERS, dtype=torch.float64, generator=DRAWN)
+    for number, drawn in enumerate(numbers):
+        frame = random_resized_crops(
+            shape,
+            SIZE,
+            scale=(0.08, 1.0),
+            ratio=(3 / 4, 4 / 3),
+            numbers=drawn[None],
+            interpolation=interpolation,
+            flipped=torch.tensor([number % 2 == 0]),
+        )
+        check(frame, image(*shape))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"shorter": 31},
+        {"shorter": 16},  # narrower than the crop: black margins
+        {"squashed": (24, 20)},
+        {"squashed": (30, 18), "interpolation": "bicubic"},
+        {"padding": 4, "crop_numbers": torch.tensor([[0.9, 0.1]]), "flipped": torch.tensor([True])},
+    ],
+)
+@pytest.mark.parametrize("shape", [(40, 63), (24, 20), (33, 21)])
+def test_crops_of_resized_images(shape, options):
+    check(resized_crops(shape, SIZE, **options), image(*shape))
+
+
+def test_a_long_strip_is_not_resized_as_a_whole(monkeypatch):
+    """Its shorter side becomes that of the frame: 20 by 40,000 pixels, of which 20 by 24 are seen."""
+    shapes = []
+    resample = torch.nn.functional.interpolate
+
+    def recorded(pixels, size, **options):
+        shapes.append(size)
+        return resample(pixels, size, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", recorded)
+    check(resized_crops((2, 4000), SIZE), image(2, 4000))
+    check(resized_crops((40, 63), SIZE), image(40, 63))
+    assert len(shapes) == 1
