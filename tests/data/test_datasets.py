@@ -56,7 +56,7 @@ def test_the_test_split_does_not_depend_on_the_blueprint():
 @pytest.mark.parametrize("settings", [{}, {"val_fraction": 0.37}, {"train_limit": 100}])
 def test_planning_knows_the_number_of_training_images(name, settings):
     chosen = section("dataset", {"name": name, **settings})
-    planned = train_size(expected(chosen).num_train, chosen.config)
+    planned = train_size(expected(chosen), chosen.config)
     assert planned == len(load(chosen).train)
 
 
@@ -308,6 +308,7 @@ def test_every_data_set_is_in_one_of_the_contract_tests():
     assert {n for n, p in plugins("dataset").items() if not p.facts["fixed"]} == {
         "image_folder",
         "hf",
+        "torchvision",
     }
 
 

@@ -34,7 +34,7 @@ def mine(**declared):
 @pytest.mark.parametrize("limit", [{}, {"train_limit": 5}])
 def test_planning_knows_the_number_of_training_images_where_validation_is_apart(folder, limit):
     chosen = mine(num_train=20, num_val=6, **limit)
-    planned = train_size(expected(chosen).num_train, chosen.config)
+    planned = train_size(expected(chosen), chosen.config)
     assert planned == len(load(chosen, folder).train)
 
 
@@ -42,7 +42,7 @@ def test_planning_knows_the_number_of_training_images_where_validation_is_apart(
 def test_planning_knows_the_number_of_training_images_where_validation_is_taken(folder, limit):
     (folder / "mine" / "test").rename(folder / "elsewhere")
     chosen = mine(num_train=20, val_fraction=0.23, **limit)
-    planned = train_size(expected(chosen).num_train, chosen.config)
+    planned = train_size(expected(chosen), chosen.config)
     assert planned == len(load(chosen, folder).train)
 
 

@@ -74,7 +74,7 @@ def _reads_files(planned: "Plan") -> bool:
 
     for spec in planned.models:
         teacher = teacher_of(spec)
-        if None in expected(spec.recipe.data) or (teacher and not teacher.is_parent):
+        if None in expected(spec.recipe.data)[:2] or (teacher and not teacher.is_parent):
             return True
         if spec.parent is not None and spec.parent not in planned:
             return True

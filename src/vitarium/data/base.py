@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -136,6 +136,16 @@ class DataFolders:
         return next((path for path in paths if os.access(path, os.F_OK) and path.is_dir()), None)
 
 
+class Expected(NamedTuple):
+    """What is known of a data set without its files; None: nothing."""
+
+    num_classes: int | None
+    num_train: int | None
+    """Training images, before validation images are taken from them."""
+    num_val: int | None = None
+    """Validation images that are none of these; None: they are taken from these."""
+
+
 MakeDataset = TypeVar("MakeDataset", bound=Callable[[Any, DataFolders], Dataset])
 
 
@@ -146,6 +156,7 @@ def dataset(
     fixed: bool = False,
     num_classes: int | None = None,
     num_train: int | None = None,
+    expected: Callable[[Any], Expected] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     paper: str = "",
@@ -163,6 +174,7 @@ def dataset(
         num_classes, num_train: known without the files, so that a plan can be made; num_train
             counts before validation images are taken from them. None where the configuration
             declares them (OwnDataConfig), or nobody knows.
+        expected: `(config)` -> Expected, where these numbers follow from the configuration.
         mean, std: of the pixels in [0, 1], per channel; as num_classes.
         paper: authors, year and arXiv number, or an address.
         tiny: settings for the contract tests; None: the defaults.

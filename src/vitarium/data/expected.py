@@ -1,21 +1,14 @@
 """What is known of a data set without its files: enough to plan with, and to normalize images."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from vitarium.blueprint import Recipe
 from vitarium.core.registry import Section
-from vitarium.data.base import DataConfig
+from vitarium.data.base import DataConfig, Expected
 from vitarium.data.splits import num_val
-
-
-class Expected(NamedTuple):
-    num_classes: int | None
-    num_train: int | None
-    """Training images, before validation images are taken from them."""
-
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of the pixels in [0, 1], per channel of the model's input."""
@@ -23,7 +16,10 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 def expected(section: Section) -> Expected:
     """What planning may know of a data set: its plug-in's facts, or what the blueprint declares."""
-    return Expected(_known(section, "num_classes"), _known(section, "num_train"))
+    of_plugin = section.facts.get("expected")
+    follows = of_plugin(section.config) if of_plugin else Expected(None, None)
+    declared = (_known(section, name) for name in Expected._fields)
+    return Expected(*(a or b for a, b in zip(declared, follows, strict=True)))
 
 
 def normalization(section: Section, channels: int) -> Normalization | None:
@@ -43,11 +39,12 @@ def recipe_normalization(recipe: Recipe) -> Normalization | None:
     return per_channel(mean, channels), per_channel(std, channels)
 
 
-def train_size(num_train: int, config: DataConfig) -> int:
-    """Training images that are left of `num_train` when validation images are taken from them; none
-    are taken where the configuration declares `num_val`: those are apart already."""
-    has_val = bool(getattr(config, "num_val", None))
-    left = num_train if has_val else num_train - num_val(num_train, config)
+def train_size(known: Expected, config: DataConfig) -> int | None:
+    """Training images that are left when validation images are taken from them; None where their
+    number is not known. None are taken where there are validation images of their own."""
+    if known.num_train is None:
+        return None
+    left = known.num_train - (0 if known.num_val else num_val(known.num_train, config))
     return min(left, config.train_limit or left)
 
 

@@ -1,6 +1,7 @@
 """Splits of a data set: which images validate or test, drawn by class and the same everywhere."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from vitarium.core.errors import InvalidData
 from vitarium.core.seeds import derive
-from vitarium.data.base import DataConfig, Dataset, Split
+from vitarium.data.base import DataConfig, Dataset, Images, Split
 
 
 def with_splits(
@@ -48,15 +49,44 @@ def with_splits(
     return Dataset(name, tuple(classes), train, val, test, mean, std)
 
 
-def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
+def with_test_split(images: Images, labels: Tensor) -> tuple[Split, Split]:
     """Training and test images of a source without splits: a fifth of each class is for tests.
 
-    images: uint8 [n, c, h, w]; labels: int64 [n]. Which are for tests is fixed, whatever a
+    images: n of uint8 [c, h, w]; labels: int64 [n]. Which are for tests is fixed, whatever a
     blueprint says: no model is ever trained on a test image.
     """
     chosen = stratified(labels, len(labels) // 5, 0, "test")
     split = Split(images, labels)
     return split.select(without(chosen, len(labels))), split.select(chosen)
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """The images of several splits, one split after the other."""
+    if len(splits) == 1:
+        return splits[0]
+    labels, parts = torch.cat([split.labels for split in splits]), [s.images for s in splits]
+    tensors = [images for images in parts if isinstance(images, Tensor)]
+    return Split(torch.cat(tensors) if len(tensors) == len(parts) else _Joined(parts), labels)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    parts: Sequence[Images]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> Tensor:
+        for images in self.parts:
+            if index < len(images):
+                return images[index]
+            index -= len(images)
+        raise IndexError(index)
+
+    @property
+    def fingerprint(self) -> str | None:
+        of_parts = [getattr(images, "fingerprint", None) for images in self.parts]
+        return None if None in of_parts else " ".join(map(str, of_parts))
 
 
 def stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:

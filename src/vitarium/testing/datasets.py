@@ -45,8 +45,8 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
     planned = expected(section)
     if planned.num_classes is not None:
         rule(planned.num_classes == data.num_classes, f"it has {data.num_classes} classes")
-    if planned.num_train is not None:
-        count = train_size(planned.num_train, section.config)
+    count = train_size(planned, section.config)
+    if count is not None:
         rule(count == len(data.train), f"{len(data.train)} training images, {count} are expected")
 
     repeated: Dataset = section(folders)

@@ -39,9 +39,9 @@ _counted: dict[Any, int] = {}
 
 def num_train(recipe: Recipe, data_dir: Path | None = None) -> int | None:
     """Images to train on; None where it depends on data that is not here; see `num_outputs`."""
-    images = expected(recipe.data).num_train
+    images = train_size(expected(recipe.data), recipe.data.config)
     if images is not None:
-        return train_size(images, recipe.data.config)
+        return images
     try:
         return len(load(recipe.data, data_dir).train)
     except (DataNotFound, InvalidData):
