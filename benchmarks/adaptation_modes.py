@@ -72,7 +72,7 @@ TRANSFERS = {
         source_augmentation=FLIPPED,
         target_augmentation=FLIPPED,
         source_epochs=14,
-        target_epochs=8,
+        target_epochs=6,
     ),
     "digits": Transfer(
         title="Fashion-MNIST to 1,000 digits",
@@ -85,23 +85,22 @@ TRANSFERS = {
         target_epochs=12,
     ),
 }
-SMALL, MEDIUM, LARGE = (3e-4, 1e-3), (3e-3, 1e-2), (1e-2, 3e-2)
 ADAPTATIONS: dict[str, tuple[Mapping[str, Any], tuple[float, float]]] = {
-    "full": ({"name": "full"}, SMALL),
-    "head": ({"name": "head"}, LARGE),
-    "last block": ({"name": "last_blocks", "count": 1}, (1e-3, 3e-3)),
-    "norms": ({"name": "norms"}, MEDIUM),
-    "biases": ({"name": "biases"}, MEDIUM),
-    "layer decay": ({"name": "layer_decay"}, (1e-3, 3e-3)),
-    "L2-SP": ({"name": "towards_start"}, SMALL),
-    "LoRA": ({"name": "lora"}, MEDIUM),
-    "Kronecker": ({"name": "kronecker"}, MEDIUM),
-    "orthogonal": ({"name": "orthogonal"}, MEDIUM),
-    "ExPLoRA, with labels": ({"name": "explora"}, (1e-3, 3e-3)),
-    "adapter": ({"name": "adapter", "bottleneck": 16}, MEDIUM),
-    "prompts, shallow": ({"name": "vpt"}, LARGE),
-    "prompts, deep": ({"name": "vpt", "deep": True}, LARGE),
-    "TCPA": ({"name": "tcpa", "random_epochs": 2}, LARGE),
+    "full": ({"name": "full"}, (1e-3, 3e-3)),
+    "head": ({"name": "head"}, (3e-2, 1e-1)),
+    "last block": ({"name": "last_blocks", "count": 1}, (2e-3, 6e-3)),
+    "norms": ({"name": "norms"}, (1e-2, 3e-2)),
+    "biases": ({"name": "biases"}, (1e-2, 3e-2)),
+    "layer decay": ({"name": "layer_decay"}, (2e-3, 6e-3)),
+    "L2-SP": ({"name": "towards_start"}, (1e-3, 3e-3)),
+    "LoRA": ({"name": "lora"}, (3e-3, 1e-2)),
+    "Kronecker": ({"name": "kronecker"}, (1e-2, 3e-2)),
+    "orthogonal": ({"name": "orthogonal"}, (1e-2, 3e-2)),
+    "ExPLoRA, with labels": ({"name": "explora"}, (2e-3, 6e-3)),
+    "adapter": ({"name": "adapter", "bottleneck": 16}, (3e-3, 1e-2)),
+    "prompts, shallow": ({"name": "vpt"}, (2e-2, 6e-2)),
+    "prompts, deep": ({"name": "vpt", "deep": True}, (2e-2, 6e-2)),
+    "TCPA": ({"name": "tcpa", "random_epochs": 2}, (2e-2, 6e-2)),
     "linearized": ({"name": "linearized"}, (1e-3, 3e-3)),
 }
 """Settings, and two learning rates of which validation accuracy chooses, by the stage's name."""
@@ -132,7 +131,7 @@ def blueprint(transfer: Transfer, factors: Mapping[str, Sequence[tuple[float, in
             **shared,
             "schedule": {"name": "cosine", "warmup_epochs": 1},
             "epochs": transfer.target_epochs,
-            "batch_size": 50,
+            "batch_size": 25,
             "variants": [{"optimizer.lr": rate, "seed": seed} for rate, seed in rates_and_seeds],
         }
     return Blueprint.read({"name": "adaptation-modes", "stages": stages})
@@ -147,8 +146,8 @@ class Run:
     data_dir: Path
     workers: int
 
-    def grow(self, factors: Mapping[str, Sequence[tuple[float, int]]]) -> Zoo:
-        """The zoo of these children; growing goes on where it was stopped."""
+    def grow(self, factors: Mapping[str, Sequence[tuple[float, int]]]) -> tuple[Zoo, pd.DataFrame]:
+        """The zoo, and its rows of these children; growing goes on where it was stopped."""
         options: dict[str, Any] = {"precision": "fp32", "compiled": False, "stacked": 1}
         growth = grow(
             blueprint(self.transfer, factors),
@@ -160,14 +159,16 @@ class Run:
         )
         if not growth.complete:
             raise SystemExit(repr(growth))
-        return growth.zoo
+        models = growth.zoo.models(measured=False)
+        return growth.zoo, models[models["id"].isin([model.id for model in growth.plan.models])]
 
 
 def chosen_rates(run: Run) -> dict[str, float]:
     """By adaptation, of its learning rates the one with the higher validation accuracy, seed 0."""
-    zoo = run.grow({n: [(rate, 0) for rate in rates] for n, (_, rates) in ADAPTATIONS.items()})
-    models = zoo.models(measured=False)
-    models = models[(models["seed"] == 0) & (models["stage"] != PARENT)]
+    _, models = run.grow(
+        {n: [(rate, 0) for rate in rates] for n, (_, rates) in ADAPTATIONS.items()}
+    )
+    models = models[models["stage"] != PARENT]
     best = models.loc[models.groupby("stage")["val_accuracy"].idxmax()]
     return dict(zip(best["stage"], best["optimizer.lr"], strict=True))
 
@@ -195,24 +196,21 @@ def main() -> int:
         started = time.monotonic()
         run = Run(TRANSFERS[name], args.folder / name, args.folder / "data", args.workers)
         rates = chosen_rates(run)
-        zoo = run.grow(
-            {n: [(rate, seed) for seed in range(args.seeds)] for n, rate in rates.items()}
-        )
-        rows = results(Children(zoo, models_of(zoo, rates, args.seeds), run.data_dir))
+        seeds = range(args.seeds)
+        zoo, models = run.grow({n: [(rate, seed) for seed in seeds] for n, rate in rates.items()})
+        rows = results(Children(zoo, in_order(models), run.data_dir))
         write(args.folder, name, zoo, rows)
         print(f"{name}: {time.monotonic() - started:.0f} s\n\n{markdown(rows)}", flush=True)
     draw(args.folder)
     return 0
 
 
-def models_of(zoo: Zoo, rates: Mapping[str, float], seeds: int) -> pd.DataFrame:
-    """Rows of the children of each adaptation's own learning rate, by adaptation and seed."""
-    models = zoo.models(measured=False)
-    models = models[models["optimizer.lr"] == models["stage"].map(rates)]
-    models = models[models["seed"] < seeds]
+def in_order(models: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the children, by adaptation and seed."""
     order = {name: number for number, name in enumerate(ADAPTATIONS)}
-    models = models.assign(order=models["stage"].map(order))
-    return models.sort_values(["order", "seed"], ignore_index=True)
+    children = models[models["stage"] != PARENT]
+    children = children.assign(order=children["stage"].map(order))
+    return children.sort_values(["order", "seed"], ignore_index=True)
 
 
 def write(folder: Path, name: str, zoo: Zoo, rows: Sequence[Mapping[str, Any]]) -> None:

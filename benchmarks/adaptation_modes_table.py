@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from vitarium import Zoo, measure
 from vitarium.architectures.heads import is_head
+from vitarium.blueprint.spec import ModelSpec
 from vitarium.core.registry import choose
+from vitarium.engine.tuning.model_size import parameters
 from vitarium.evaluation.checkpoints import PairsName
 from vitarium.studies.statistics.bootstrap import FRACTION, UNLIMITED, Bootstrap, Estimate, Limits
 
@@ -99,10 +101,9 @@ class Children:
     def trained(self, adaptation: str) -> int:
         """Number of parameters that learn, the head's among them."""
         id = self.ids[int(self.of(adaptation).argmax())]
-        recipe = self.zoo.folder(id).spec().recipe
-        model = recipe.build_unadapted(self.zoo.folder(id).about().num_outputs)
-        recipe.adapt(model)
-        return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        spec = self.zoo.folder(id).spec()
+        assert isinstance(spec, ModelSpec)
+        return parameters(spec.recipe, self.zoo.folder(id).about().num_outputs).trained
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _UNKNOWN = "?"
+_TRAINED = "of which learn"
 _LISTED = 8  # values of a factor; of more numbers, their range is shown
 
 
@@ -80,6 +81,8 @@ def print_estimate(estimated: PlanEstimate, *, as_json: bool, as_csv: bool) -> N
     counts = " + ".join(map(str, planned.stages.values()))
     total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
     rows = _without_unknown([_row(stage) for stage in stages])
+    if all(stage.trained == stage.parameters for stage in stages):
+        rows = [{name: row[name] for name in row if name != _TRAINED} for row in rows]
     spare = ["steps", "starts from"]
     print_rows(rows, title=f"{planned.name}: {total}", spare=spare, complete=HAS_ALL)
     for stage in stages:
@@ -137,6 +140,7 @@ def _row(stage: "StageEstimate") -> dict[str, object]:
         "starts from": stage.start,
         "models": stage.models,
         "parameters": _parameters(stage.parameters),
+        _TRAINED: _parameters(stage.trained),
         "epochs": stage.epochs,
         "steps": _UNKNOWN if stage.steps is None else f"{stage.steps:,}",
         "checkpoints": _UNKNOWN if stage.bytes is None else f"≤ {size(stage.bytes)}",

@@ -31,7 +31,26 @@ def test_the_papers_zoo_is_counted():
 
 def test_parameters_are_those_of_the_model(tiny):
     recipe = plan(Blueprint.read(tiny)).models[0].recipe
-    assert parameters(recipe, 10) == sum(p.numel() for p in recipe.build(10).parameters())
+    total = sum(p.numel() for p in recipe.build(10).parameters())
+    assert parameters(recipe, 10) == (total, total)
+
+
+def test_what_adaptations_add_and_let_learn_is_counted(tiny):
+    """Also after an adaptation of the same architecture that adds nothing."""
+    vit = {"name": "vit", "img_size": 8, "patch_size": 4, "in_chans": 1, "num_heads": 2}
+    architecture = {**vit, "embed_dim": 16, "depth": 2, "mlp_ratio": 2}
+    tiny["stages"]["pretrain"]["architecture"] = architecture
+    prompts = {"name": "vpt", "count": 3}
+    low_rank = {"name": "lora", "rank": 2, "matrices": ["q"]}
+    finetune = tiny["stages"]["finetune"]
+    finetune["grid"] = {"adaptation": ["full", "head", low_rank, prompts]}
+    _, stage = stages(Blueprint.read(tiny))
+    full, _ = stage.parameters
+    assert stage.parameters == (full, full + 3 * 16)
+    assert stage.trained == (16 * 10 + 10, full)
+    counted = {m.recipe.adaptation.name: m for m in plan(Blueprint.read(tiny)).of_stage("finetune")}
+    assert parameters(counted["lora"].recipe, 10) == (full, 170 + 2 * 2 * (16 + 16))
+    assert parameters(counted["vpt"].recipe, 10) == (full + 48, 170 + 48)
 
 
 def test_bytes_are_those_of_the_grown_zoo(tiny, grown_zoo):

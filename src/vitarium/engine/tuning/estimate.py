@@ -7,7 +7,12 @@ from vitarium.blueprint import ModelSpec, Plan
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import NotMeasured
 from vitarium.engine.tuning.machine import Machine
-from vitarium.engine.tuning.model_size import num_outputs, num_train, parameters
+from vitarium.engine.tuning.model_size import (
+    ParameterCounts,
+    num_outputs,
+    num_train,
+    parameters,
+)
 
 BYTES = {"exact": 4, "bf16": 2}
 """Of a parameter, by `checkpoint_precision`."""
@@ -24,6 +29,8 @@ class StageEstimate:
     """The factors in which the models differ, with their values."""
     parameters: tuple[int, int] | None
     """Of the smallest and of the largest model."""
+    trained: tuple[int, int] | None
+    """Of these, and of factors of adaptations, those that learn: fewest and most in a model."""
     epochs: int
     """Of all models together, as the rest."""
     steps: int | None
@@ -46,7 +53,7 @@ def estimate(plan: Plan, machine: Machine, tuner: AutoTuner | None = None) -> li
 
 def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) -> StageEstimate:
     models = plan.of_stage(stage)
-    counts: list[int] = []
+    counts: list[ParameterCounts] = []
     steps: list[int | None] = []
     weights: list[int | None] = []
     seconds: list[float | None] = []
@@ -57,7 +64,7 @@ def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) ->
         if outputs:
             counts.append(parameters(recipe, outputs))
             checkpoints = len(recipe.kept_epochs)
-            weights.append(counts[-1] * BYTES[recipe.checkpoint_precision] * checkpoints)
+            weights.append(counts[-1].total * BYTES[recipe.checkpoint_precision] * checkpoints)
         else:
             weights.append(None)
         measured = _per_image(model, tuner) if tuner and outputs and images else None
@@ -70,12 +77,17 @@ def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) ->
         models=len(models),
         start=start,
         factors=plan.swept(stage),
-        parameters=(min(counts), max(counts)) if counts else None,
+        parameters=_range([count.total for count in counts]),
+        trained=_range([count.trained for count in counts]),
         epochs=sum(model.recipe.epochs for model in models),
         steps=_sum(steps),
         bytes=_sum(weights),
         seconds=None if total is None else total / parallel,
     )
+
+
+def _range(counts: list[int]) -> tuple[int, int] | None:
+    return (min(counts), max(counts)) if counts else None
 
 
 def _per_image(model: ModelSpec, tuner: AutoTuner) -> float | None:

@@ -1,7 +1,7 @@
 """What is known of a model before it is trained: its outputs, its weights, its images."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitarium.blueprint import Recipe
 from vitarium.core.devices import meta_device
@@ -25,16 +25,28 @@ def num_outputs(recipe: Recipe, data_dir: Path | None = None) -> int | None:
     return objective.plugin.facts["outputs"](objective.config, classes)
 
 
-def parameters(recipe: Recipe, num_outputs: int) -> int:
-    """Number of a model's parameters, counted without allocating them."""
-    key = (recipe.architecture, recipe.head, num_outputs)
+class ParameterCounts(NamedTuple):
+    """Numbers of a model's parameters: of all, and of those that learn."""
+
+    total: int
+    """Without factors of its adaptation, which are merged; with what else that adds."""
+    trained: int
+    """With factors."""
+
+
+def parameters(recipe: Recipe, num_outputs: int) -> ParameterCounts:
+    """Of a model, counted without allocating them. Raises InvalidInput: see `Recipe.adapt`."""
+    key = (recipe.architecture, recipe.head, recipe.adaptation, num_outputs)
     if key not in _counted:
         with meta_device():
-            _counted[key] = sum(p.numel() for p in recipe.build(num_outputs).parameters())
+            plain, trained = recipe.build(num_outputs), recipe.build(num_outputs, plain=False)
+        total = sum(p.numel() for p in plain.parameters())
+        learning = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+        _counted[key] = ParameterCounts(total, learning)
     return _counted[key]
 
 
-_counted: dict[Any, int] = {}
+_counted: dict[Any, ParameterCounts] = {}
 
 
 def num_train(recipe: Recipe, data_dir: Path | None = None) -> int | None:
