@@ -309,6 +309,7 @@ def test_every_data_set_is_in_one_of_the_contract_tests():
         "image_folder",
         "hf",
         "torchvision",
+        "webdataset",
     }
 
 

@@ -1,6 +1,6 @@
-"""Decoded images on disk: made once, then memory-mapped by every process; they can be deleted.
+"""Tensors on disk: made once, then memory-mapped by every process; they can be deleted.
 
-<cache>/decoded/<name>-<hash>/
+<cache>/<kind>/<name>-<hash>/        kind: `decoded` for images, `indexes` for those of shards
   about.json             whatever goes with the tensors, and a checksum of each; written last
   <tensor>.npy ...       all can be deleted at any time, and is made again when next needed
 """
@@ -12,7 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,16 @@ class CachedTensors(NamedTuple):
     about: Mapping[str, Any]
 
 
-def from_cache(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> CachedTensors:
+Kind = Literal["decoded", "indexes"]
+_CALLED: Mapping[Kind, str] = {"decoded": "decoded images", "indexes": "indexes of shards"}
+
+
+def from_cache(
+    name: str,
+    key: Any,
+    fill: Callable[[Allocate], Mapping[str, Any]],
+    kind: Kind = "decoded",
+) -> CachedTensors:
     """The tensors that `fill` makes (it returns `about`), from the cache if they are there.
 
     `key` are plain values that decide the content. Of several processes one makes it, the others
@@ -43,16 +52,16 @@ def from_cache(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]
     this process's memory; both with a warning.
     """
     text = json.dumps([FORMAT, name, key], sort_keys=True)
-    folder = cache_folder() / "decoded" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    folder = cache_folder() / kind / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_suffix(".lock"))
         with lock:
-            return _open(folder) or _make(folder, fill)
+            return _open(folder, kind) or _make(folder, fill)
     except OSError as error:
-        if cached := _open(folder):  # by another user, whose cache this is
+        if cached := _open(folder, kind):  # by another user, whose cache this is
             return cached
-        failed = f"decoded images are not cached ({error.strerror or error})"
+        failed = f"{_CALLED[kind]} are not cached ({error.strerror or error})"
         warnings.warn(f"{failed}; name a folder for them in VITARIUM_CACHE", stacklevel=2)
         tensors: dict[str, Tensor] = {}
 
@@ -62,7 +71,7 @@ def from_cache(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]
         return CachedTensors(tensors, fill(allocate))
 
 
-def _open(folder: Path) -> CachedTensors | None:
+def _open(folder: Path, kind: Kind) -> CachedTensors | None:
     if not os.access(folder / "about.json", os.R_OK):
         return None
     try:
@@ -73,7 +82,7 @@ def _open(folder: Path) -> CachedTensors | None:
         tensors = {name: _map(folder, name) for name in written["tensors"]}
         return CachedTensors(tensors, written["about"])
     except (CorruptFile, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        note = f"decoded images in {folder} were damaged, and are made anew ({error})"
+        note = f"{_CALLED[kind]} in {folder} were damaged, and are made anew ({error})"
         warnings.warn(DamagedCache(note), stacklevel=3)
         files.discard(folder)
         return None

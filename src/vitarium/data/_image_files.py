@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 RULES = b"2"
 """Changes with what `decoded` makes of an image, so that what was kept before is made anew."""
+EXTENSIONS = ("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp")
+"""Of image files; torchvision's."""
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""What Pillow may open. It knows more, some of which it has other programs decode."""
 _SYSTEM = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 """Folders that programs make by themselves, beside those that begin with a dot."""
 
@@ -28,11 +32,15 @@ def decoded(file: str | bytes, name: str) -> Tensor:
     Palettes, gray, CMYK and two colors become RGB, and transparency is dropped, as by Pillow's
     `convert("RGB")`, which torchvision uses. Raises InvalidData that calls the image by `name`.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+        content = BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(content, formats=_FORMATS) as image:
             return _rgb(image, name)
+    except UnidentifiedImageError:
+        known = ", ".join(_FORMATS)
+        raise InvalidData(f"{name} cannot be decoded: it is none of {known}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InvalidData(f"{name} cannot be decoded: {error}") from None
 
@@ -58,13 +66,12 @@ def visible_folders(folder: Path) -> list[str]:
 
 def image_files(folder: Path) -> list[str]:
     """Paths of all image files below a folder, in torchvision's order, but for hidden ones."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
+    suffixes = tuple(f".{extension}" for extension in EXTENSIONS)
     return [
         f"{root}{os.sep}{name}"
         for root, names in sorted(_walk(folder))
         for name in sorted(names)
-        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+        if name.lower().endswith(suffixes) and not name.startswith(".")
     ]
 
 
