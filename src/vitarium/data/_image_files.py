@@ -25,8 +25,8 @@ _SYSTEM = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 """Folders that programs make by themselves, beside those that begin with a dot."""
 
 
-def decoded(file: str | bytes, name: str) -> Tensor:
-    """An image file, by its path or its content -> uint8 [3, h, w], turned as EXIF says.
+def decoded(image: "str | bytes | Image.Image", name: str) -> Tensor:
+    """A file's path or content, or Pillow's image -> uint8 [3, h, w], turned as EXIF says.
 
     Gray of 16 bits is scaled to 8 by its range; floating-point pixels have to be in [0, 1].
     Palettes, gray, CMYK and two colors become RGB, and transparency is dropped, as by Pillow's
@@ -35,9 +35,11 @@ def decoded(file: str | bytes, name: str) -> Tensor:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        content = BytesIO(file) if isinstance(file, bytes) else file
-        with Image.open(content, formats=_FORMATS) as image:
+        if isinstance(image, Image.Image):
             return _rgb(image, name)
+        file = BytesIO(image) if isinstance(image, bytes) else image
+        with Image.open(file, formats=_FORMATS) as opened:
+            return _rgb(opened, name)
     except UnidentifiedImageError:
         known = ", ".join(_FORMATS)
         raise InvalidData(f"{name} cannot be decoded: it is none of {known}") from None
