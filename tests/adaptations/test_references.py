@@ -124,6 +124,8 @@ def test_towards_start_draws_back_by_the_distance():
         ("lora", {"rank": 17}, "rank is 17, more than the 16 rows or columns of a matrix in"),
         ("orthogonal", {"rank": 17}, "rank is 17, more than the 16"),
         ("kronecker", {"terms": 5}, "terms is 5, which does not divide"),
+        ("kronecker", {"terms": 4, "rank": 5}, "rank is 5, more than the 4 rows or columns"),
+        ("tcpa", {"pool": 2**12, "length": 2}, "is longer than 4096 tokens"),
         ("lora", {"blocks": [2]}, "there is no block 2; the model has 2, from 0 to 1"),
         ("last_blocks", {"count": 3}, "count is 3, and the model has 2 blocks"),
     ],

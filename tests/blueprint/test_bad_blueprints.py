@@ -44,6 +44,13 @@ def complaint(values, write_blueprint) -> str:
         ({"staegs": {}}, "staegs: unknown factor 'staegs'; did you mean 'stages'?"),
         ({"vitarium": 2}, "vitarium: 2 is not 1"),
         ({"stages.pretrain.architecture.num_heads": 3}, "pretrain.architecture: "),
+        ({"stages.pretrain.epochs": True}, "pretrain.epochs: 'True' is not a valid integer"),
+        ({"stages.pretrain.epochs": 10**9}, "pretrain.epochs: 1000000000 is not less than or equal to 1000000"),
+        ({"stages.pretrain.early_stopping": {"metric": "train_loss"}}, "early_stopping.metric: 'train_loss' is no score of the validation split"),
+        ({"stages.pretrain.optimizer": {"name": "sam", "lr": 0.1}}, "optimizer.lr: a setting of the optimizer that takes the steps"),
+        ({"stages.pretrain.optimizer": {"name": "muon", "ns_steps": 10**9}}, "ns_steps: 1000000000 is not less than or equal to 100"),
+        ({"stages.pretrain.schedule": {"name": "cosine", "warmup_epochs": 1e308}}, "warmup_epochs: 1e+308 is not less"),
+        ({"stages.pretrain.schedule": {"name": "multistep", "milestones": 3}}, "milestones: 3 is not a list"),
         ({"stages.pretrain.optimizer.lr": float("inf")}, "pretrain.optimizer.lr: 'Infinity' is not a finite number"),
     ],
 )  # fmt: skip
@@ -56,6 +63,12 @@ def test_all_problems_of_a_stage_are_listed_at_once(tiny, write_blueprint):
     message = complaint(bad, write_blueprint)
     assert "pretrain.epochs" in message
     assert "pretrain.optimizer.lrr" in message
+
+
+def test_a_wrong_value_of_a_list_is_one_mistake(tiny, write_blueprint):
+    wrong = {"stages.pretrain.schedule": {"name": "multistep", "milestones": [float("nan")]}}
+    (line,) = [x for x in complaint(apply(tiny, wrong), write_blueprint).split("\n") if ".mile" in x]
+    assert "milestones.0: " in line
 
 
 def test_the_line_is_named(write_blueprint):

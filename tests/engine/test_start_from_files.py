@@ -124,7 +124,8 @@ def test_a_kept_head_and_an_adaptation_go_with_it(weights, model, tmp_path):
     [
         ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors does not exist"),
         ({"checkpoint": "FOLDER", **HEADS}, "has 2 models"),
-        ({"checkpoint": "FILE"}, "num_heads"),
+        ({"checkpoint": "FILE"}, "importer_settings: {architecture: {num_heads: N}}"),
+        ({"checkpoint": "TEXT"}, "importer: NAME"),
         ({"checkpoint": "FILE", "stage": "pretrain"}, "one of these"),
         ({"where": "true", "importer": "timm"}, "an importer reads a `checkpoint`"),
         ("FILE", "write a file of weights as {checkpoint: "),
@@ -135,7 +136,9 @@ def test_what_cannot_start_a_stage_is_said(start, message, weights, tmp_path):
     folder.mkdir()
     for name in ("a", "b"):
         (folder / f"{name}.safetensors").write_bytes(weights.read_bytes())
-    text = json.dumps(start).replace("FOLDER", str(folder)).replace("FILE", str(weights))
+    (tmp_path / "notes.txt").write_text("no weights")
+    text = json.dumps(start).replace("TEXT", str(tmp_path / "notes.txt"))
+    text = text.replace("FOLDER", str(folder)).replace("FILE", str(weights))
     values = blueprint("")
     values["stages"]["finetune"]["start"] = json.loads(text)
     with pytest.raises(InvalidConfig) as error:

@@ -98,4 +98,10 @@ def kronecker(config: Kronecker, model: nn.Module) -> None:
                 f"adaptation 'kronecker': terms is {config.terms}, which does not divide the rows "
                 f"and columns of {name} ({', '.join(map(str, sorted(set(sizes))))})"
             )
+        smallest = min(sizes) // config.terms
+        if config.rank > smallest:
+            raise InvalidInput(
+                f"adaptation 'kronecker': rank is {config.rank}, more than the {smallest} rows or "
+                f"columns of a B_i in {name}"
+            )
         adapt_linear(layer, KroneckerFactors(layer, parts, config, model.adaptation))

@@ -18,12 +18,16 @@ from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 
 
+_MAX_TOKENS = 2**12
+"""Of a pool; an image has hundreds."""
+
+
 class TokenCoordination(Config):
-    pool: int = Field(18, ge=1, le=2**12)
+    pool: int = Field(18, ge=1, le=_MAX_TOKENS)
     """Prompts in each of a block's two pools, that of the class token and that of the patches."""
     selected: PositiveInt = 10
     """How many prompts of its pool a token attends to: those whose keys are most like it."""
-    length: int = Field(1, ge=1, le=2**12)
+    length: int = Field(1, ge=1, le=_MAX_TOKENS)
     """Tokens of a prompt."""
     fourier: bool = True
     """Prompts enter as the real part of their Fourier transform, over channels and prompts."""
@@ -39,6 +43,9 @@ class TokenCoordination(Config):
     def _fits_together(self) -> Self:
         if self.selected > self.pool:
             raise ValueError(f"selected {self.selected} is more than a pool has, {self.pool}")
+        if self.pool * self.length > _MAX_TOKENS:
+            what = f"a pool of {self.pool} prompts of {self.length} tokens"
+            raise ValueError(f"{what} is longer than {_MAX_TOKENS} tokens")
         return self
 
 

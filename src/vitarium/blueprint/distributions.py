@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, floor, isfinite, log, log10
+from sys import float_info
 from typing import Any, ClassVar, Self
 
 from vitarium.core.printable import brief
 
 _DIGITS = 4
 """An interval has 10^4 steps or more: a factor's value is read by people, too."""
+_MAX_INTEGER = 2**53
+"""Up to here floating-point numbers tell neighboring integers apart."""
 _NUMBERS: dict[str, type] = {"uniform": float, "log_uniform": float, "integers": int}
 
 
@@ -51,12 +54,12 @@ class Interval(Distribution):
         low, high = bounds
         if low >= high:
             raise ValueError(f"the lower bound {low!r} is not below the upper one, {high!r}")
-        cls._check(low)
+        cls._check(low, high)
         return cls(low, high)
 
     @classmethod
-    def _check(cls, low: float) -> None:
-        """Raises ValueError for a lower bound that the distribution cannot have."""
+    def _check(cls, low: float, high: float) -> None:
+        """Raises ValueError for bounds that the distribution cannot have."""
 
     def _inside(self, value: float) -> float:
         return min(max(value, self.low), self.high)
@@ -66,6 +69,11 @@ class Uniform(Interval):
     """Every number as probable as any other."""
 
     kind = "uniform"
+
+    @classmethod
+    def _check(cls, low: float, high: float) -> None:
+        if not isfinite(high - low):
+            raise ValueError(f"from {low!r} to {high!r} is further than floating-point numbers go")
 
     def value(self, u: float) -> float:
         return self.rounded(self.low + u * (self.high - self.low))
@@ -81,9 +89,11 @@ class LogUniform(Interval):
     kind = "log_uniform"
 
     @classmethod
-    def _check(cls, low: float) -> None:
+    def _check(cls, low: float, high: float) -> None:
         if low <= 0:
             raise ValueError(f"the lower bound {low!r} has no logarithm; write one above 0")
+        if not isfinite(high / low):
+            raise ValueError(f"from {low!r} to {high!r} is further than floating-point numbers go")
 
     def value(self, u: float) -> float:
         return self.rounded(exp(log(self.low) + u * (log(self.high) - log(self.low))))
@@ -97,6 +107,11 @@ class Integers(Interval):
     """Every integer as probable as any other, both bounds included."""
 
     kind = "integers"
+
+    @classmethod
+    def _check(cls, low: float, high: float) -> None:
+        if max(-low, high) > _MAX_INTEGER:
+            raise ValueError(f"bounds of integers lie between -2**53 and 2**53, not {low} to {high}")
 
     def value(self, u: float) -> int:
         return self.rounded(floor(self.low + u * (self.high - self.low + 1)))
@@ -148,4 +163,7 @@ def distribution(value: Any) -> Distribution:
 
 def _is_number(value: Any, number: type) -> bool:
     types = (int,) if number is int else (int, float)
-    return isinstance(value, types) and not isinstance(value, bool) and isfinite(value)
+    if not isinstance(value, types) or isinstance(value, bool):
+        return False
+    # compared as they are: a large integer cannot be turned into a float
+    return number is int or -float_info.max <= value <= float_info.max

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt, field_validator
 
 from vitarium.core.config import Config
 
@@ -10,13 +10,21 @@ from vitarium.core.config import Config
 class EarlyStopping(Config):
     """Training ends when a score on the validation split has not become better for some epochs."""
 
-    metric: str = Field("val_accuracy", pattern="^val_.")
+    metric: str = "val_accuracy"
     """A score of the validation split, e.g. val_accuracy; of one that ends in `loss`, less is
     better, of all others more."""
     patience: PositiveInt = 5
     """Epochs in a row without a better score after which training ends."""
     min_delta: NonNegativeFloat = 0.0
     """By how much a score has to be better than the best before it."""
+
+    @field_validator("metric", mode="after")
+    @classmethod
+    def _is_of_validation(cls, metric: str) -> str:
+        if not metric.startswith("val_"):
+            example = "e.g. val_accuracy or val_loss"
+            raise ValueError(f"'{metric}' is no score of the validation split; name one, {example}")
+        return metric
 
     def best(self, scores: Sequence[float]) -> int:
         """Number (from 1) of the epoch with the best score, of those after epochs 1, 2, ...; 0:

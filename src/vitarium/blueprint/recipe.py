@@ -29,6 +29,8 @@ def _default(name: str) -> Any:
     return Field(name, validate_default=True)
 
 
+MAX_EPOCHS = 10**6
+"""Of a training; the epochs that are kept are listed in memory."""
 TRAINABLE = "trainable"
 """What earlier versions called the adaptation, `all` or `head`."""
 
@@ -48,7 +50,7 @@ class Recipe(Config):
     objective: Annotated[Section, SectionOf("objective", "supervised")] = _default("supervised")
     optimizer: Annotated[Section, SectionOf("optimizer", "adamw")] = _default("adamw")
     schedule: Annotated[Section, SectionOf("schedule", "constant")] = _default("constant")
-    epochs: PositiveInt
+    epochs: int = Field(gt=0, le=MAX_EPOCHS)
     early_stopping: EarlyStopping | None = None
     """End training before `epochs`, when a validation score becomes no better; None: never."""
     batch_size: PositiveInt

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitarium.blueprint.parents import names_architecture
-from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint.recipe import MAX_EPOCHS, Recipe
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 
 Settings = dict[str, Any]
-_NEUTRAL = {"architecture": "vit", "data": "digits", "epochs": 10**9, "batch_size": 2}
+_NEUTRAL = {"architecture": "vit", "data": "digits", "epochs": MAX_EPOCHS, "batch_size": 2}
 """Stand for required settings that are wrong, while the others are checked against each other."""
 _LOOKED_AT_WITH = {
     "objective": ("head", "augmentation", "accumulation"),

@@ -43,6 +43,15 @@ class Config(BaseModel):
         meant = {n: to for n, to in names.items() if to in cls.model_fields and to not in values}
         return {meant.get(name, name): value for name, value in values.items()}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        """pydantic would read `rank: yes` as 1."""
+        if not isinstance(values, dict) or not any(isinstance(v, bool) for v in values.values()):
+            return values
+        numbers = {n for n, field in cls.model_fields.items() if _is_number(field.annotation)}
+        return {n: str(v) if type(v) is bool and n in numbers else v for n, v in values.items()}
+
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         """Validate `values`. Raises InvalidConfig, which lists every problem, with its path."""
@@ -133,9 +142,20 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
             elif item["type"] == "string_type" and type(value) in (int, float):
                 message = f"{value!r} is a number, not text; write it in quotes"
             elif (expected := message.removeprefix("Input should be ")) != message:
-                message = f"{brief(value)} is not {expected}"
+                message = f"{brief(value)} is not {expected.replace('a valid tuple', 'a list')}"
+            elif item["type"] == "too_short":
+                least = item["ctx"]["min_length"]
+                if len(value) >= least:  # some items are wrong, which is listed
+                    continue
+                message = f"{brief(value)} is too short; give at least {least}"
             problems.append(Problem(path, message, unknown))
     return problems
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a type is int or float, or either of these or None."""
+    inner = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return annotation in (int, float) or (bool(inner) and all(map(_is_number, inner)))
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

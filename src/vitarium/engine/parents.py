@@ -1,5 +1,6 @@
 """What a stage of a blueprint starts from: models of a zoo, or of files that will be imported."""
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from vitarium.blueprint import ImportedSpec
 from vitarium.blueprint.parents import Parent
 from vitarium.blueprint.stage import Start
 from vitarium.core.errors import InvalidInput, NotAZoo
-from vitarium.core.parameters import parameter
+from vitarium.core.parameters import PythonSpelling, is_placeholder, parameter, spelled_by
 from vitarium.formats.foreign_zoo import ForeignZoo, find_models, spec_of_one
 from vitarium.formats.hub.download import HUB, downloaded
 from vitarium.formats.import_zoo import import_zoo
@@ -76,8 +77,29 @@ def parents_in(folder: Zoo | str | Path | None) -> ZooParents:
     return ZooParents(folder)
 
 
+class _StartSpelling(PythonSpelling):
+    """Parameters of importers as a `start` has them: `importer_settings: {base: ID}`."""
+
+    def parameter(self, name: str, value: Any) -> str:
+        text = str(value) if is_placeholder(value) else json.dumps(value)
+        if name == "importer":
+            return f"importer: {text}"
+        *outer, leaf = ("importer_settings", *name.split("."))
+        for key in reversed(outer):
+            leaf, text = key, f"{{{leaf}: {text}}}"
+        return f"{leaf}: {text}"
+
+    def has_option(self, name: str) -> bool:
+        return False
+
+
 def _read(start: Start) -> tuple[ForeignZoo, ImportedSpec]:
     """Raises InvalidInput for what is not one model, and as `find_models`."""
+    with spelled_by(_StartSpelling()):
+        return _one_model(start)
+
+
+def _one_model(start: Start) -> tuple[ForeignZoo, ImportedSpec]:
     name, importer = start.checkpoint, start.importer or None
     settings: dict[str, Any] = dict(start.importer_settings)
     if name.startswith(HUB):

@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from timm.optim.muon import Muon as TimmMuon
 from torch.optim import Optimizer
 
 from vitarium.core.config import Config
 from vitarium.training.base import optimizer
 from vitarium.training.optimizers._decay import Decay
+
+MAX_NS_STEPS = 100
+"""Every iteration multiplies matrices; five make them orthogonal enough, and ten to rounding."""
 
 
 class Muon(Config):
@@ -28,7 +31,7 @@ class Muon(Config):
     """Momentum factor of matrices' gradients, in [0, 1)."""
     nesterov: bool = True
     """Nesterov momentum; other weights then get NAdamW's steps, not AdamW's."""
-    ns_steps: PositiveInt = 5
+    ns_steps: int = Field(5, ge=1, le=MAX_NS_STEPS)
     """Newton-Schulz iterations that orthogonalize the momentum."""
     ns_coefficients: Literal["original", "quintic", "polar_express"] = "original"
     """Of these iterations' polynomials: those first published; five that were fitted later, one per

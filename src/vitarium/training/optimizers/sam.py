@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vitarium.core.config import Config
+from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.registry import Section, SectionOf
 from vitarium.training.base import optimizer
 
@@ -27,6 +27,14 @@ class Sam(Config):
     of each weight; its radius is about ten times that of SAM."""
     base: Annotated[Section, SectionOf("optimizer", "sgd")] = Field("sgd", validate_default=True)
     """The optimizer that takes the steps, with its settings."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_is_the_bases(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (names := {"lr", "weight_decay"} & values.keys()):
+            fault = "a setting of the optimizer that takes the steps; write it in `base`"
+            raise InvalidConfig([Problem((name,), fault) for name in sorted(names)])
+        return values
 
     @field_validator("base", mode="after")
     @classmethod

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.errors import UnknownName
 from vitarium.training.base import optimizer
+from vitarium.training.optimizers.muon import MAX_NS_STEPS
 
 _REFUSED = {
     "adahessian": "it needs second derivatives, which training does not compute",
@@ -20,6 +21,22 @@ _REFUSED = {
     "kron": "it draws random numbers of its own, so that a resumed run would take other steps",
 }
 """Why those whose names begin so are no choice here."""
+_BESIDE, _GROUPS = "write it beside `options`", "choose the adaptation `layer_decay`"
+_FALLBACK = "by their shape, weights get the fallback's steps"
+_ELSEWHERE = {
+    "lr": _BESIDE,
+    "weight_decay": _BESIDE,
+    "filter_bias_and_bn": "write `weight_decay_on: matrices` in the stage",
+    "weight_decay_exclude_1d": "write `weight_decay_on: matrices` in the stage",
+    "layer_decay": _GROUPS,
+    "layer_decay_min_scale": _GROUPS,
+    "layer_decay_no_opt_scale": _GROUPS,
+    "fallback_list": _FALLBACK,
+    "fallback_no_weight_decay": _FALLBACK,
+    "param_group_fn": "groups of weights are those of the adaptation and of `weight_decay_on`",
+}
+"""What timm takes in the same call, and would not heed: it would group a model's weights, which
+come here in groups."""
 
 
 class TimmOptimizer(Config):
@@ -50,8 +67,11 @@ class TimmOptimizer(Config):
             if reason := next(reasons, ""):
                 message = f"'{self.optimizer}' cannot be used here: {reason}"
             return Problem(("optimizer",), message)
-        for name in {"lr", "weight_decay"} & self.options.keys():
-            return Problem(("options", name), f"write `{name}` beside `options`, not in it")
+        for name in sorted(_ELSEWHERE.keys() & self.options.keys()):
+            return Problem(("options", name), f"it is no option: {_ELSEWHERE[name]}")
+        iterations = self.options.get("ns_steps", 0)
+        if isinstance(iterations, int | float) and iterations > MAX_NS_STEPS:
+            return Problem(("options", "ns_steps"), f"{iterations} is more than {MAX_NS_STEPS}")
         try:
             # zeros: settings may be read while a model trains, whose random stream goes on
             timm_optimizer(self, [nn.Parameter(torch.zeros(1, 1))])

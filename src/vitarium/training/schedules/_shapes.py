@@ -2,15 +2,23 @@
 
 from math import cos, pi
 
-from pydantic import NonNegativeFloat
+from typing import Annotated
 
+from pydantic import Field
+
+from vitarium.blueprint.recipe import MAX_EPOCHS
 from vitarium.core.config import Config
+
+Epochs = Annotated[float, Field(ge=0, le=MAX_EPOCHS)]
+"""A time in epochs, fractions allowed."""
+SomeEpochs = Annotated[float, Field(gt=0, le=MAX_EPOCHS)]
+"""A time in epochs that is not 0."""
 
 
 class Warmup(Config):
     """A linear rise from 0 during the first `warmup_epochs` (may be a fraction of one)."""
 
-    warmup_epochs: NonNegativeFloat = 0.0
+    warmup_epochs: Epochs = 0.0
     """Epochs of linear warm-up from 0 to the full learning rate, fractions allowed; 0: none."""
 
     def steps(self, steps_per_epoch: int) -> int:

@@ -2,10 +2,8 @@
 
 from math import sqrt
 
-from pydantic import NonNegativeFloat, PositiveFloat
-
 from vitarium.training.base import schedule
-from vitarium.training.schedules._shapes import Warmup, warmed_up
+from vitarium.training.schedules._shapes import Epochs, SomeEpochs, Warmup, warmed_up
 
 
 class InverseSqrt(Warmup):
@@ -14,9 +12,9 @@ class InverseSqrt(Warmup):
     It depends on the length of training by the cool-down alone, so one run can be cut anywhere.
     """
 
-    timescale_epochs: PositiveFloat = 1.0
+    timescale_epochs: SomeEpochs = 1.0
     """After three times so many epochs since the warm-up, the rate has halved."""
-    cooldown_epochs: NonNegativeFloat = 0.0
+    cooldown_epochs: Epochs = 0.0
     """Epochs at the end in which the rate also falls linearly to 0; 0: none."""
 
 

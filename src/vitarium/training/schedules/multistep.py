@@ -2,16 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from vitarium.training.base import schedule
-from vitarium.training.schedules._shapes import Warmup, warmed_up
+from vitarium.training.schedules._shapes import SomeEpochs, Warmup, warmed_up
 
 
 class Multistep(Warmup):
     """The rate is multiplied by `decay_rate` after each of the milestones."""
 
-    milestones: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    milestones: Annotated[tuple[SomeEpochs, ...], Field(min_length=1)]
     """Epochs after which the rate steps down, fractions allowed."""
     decay_rate: float = Field(0.1, gt=0, le=1)
     """What each multiplies the rate by, in (0, 1]."""

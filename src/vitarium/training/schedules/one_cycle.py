@@ -1,10 +1,14 @@
 """The one-cycle policy."""
 
-from pydantic import Field, PositiveFloat
+from typing import Annotated
+
+from pydantic import Field
 
 from vitarium.core.config import Config
 from vitarium.training.base import schedule
 from vitarium.training.schedules._shapes import along_cosine
+
+_Divisor = Annotated[float, Field(ge=1e-9, le=1e12)]
 
 
 class OneCycle(Config):
@@ -15,9 +19,9 @@ class OneCycle(Config):
 
     pct_start: float = Field(0.3, gt=0, lt=1)
     """Share of all steps in which the learning rate rises, in (0, 1)."""
-    div_factor: PositiveFloat = 25.0
+    div_factor: _Divisor = 25.0
     """Divisor of the optimizer's learning rate that gives the initial one."""
-    final_div_factor: PositiveFloat = 1e4
+    final_div_factor: _Divisor = 1e4
     """Divisor of the initial learning rate that gives the final one."""
 
 

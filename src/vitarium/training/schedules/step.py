@@ -1,15 +1,15 @@
 """Steps down, at equal distances."""
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from vitarium.training.base import schedule
-from vitarium.training.schedules._shapes import Warmup, warmed_up
+from vitarium.training.schedules._shapes import SomeEpochs, Warmup, warmed_up
 
 
 class Step(Warmup):
     """The rate is multiplied by `decay_rate` every `decay_epochs`, counted from the first step."""
 
-    decay_epochs: PositiveFloat = 30.0
+    decay_epochs: SomeEpochs = 30.0
     """Epochs between two steps down, fractions allowed."""
     decay_rate: float = Field(0.1, gt=0, le=1)
     """What each multiplies the rate by, in (0, 1]."""

@@ -12,9 +12,9 @@ from vitarium.training.schedules._shapes import Warmup, share_after, warmed_up
 class Tanh(Warmup):
     """From the full rate down to `final` of it along a tangent, from `lower` to `upper`."""
 
-    lower: float = -7.0
+    lower: float = Field(-7.0, ge=-1e6, le=1e6)
     """Where on the tangent training begins, after the warm-up."""
-    upper: float = 3.0
+    upper: float = Field(3.0, ge=-1e6, le=1e6)
     """Where on the tangent it ends."""
     final: float = Field(0.0, ge=0, le=1)
     """Learning rate that it falls to, as a share of the optimizer's, in [0, 1]."""
