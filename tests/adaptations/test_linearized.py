@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -137,3 +139,17 @@ def test_copies_and_pickles_compute_the_same():
     moved = at(adapted, direction(adapted))
     again = pickle.loads(pickle.dumps(moved))
     assert torch.equal(again(images_of()), moved(images_of()))
+
+
+def test_torchs_deprecated_functions_are_no_matter_of_the_user():
+    code = """
+import torch, warnings
+from vitarium.architectures.create import create_model
+from vitarium.core.registry import section
+model = create_model("vit", img_size=8, patch_size=8, embed_dim=8, depth=1, num_heads=1)
+section("adaptation", "linearized")(model)
+warnings.simplefilter("error")
+with torch.inference_mode():
+    model.forward_features(torch.zeros(1, 3, 8, 8))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,8 @@
 """Tangent fine-tuning: a model that is linear in what learns."""
 
+import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,8 +39,18 @@ class Linearized(Extension):
             tokens: Tensor = functional_call(plain, weights, (x, *masks), named)
             return tokens
 
+        _load_derivatives()
         at_start, change, *_ = jvp(features, (weights,), (tangent,))
         return at_start + change
+
+
+@cache
+def _load_derivatives() -> None:
+    """Once in a process, as torch does at its first derivative, where it warns of a function of its
+    own that is deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+        jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 class _Features(nn.Module):
