@@ -67,7 +67,9 @@ def test_all_problems_of_a_stage_are_listed_at_once(tiny, write_blueprint):
 
 def test_a_wrong_value_of_a_list_is_one_mistake(tiny, write_blueprint):
     wrong = {"stages.pretrain.schedule": {"name": "multistep", "milestones": [float("nan")]}}
-    (line,) = [x for x in complaint(apply(tiny, wrong), write_blueprint).split("\n") if ".mile" in x]
+    (line,) = [
+        x for x in complaint(apply(tiny, wrong), write_blueprint).split("\n") if ".mile" in x
+    ]
     assert "milestones.0: " in line
 
 

@@ -183,7 +183,10 @@ def test_optimizers_of_timm_get_their_settings():
         ({"optimizer": "adahessian"}, "second derivatives"),
         ({"optimizer": "lion", "options": {"beta": 3}}, "options: timm's lion refuses them.*beta"),
         ({"optimizer": "adamw", "options": {"betas": [0.9]}}, "options: timm's adamw refuses them"),
-        ({"optimizer": "lion", "options": {"lr": 3}}, "options.lr: it is no option: write it beside"),
+        (
+            {"optimizer": "lion", "options": {"lr": 3}},
+            "options.lr: it is no option: write it beside",
+        ),
         ({"optimizer": "adamw", "options": {"layer_decay": 0.5}}, "the adaptation `layer_decay`"),
         ({"optimizer": "muon", "options": {"ns_steps": 101}}, "ns_steps: 101 is more than 100"),
     ],

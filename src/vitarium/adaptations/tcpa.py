@@ -17,7 +17,6 @@ from vitarium.adaptations.base import adaptation
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 
-
 _MAX_TOKENS = 2**12
 """Of a pool; an image has hundreds."""
 

@@ -111,7 +111,9 @@ class Integers(Interval):
     @classmethod
     def _check(cls, low: float, high: float) -> None:
         if max(-low, high) > _MAX_INTEGER:
-            raise ValueError(f"bounds of integers lie between -2**53 and 2**53, not {low} to {high}")
+            raise ValueError(
+                f"bounds of integers lie between -2**53 and 2**53, not {low} to {high}"
+            )
 
     def value(self, u: float) -> int:
         return self.rounded(floor(self.low + u * (self.high - self.low + 1)))

@@ -164,6 +164,8 @@ class Adapter:
             change = self.config.scale(layer) * (b @ a).reshape(weight[start:stop].shape)
             parts = [weight[:start], weight[start:stop] + change, weight[stop:]]
             weights[name] = torch.cat(parts).to(weights[name].dtype)
+            if not weights[name].isfinite().all():
+                raise self._fault(names["A"], f"with it, {name} has numbers that are not finite")
         return weights | {name: tensors[stored] for name, stored in self.replaced.items()}
 
     def _check(self) -> None:
@@ -227,28 +229,6 @@ class Adapter:
             return self.config.rank(layer)
         except InvalidInput as error:
             raise InvalidInput(f"{self.config_file}: {error}") from None
-
-    def _check_targets(self, base: Shapes) -> None:
-        """Every layer that the configuration names has its factors; not of expressions."""
-        config = self.config
-        layers = [
-            n.removesuffix(".weight")
-            for n, s in base.items()
-            if n.endswith(".weight") and len(s) > 1
-        ]
-        for target in config.target_modules if isinstance(config.target_modules, list) else ():
-            named = [layer for layer in layers if _ends_with(layer, target)]
-            if not named:
-                raise InvalidInput(
-                    f"{self.config_file}: target_modules: the base has no layer '{target}'"
-                )
-            skipped = config.layers_to_transform is not None or config.exclude_modules
-            missing = [
-                n for n in named if n not in self.factors and f"{n}.weight" not in self.replaced
-            ]
-            if missing and not skipped:
-                what = f"it has no lora_A and lora_B of {missing[0]}"
-                raise InvalidInput(f"{self.file}: {what}, which {CONFIG} names in target_modules")
 
     def _inner(self, name: str) -> str:
         if not name.startswith(PREFIX):

@@ -204,6 +204,7 @@ HOSTILE = {
     "a weight beside factors": ({}, lambda t: t.update({f"base_model.model.{QKV}.weight": torch.zeros(48, 16)}), "is changed by another tensor"),
     "another beginning": ({}, lambda t: t.update({"model.x": torch.zeros(2)}), "model.x: names of an adapter begin with base_model.model."),
     "NaN": ({}, lambda t: t[A].fill_(math.nan), rf"{A}: it has numbers that are not finite"),
+    "an overflow": ({}, lambda t: (t[A].fill_(3e38), t[B].fill_(3e38)), rf"{A}: with it, {QKV}.weight has numbers that are not finite"),
     "whole numbers": ({}, lambda t: t.update({A: torch.ones(4, 16, dtype=torch.int8)}), rf"{A}: it is of torch.int8"),
     "DoRA": ({"use_dora": True}, None, "adapter_config.json: use_dora: this variant"),
     "a variant's tensor": ({}, lambda t: t.update({f"base_model.model.{QKV}.lora_magnitude_vector": torch.ones(48)}), "variant of LoRA"),

@@ -1,7 +1,6 @@
 """What schedules are composed of: a linear warm-up, shares of the steps, half a cosine."""
 
 from math import cos, pi
-
 from typing import Annotated
 
 from pydantic import Field
