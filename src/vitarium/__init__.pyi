@@ -7,6 +7,7 @@ from .compression.compress import compress as compress
 from .core.checkpoint_ref import CheckpointRef as CheckpointRef
 from .core.errors import VitariumError as VitariumError
 from .core.progress import Progress as Progress
+from .data.function_dataset import dataset as dataset
 from .encoders._runner.encode import encode as encode
 from .engine.grow import Growth as Growth
 from .engine.grow import grow as grow

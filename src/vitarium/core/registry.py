@@ -2,7 +2,8 @@
 
 What is registered appears everywhere: command line, blueprints, documentation. Plug-ins outside of
 vitarium are modules that register with the same decorators: named by an entry point of the group
-`vitarium`, or in the environment variable VITARIUM_PLUGINS (with commas between them).
+`vitarium`, or in the environment variable VITARIUM_PLUGINS (with commas between them), where a
+module may also be named by its file.
 """
 
 import importlib
@@ -23,6 +24,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem, problems_of
 from vitarium.core.errors import MissingPlugin, UnknownName, VitariumError
+from vitarium.core.outside_modules import import_outside
 from vitarium.core.plugin_kinds import KINDS as KINDS
 from vitarium.core.printable import brief
 
@@ -153,10 +155,10 @@ def _load_outside() -> None:
         entry.load()
     for module in filter(None, os.environ.get("VITARIUM_PLUGINS", "").split(",")):
         try:
-            importlib.import_module(module.strip())
+            import_outside(module.strip())
         except Exception as error:  # whatever is wrong with it
             is_missing = isinstance(error, ModuleNotFoundError)
-            hint = "; put the folder that it is in on PYTHONPATH" if is_missing else ""
+            hint = "; name its file, or put its folder on PYTHONPATH" if is_missing else ""
             what = f"VITARIUM_PLUGINS: cannot import {module}: {error!r}{hint}"
             raise VitariumError(what) from error
 

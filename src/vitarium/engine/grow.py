@@ -18,6 +18,7 @@ from vitarium.engine.events import Ended, Event, Listener, Notice
 from vitarium.engine.interrupts import interrupts
 from vitarium.engine.parents import parents_in
 from vitarium.engine.part import part_of
+from vitarium.engine.plugin_modules import known_to_workers
 from vitarium.engine.pools.local import LocalEngine
 from vitarium.engine.progress.display import announce, display, labels
 from vitarium.engine.progress.remaining import Remaining
@@ -199,6 +200,8 @@ def grow(
     )
     request = TrainRequest(chosen.precision, chosen.compiled, chosen.stacked)
     with ExitStack() as stack:
+        if engine == "ray" or chosen.workers != 0:
+            stack.enter_context(known_to_workers(planned))
         where = _engine(engine, chosen, address, cpus_per_model, gpus_per_model)
         trainer = stack.enter_context(where)
         machine = trainer.machine
