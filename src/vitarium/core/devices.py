@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +29,30 @@ def find_devices(device: str = "auto") -> tuple[str, ...]:
     if kind == "cuda":
         raise InvalidInput(f"device '{device}': this machine has {gpus} CUDA devices; try cpu")
     raise InvalidInput(f"unknown device '{device}'; known: auto, cpu, cuda, cuda:0, cuda:1, …")
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether oneDNN multiplies float32 matrices faster than torch by itself, which takes MKL.
+
+    MKL takes AVX2 on processors of other makers than Intel, oneDNN AVX-512 where they have it. A
+    fact about the machine and not a measurement, since the bits of a training depend on it.
+    """
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkl.is_available():
+        return False
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_vendor() not in (
+        None,
+        "GenuineIntel",
+    )
+
+
+def _cpu_vendor() -> str | None:
+    """E.g. GenuineIntel or AuthenticAMD; None where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), None)
 
 
 _INITIALIZING = {

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.training._onednn_linear import OneDNNLinear, linear, use_onednn
 from vitarium.training.options import TrainOptions
 
 
@@ -20,7 +21,8 @@ def optimize_forward(
     Where the class token alone is read, the last block computes that token alone: about 7 % less
     work for 12 blocks (not with `blocks_are_read`: an objective reads all tokens of every block).
     In bf16 on CPUs attention is computed by plain matrix products, which there beat the fused
-    kernel (ViT-S at 224 pixels: 1.18 times the images a second). torch.compile gets it as it is.
+    kernel (ViT-S at 224 pixels: 1.18 times the images a second). In fp32 on CPUs linear layers are
+    computed by oneDNN where that is faster. torch.compile gets it as it is.
     """
     if options.compiled:
         return
@@ -31,6 +33,8 @@ def optimize_forward(
     if not blocks_are_read and _reads_class_token_alone(model):
         # no method of the model itself: the two would hold each other, long after training
         model.__class__ = _ReadsClassTokenAlone
+    if options.linear_kernel == "onednn":
+        use_onednn(model)
 
 
 def _reads_class_token_alone(model: nn.Module) -> bool:
@@ -75,8 +79,9 @@ def _attended(attn: Any, tokens: Tensor) -> Tensor:
     of_query, of_rest = attn.qkv.weight.split(sizes)
     query_bias, rest_bias = (None, None) if bias is None else bias.split(sizes)
     heads = (attn.num_heads, attn.head_dim)
-    query = F.linear(tokens[:, :1], of_query, query_bias).reshape(batch, 1, *heads).transpose(1, 2)
-    rest = F.linear(tokens, of_rest, rest_bias).reshape(batch, count, 2, *heads)
+    product = linear if type(attn.qkv) is OneDNNLinear else F.linear
+    query = product(tokens[:, :1], of_query, query_bias).reshape(batch, 1, *heads).transpose(1, 2)
+    rest = product(tokens, of_rest, rest_bias).reshape(batch, count, 2, *heads)
     key, value = rest.permute(2, 0, 3, 1, 4).unbind(0)
     query, key = attn.q_norm(query), attn.k_norm(key)
     if attn.fused_attn:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
+from vitarium.core.devices import onednn_is_faster
 from vitarium.core.errors import InvalidInput
 from vitarium.core.version import installed_version
 
@@ -50,6 +51,13 @@ class TrainOptions:
         """For forward passes."""
         kind = torch.device(self.device).type
         return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @property
+    def linear_kernel(self) -> Literal["onednn", "torch"]:
+        """By whose matrix products linear layers are computed."""
+        plain = not (self.compiled or self.stacked) and self.precision == "fp32"
+        on_cpu = torch.device(self.device).type == "cpu"
+        return "onednn" if on_cpu and plain and onednn_is_faster() else "torch"
 
 
 class Stepped(NamedTuple):
@@ -103,7 +111,7 @@ def numerics(options: TrainOptions) -> Iterator[None]:
 
 
 def software(options: TrainOptions) -> dict[str, str]:
-    """Versions, the device's name, threads and precision; stored beside a model's weights."""
+    """Versions, device, threads, precision and kernels; stored beside a model's weights."""
     packages = ("vitarium", "torch", "torchvision", "timm", "numpy", "safetensors")
     if torch.device(options.device).type == "cuda":
         device = torch.cuda.get_device_name(options.device)
@@ -117,4 +125,5 @@ def software(options: TrainOptions) -> dict[str, str]:
         "precision": options.precision,
         "compiled": str(options.compiled),
         "stacked": str(options.stacked),
+        "linear_kernel": options.linear_kernel,
     }

@@ -30,6 +30,7 @@ _MAX_SECONDS = 0.5
 _MAX_STEPS = 5
 _MIN_PAIRS, _MAX_PAIRS, _MAX_PAIR_SECONDS = 5, 15, 2.0
 _SMALL_BATCH = 4
+_DECIDING_SOFTWARE = ("vitarium", "torch", "timm", "device", "linear_kernel")
 
 
 class TrainMode(NamedTuple):
@@ -189,7 +190,7 @@ class Calibration:
             **_kind(recipe, num_outputs),
             "way": [mode.precision, mode.compiled, mode.stacked],
             "threads": self.threads,
-            **{name: self._software[name] for name in ("vitarium", "torch", "timm", "device")},
+            **{name: self._software[name] for name in _DECIDING_SOFTWARE},
         }
         return json.dumps(kind, sort_keys=True)
 
