@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vitarium.core.errors import VitariumError
+from vitarium.engine.pools import _worker_server
 from vitarium.engine.pools._fork_server import ForkServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
@@ -143,3 +145,47 @@ def test_a_server_ends_with_the_process_that_it_serves(tmp_path):
     engine.stdout.close()
     wait_for(lambda: not is_running(server))
     os.kill(forked, signal.SIGKILL)
+
+
+def test_a_server_that_was_started_imports_before_the_first_fork(server, tmp_path):
+    tally = tmp_path / "imports"
+    server.start()
+    wait_for(tally.exists)
+    server.start()  # it is there
+    report(server)
+    assert tally.read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads"),
+    [
+        ((None, None, None), 1),
+        (("cpu", 2, None), 3),
+        (("auto", None, 2), 2),
+        (("cpu", 0, None), None),
+        (("cuda", None, None), None),
+    ],
+)
+def test_the_server_of_workers_is_started_where_their_threads_are_known(
+    monkeypatch, settings, threads
+):
+    started = []
+    monkeypatch.setattr(_worker_server, "available_cores", lambda: 6)
+    monkeypatch.setattr(_worker_server, "_GPUS", ())
+    monkeypatch.setattr(
+        _worker_server, "worker_server", lambda n: SimpleNamespace(start=lambda: started.append(n))
+    )
+    _worker_server.start_worker_server(*settings)
+    assert started == ([] if threads is None else [threads])
+
+
+def test_where_there_may_be_a_gpu_torch_is_asked_first(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setattr(_worker_server, "_GPUS", (str(tmp_path),))
+    monkeypatch.setattr(
+        _worker_server, "worker_server", lambda n: SimpleNamespace(start=lambda: started.append(n))
+    )
+    _worker_server.start_worker_server("auto", None, None)
+    assert not started
+    _worker_server.start_worker_server("cpu", None, 1)
+    assert started == [1]

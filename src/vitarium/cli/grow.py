@@ -18,6 +18,7 @@ from vitarium.cli._progress import resumable
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import print_note
+from vitarium.engine.pools._worker_server import start_worker_server
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint
@@ -41,6 +42,7 @@ def demo(
 
     Example:  vitarium demo
     """
+    start_worker_server(device, workers, None)
     from vitarium.blueprint import Blueprint
 
     print_note(f"Growing the demo zoo in {zoo}", style="bold")
@@ -186,6 +188,8 @@ def grow(
     """
     if calibrate and not dry_run:
         raise InvalidInput("--calibrate is for --dry-run; growing measures what it needs by itself")
+    if not dry_run and engine == "local":
+        start_worker_server(device, workers, threads)
     loaded, folder, check = read_blueprint(blueprint, zoo, data_dir)
     part: dict[str, Any] = {"stages": stages.split(",") if stages else None, "only": only}
     numerics: dict[str, Any] = {

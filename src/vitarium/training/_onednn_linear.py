@@ -20,7 +20,7 @@ _WORTHWHILE = 4096
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Inputs [..., in], weight [out, in] and bias [out], float32 on a CPU, to [..., out]."""
-    if functorch_active():  # type: ignore[operator]  # of oneDNN's product vmap knows nothing
+    if functorch_active():  # of oneDNN's product vmap knows nothing
         return F.linear(inputs, weight, bias)
     if torch.is_grad_enabled():
         outputs: Tensor = _Linear.apply(inputs, weight, bias)
@@ -31,8 +31,8 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 def use_onednn(model: nn.Module) -> None:
     """Let a float32 model on a CPU compute its larger linear layers by oneDNN, in place."""
     for module in model.modules():
-        if type(module) in _OF_ONEDNN and module.weight.numel() >= _WORTHWHILE:
-            module.__class__ = _OF_ONEDNN[type(module)]
+        if isinstance(module, nn.Linear) and module.weight.numel() >= _WORTHWHILE:
+            module.__class__ = _OF_ONEDNN.get(type(module), type(module))
 
 
 class OneDNNLinear(nn.Linear):

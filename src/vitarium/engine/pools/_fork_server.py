@@ -53,7 +53,9 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """Started by the first `fork`, and again where it is gone; it ends with the process it serves.
+    """Started by `start` or the first `fork`, and again where it is gone.
+
+    It ends with the process that it serves.
 
     modules: what it imports. environment: its own, which libraries read as they are imported.
     """
@@ -63,6 +65,11 @@ class ForkServer:
         self._control: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = Lock()
+
+    def start(self) -> None:
+        """Let it import in the background, so that the first fork has less to wait for."""
+        with self._lock:
+            self._control = self._control or self._start()
 
     def fork(
         self, target: str, arguments: Sequence[str] = (), *, files: Sequence[int] = ()

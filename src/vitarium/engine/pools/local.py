@@ -1,6 +1,5 @@
 """The local engine: worker processes on this machine, or this process itself."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -8,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from typing import Any
 import torch
 
 from vitarium.blueprint import ModelSpec
-from vitarium.engine.pools._fork_server import ForkedProcess, ForkServer, run_python
+from vitarium.engine.pools._fork_server import ForkedProcess, run_python
+from vitarium.engine.pools._worker_server import WORKER, worker_environment, worker_server
 from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import Calibration, TrainMode
@@ -24,8 +23,6 @@ from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.worker import Fault, Job, Message, is_out_of_memory, run_job
 from vitarium.training import TrainOptions
 from vitarium.zoo import Zoo
-
-_WORKER = "vitarium.engine.worker"
 
 
 class LocalEngine:
@@ -144,20 +141,9 @@ class LocalPool(Pool[_Process]):
 def _start_worker(handle: int, threads: int) -> "ForkedProcess | subprocess.Popen[bytes]":
     """A process that runs `worker.main` on its end of a socket, with that many threads."""
     if sys.platform == "linux":
-        return _fork_server(threads, os.getpid()).fork(
-            f"{_WORKER}:main", [str(threads)], files=[handle]
-        )
-    program, arguments = f"from {_WORKER} import main; main()", [str(threads), str(handle)]
-    return run_python(program, arguments, handle, _environment(threads))
-
-
-@cache
-def _fork_server(threads: int, process: int) -> ForkServer:
-    return ForkServer([_WORKER], _environment(threads))
-
-
-def _environment(threads: int) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        return worker_server(threads).fork(f"{WORKER}:main", [str(threads)], files=[handle])
+    program, arguments = f"from {WORKER} import main; main()", [str(threads), str(handle)]
+    return run_python(program, arguments, handle, worker_environment(threads))
 
 
 def _oom_kills() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core import files
+from vitarium.core.cores import available_cores
 from vitarium.core.errors import InvalidInput
 from vitarium.engine.pools._ray_connection import NoCluster, capacity, connected, the_ray
 from vitarium.engine.pools._ray_worker import RayWorker
@@ -20,7 +21,7 @@ from vitarium.engine.shipping import FileSent, pack, unload
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
 from vitarium.engine.tuning.gain import Gain
-from vitarium.engine.tuning.machine import Machine, available_cores
+from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.worker import Fault, Job, Message
 from vitarium.training import Precision, TrainOptions
 from vitarium.zoo import Zoo

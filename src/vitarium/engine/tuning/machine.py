@@ -1,10 +1,10 @@
 """How a machine's devices and cores are shared out among workers."""
 
-import os
 from dataclasses import dataclass
 
 import torch
 
+from vitarium.core.cores import available_cores
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import InvalidInput
 
@@ -37,10 +37,3 @@ class Machine:
         if threads is None:
             threads = max(1, cores // workers) if workers else torch.get_num_threads()
         return cls(devices, workers, threads)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
