@@ -92,7 +92,7 @@ def test_layers_keep_their_names_weights_and_changes_in_factors():
     assert isinstance(model[0], OneDNNLinear)
     assert isinstance(model[2], OneDNNLinear)
     assert type(model[3]) is nn.Linear  # too small to gain
-    (inputs,) = tensors((7, 64))
+    (inputs,) = tensors((7, 3, 64))
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert close(model(inputs), plain(inputs))
     hidden = model[:2](inputs)

@@ -69,7 +69,9 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.save_for_forward(inputs, weight)
-        return _product(inputs, weight, bias)
+        outputs = _product(inputs, weight, bias)
+        # no view, for those may not be changed in place where they come from here
+        return outputs.new_empty(0).set_(outputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
