@@ -71,7 +71,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_forward(inputs, weight)
         outputs = _product(inputs, weight, bias)
         # no view, for those may not be changed in place where they come from here
-        return outputs.new_empty(0).set_(outputs)
+        return outputs.new_empty(0).set_(outputs)  # type: ignore[call-overload]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
