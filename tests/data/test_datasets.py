@@ -223,7 +223,7 @@ def parquet(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_local_parquet_is_read_through_datasets(parquet):
+def test_parquet_that_datasets_writes_is_read(parquet):
     found = load(
         section("dataset", {"name": "hf", "folder": "tiny", "val_fraction": 0.25}), parquet
     )

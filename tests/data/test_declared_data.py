@@ -82,7 +82,7 @@ def parquet(place: Path, labels: list, kind: str) -> None:
 @pytest.mark.parametrize(("labels", "kind"), [(["a", "b"] * 5, "string"), ([0.5] * 10, "float64")])
 def test_labels_that_are_no_numbers_of_classes_are_refused(tmp_path, labels, kind):
     parquet(tmp_path / "rows", labels, kind)
-    with pytest.raises(InvalidData, match=f"column 'label' holds {kind}"):
+    with pytest.raises(InvalidData, match=r"column 'label' holds (string|double), not numbers"):
         load(section("dataset", {"name": "hf", "folder": "rows"}), tmp_path)
 
 

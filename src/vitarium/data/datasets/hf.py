@@ -1,8 +1,10 @@
 """Data sets of the Hugging Face hub, or local parquet files of the same form."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,11 +15,21 @@ from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
 from vitarium.core.hub_faults import hub_fault
 from vitarium.data._image_files import RULES, decoded
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
+from vitarium.data.datasets._arrow_copy import Columns, check_columns, local_copy, split_of
+from vitarium.data.datasets._hub_files import hub_copy, hub_files
 from vitarium.data.splits import with_splits
+
+_PIECE = re.compile(r"(.+?)-\d+-of-\d+")
+"""A parquet file that is one of several of a split, as the hub calls them."""
+_VALIDATION = ("validation", "val")
+LabeledSplit = tuple[Split, tuple[str, ...] | None]
+"""A split, and the names of its classes where they are known."""
+T = TypeVar("T")
 
 
 class HuggingFace(OwnDataConfig):
-    """A hub data set by name, or a folder with train.parquet, test.parquet, perhaps val.parquet."""
+    """A hub data set by name, or a folder of parquet files: train.parquet, test.parquet, perhaps
+    val.parquet, or several of each, train-00000-of-00004.parquet."""
 
     dataset: str | None = None
     """Name of the data set on the hub, e.g. zh-plus/tiny-imagenet."""
@@ -30,91 +42,106 @@ class HuggingFace(OwnDataConfig):
     """Column that holds the images."""
     label_column: str = "label"
     """Column that holds the class of each image."""
+    train_split: str = "train"
+    """Split of the training images."""
+    val_split: str | None = None
+    """Split of the validation images; none: `validation` or `val`, if there is one."""
+    test_split: str | None = None
+    """Split of the test images; none: `test`, or where there is none, that of validation."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; none: the newest when it is first downloaded."""
+    streaming: bool = False
+    """Download parquet files one by one and keep each as an Arrow file alone, so that the disk
+    holds the data once and memory a row group at most."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.dataset is None) == (self.folder is None):
             raise ValueError("give either dataset (a name on the hub) or folder (of parquet files)")
+        if self.folder is not None and (self.streaming or self.revision is not None):
+            raise ValueError("streaming and revision are of a dataset on the hub, not of a folder")
         return self
 
 
 @dataset("hf")
 def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
-    """A data set of the Hugging Face hub, or local parquet files (needs the extra `hf`)."""
-    parts = _parts(config, folders)
-    val = parts.get("validation", parts.get("val"))
-    train, test = parts.get("train"), parts.get("test")
-    if train is None or (test is None and val is None):
-        raise InvalidData(
-            f"{config.dataset or config.folder} has the splits {', '.join(sorted(parts))}; "
-            "train, and test or validation, are needed"
-        )
-    if test is None:  # as in image folders: what there is beside train/ is for tests
-        test, val = val, None
-    training = _split(train, config)
-    names = getattr(train.features[config.label_column], "names", None)
-    numbered = tuple(map(str, range(int(training.labels.max()) + 1)))
+    """A data set of the Hugging Face hub (needs the extra `hf`), or local parquet files."""
+    splits = _splits(config, folders)
+    training, names = splits["train"]
     return with_splits(
         "hf",
-        names or numbered,
+        names or tuple(map(str, range(int(training.labels.max()) + 1))),
         config,
         train=training,
-        val=_split(val, config) if val is not None else None,
-        test=_split(test, config),
+        val=splits["val"][0] if "val" in splits else None,
+        test=splits["test"][0],
         mean=config.mean,
         std=config.std,
     )
 
 
-def _parts(config: HuggingFace, folders: DataFolders) -> Any:
+def _splits(config: HuggingFace, folders: DataFolders) -> Mapping[str, LabeledSplit]:
+    """By our names: train, test and perhaps val. What is none of them is not downloaded or read."""
+    columns, copies = Columns(config.image_column, config.label_column), folders.writable / "arrow"
+    if config.folder is not None:
+        local = _chosen(config, _local_files(config.folder, folders))
+        return {
+            part: split_of([local_copy(file, columns, copies) for file in files])
+            for part, files in local.items()
+        }
     try:
         import datasets
     except ImportError:
         raise InvalidInput("data set 'hf' needs: pip install 'vitarium[hf]'") from None
-    if config.dataset:
-        try:
-            # Said outright: datasets 3 asks on the terminal whether to run a repository's code.
-            named = (config.dataset, config.config_name)
-            return datasets.load_dataset(*named, trust_remote_code=False)
-        except Exception as error:  # the library raises what its transports raise
-            fault = hub_fault(error)
-            raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {fault}") from None
-    root = folders.find(str(config.folder))
-    files = {path.stem: str(path) for path in sorted(root.glob("*.parquet"))} if root else {}
-    if not files:
-        looked = ", ".join(str(folder / str(config.folder)) for folder in folders.all)
-        raise DataNotFound(f"no parquet files in {looked}")
-    for path in files.values():
-        _check_parquet(path, config)
-    cache = str(folders.writable / "hf-cache")
-    try:
-        return datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
-    except Exception as error:  # the library raises what Arrow raises
-        reason = _first_line(error.__cause__ or error)
-        raise InvalidData(f"cannot read the parquet files of {root}: {reason}") from None
+    assert config.dataset is not None
+    if config.streaming:
+        listed = hub_files(config.dataset, config.config_name, config.revision, copies)
+        return {
+            part: split_of([hub_copy(address, columns, copies) for address in addresses])
+            for part, addresses in _chosen(config, listed).items()
+        }
+    named = (config.dataset, config.config_name)
+    options = {"revision": config.revision} if config.revision else {}
+    try:  # said outright: no code of a repository is run
+        loaded = datasets.load_dataset(*named, trust_remote_code=False, **options)
+    except Exception as error:  # the library raises what its transports raise
+        fault = hub_fault(error)
+        raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {fault}") from None
+    return {part: _of_hub(rows, config) for part, rows in _chosen(config, loaded).items()}
 
 
-def _check_parquet(path: str, config: HuggingFace) -> None:
-    """Raises InvalidData that names a broken file, or a missing column."""
-    import pyarrow
-    import pyarrow.parquet
+def _chosen(config: HuggingFace, available: Mapping[str, T]) -> dict[str, T]:
+    """What there is, by our names of splits. Raises InvalidData where one is missing."""
+    names = {
+        "train": config.train_split,
+        "val": config.val_split or next((n for n in _VALIDATION if n in available), None),
+        "test": config.test_split or ("test" if "test" in available else None),
+    }
+    if names["test"] is None or (config.val_split is None and names["test"] == names["val"]):
+        # as in image folders: what there is beside training images is for tests
+        names["test"], names["val"] = names["test"] or names["val"], None
+    missing = [name for name in names.values() if name is not None and name not in available]
+    if missing or names["test"] is None:
+        raise InvalidData(
+            f"{config.dataset or config.folder} has the splits {', '.join(sorted(available))}; "
+            "train, and test or validation, are needed: name them with the settings train_split, "
+            "val_split and test_split"
+        )
+    return {part: available[name] for part, name in names.items() if name is not None}
 
-    try:
-        names = pyarrow.parquet.read_schema(path).names
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InvalidData(f"{path} cannot be read as parquet: {_first_line(error)}") from None
-    _check_columns(names, config, path)
 
-
-def _check_columns(names: Sequence[str], config: HuggingFace, where: str) -> None:
-    for setting in ("image_column", "label_column"):
-        if (column := getattr(config, setting)) not in names:
-            there = f"there are {', '.join(names)}; name it with the setting {setting}"
-            raise InvalidData(f"no column '{column}' in {where}; {there}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _local_files(folder: str, folders: DataFolders) -> Mapping[str, list[Path]]:
+    """Parquet files of a folder, or of `data` in it as on the hub, by split and in order."""
+    root = folders.find(folder)
+    for inner in [root, root / "data"] if root else []:
+        if files := sorted(inner.glob("*.parquet")):
+            splits: dict[str, list[Path]] = {}
+            for file in files:
+                piece = _PIECE.fullmatch(file.stem)
+                splits.setdefault(piece[1] if piece else file.stem, []).append(file)
+            return splits
+    looked = ", ".join(str(place / folder) for place in folders.all)
+    raise DataNotFound(f"no parquet files in {looked}")
 
 
 @dataclass(frozen=True)
@@ -138,10 +165,11 @@ class Rows:
         return decoded(image["path"] if image["bytes"] is None else image["bytes"], name)
 
 
-def _split(part: Any, config: HuggingFace) -> Split:
+def _of_hub(part: Any, config: HuggingFace) -> LabeledSplit:
     import datasets
 
-    _check_columns(part.column_names, config, f"'{config.dataset or config.folder}'")
+    columns = Columns(config.image_column, config.label_column)
+    check_columns(part.column_names, columns, f"'{config.dataset}'")
     only = part.select_columns([config.label_column]).with_format("numpy")
     numbers = np.asarray(only[config.label_column][:])
     for row, label in enumerate(numbers.tolist() if numbers.dtype.kind in "fO" else ()):
@@ -153,4 +181,5 @@ def _split(part: Any, config: HuggingFace) -> Split:
     labels = torch.from_numpy(numbers.astype(np.int64))
     encoded = part.select_columns([config.image_column])
     encoded = encoded.cast_column(config.image_column, datasets.Image(decode=False))
-    return Split(Rows(encoded, config.image_column), labels)
+    names = getattr(part.features[config.label_column], "names", None)
+    return Split(Rows(encoded, config.image_column), labels), names and tuple(names)
