@@ -54,6 +54,20 @@ def test_only_the_gradients_that_are_needed_are_computed():
     assert bias.grad is None
 
 
+def test_a_frozen_layer_keeps_none_of_its_inputs():
+    def saved(requires_grad):
+        inputs, weight = tensors((4, 32), (48, 32))
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor
+        ):
+            linear(inputs.requires_grad_(), weight.requires_grad_(requires_grad))
+        return sizes
+
+    assert saved(requires_grad=True) == [(4, 32), (48, 32)]
+    assert saved(requires_grad=False) == [(48, 32)]
+
+
 def test_a_gradient_has_a_gradient():
     def second(product):
         inputs, weight, bias = tensors((4, 32), (48, 32), (48,), requires_grad=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active as functorch_active
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from vitarium.adaptations._factors import AdaptedLinear
@@ -20,7 +21,7 @@ _WORTHWHILE = 4096
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Inputs [..., in], weight [out, in] and bias [out], float32 on a CPU, to [..., out]."""
-    if functorch_active():  # of oneDNN's product vmap knows nothing
+    if functorch_active() or forward_ad._current_level >= 0:  # what oneDNN's product lacks
         return F.linear(inputs, weight, bias)
     if torch.is_grad_enabled():
         outputs: Tensor = _Linear.apply(inputs, weight, bias)
@@ -62,13 +63,13 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """The product with its derivatives, backward and forward."""
+    """The product with its derivatives."""
 
     # no setup_context: with it torch looks at signatures in every call, which takes half the gain
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.save_for_forward(inputs, weight)
+        # a frozen layer needs none of its inputs
+        ctx.save_for_backward(inputs if ctx.needs_input_grad[1] else None, weight)
         outputs = _product(inputs, weight, bias)
         # no view, for those may not be changed in place where they come from here
         return outputs.new_empty(0).set_(outputs)  # type: ignore[call-overload]
@@ -87,11 +88,3 @@ class _Linear(torch.autograd.Function):
             if bias_needed:
                 of_bias = rows.sum(0)
         return of_inputs, of_weight, of_bias
-
-    @staticmethod
-    def jvp(ctx: Any, inputs: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Any:
-        base_inputs, base_weight = ctx.saved_tensors
-        terms = [] if inputs is None else [_product(inputs, base_weight)]
-        terms += [] if weight is None else [_product(base_inputs, weight)]
-        terms += [] if bias is None else [bias]
-        return sum(terms)
