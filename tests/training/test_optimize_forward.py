@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vitarium import create_model
+from vitarium.blueprint import Recipe
 from vitarium.training import TrainOptions
 from vitarium.training.optimize_forward import optimize_forward
 
@@ -32,6 +33,37 @@ def test_outputs_and_gradients_are_those_of_the_model_as_it_is(settings):
     for (name, ours), theirs in zip(short.named_parameters(), plain.parameters(), strict=True):
         scale = theirs.grad.abs().max()
         assert torch.allclose(ours.grad, theirs.grad, atol=1e-5 * scale + 1e-6), name
+
+
+@pytest.mark.parametrize("adaptation", ["lora", "orthogonal"])
+def test_adapted_layers_compute_the_same(adaptation):
+    recipe = Recipe.read(
+        {
+            "architecture": {"name": "vit", **SIZE},
+            "data": "digits",
+            "epochs": 1,
+            "batch_size": 5,
+            "adaptation": {"name": adaptation, "rank": 2, "matrices": ["q", "k", "v", "fc1"]},
+        }
+    )
+    torch.manual_seed(1)
+    plain = recipe.build_unadapted(7)
+    recipe.adapt(plain)
+    for name, weight in plain.named_parameters():
+        if ".adaptation." in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    short = deepcopy(plain)
+    optimize_forward(short, TrainOptions())
+    assert type(short) is not type(plain)
+    for model in (plain, short):
+        model(IMAGES).square().sum().backward()
+    assert torch.allclose(plain(IMAGES), short(IMAGES), atol=1e-5)
+    pairs = list(zip(plain.parameters(), short.parameters(), strict=True))
+    assert any(ours.grad is not None for _, ours in pairs)
+    for reference, ours in pairs:
+        assert (reference.grad is None) == (ours.grad is None)
+        if ours.grad is not None:
+            assert torch.allclose(ours.grad, reference.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_whoever_asks_for_all_tokens_gets_them():

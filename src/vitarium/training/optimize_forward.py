@@ -47,7 +47,7 @@ def _reads_class_token_alone(model: nn.Module) -> bool:
         model.global_pool == "token"
         and model.attn_pool is None
         and type(last.attn) is Attention
-        and type(last.attn.qkv) is nn.Linear
+        and isinstance(last.attn.qkv, nn.Linear)
         and last.attn.gate is None
         and not any(dropped)
         and isinstance(last.drop_path1, nn.Identity)
@@ -74,18 +74,28 @@ def _class_token(self: Any, tokens: Tensor) -> Tensor:
 
 def _attended(attn: Any, tokens: Tensor) -> Tensor:
     """What the first token gathers from all: [batch, n, width] -> [batch, 1, width]"""
-    batch, count, _ = tokens.shape
-    sizes, bias = (attn.attn_dim, 2 * attn.attn_dim), attn.qkv.bias
-    of_query, of_rest = attn.qkv.weight.split(sizes)
-    query_bias, rest_bias = (None, None) if bias is None else bias.split(sizes)
-    heads = (attn.num_heads, attn.head_dim)
-    product = linear if type(attn.qkv) is OneDNNLinear else F.linear
-    query = product(tokens[:, :1], of_query, query_bias).reshape(batch, 1, *heads).transpose(1, 2)
-    rest = product(tokens, of_rest, rest_bias).reshape(batch, count, 2, *heads)
-    key, value = rest.permute(2, 0, 3, 1, 4).unbind(0)
+    query, key, value = _query_keys_values(attn, tokens)
     query, key = attn.q_norm(query), attn.k_norm(key)
     if attn.fused_attn:
         attended = F.scaled_dot_product_attention(query, key, value)
     else:
         attended = ((query * attn.scale) @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+    batch = len(tokens)
     return attn.proj(attn.norm(attended.transpose(1, 2).reshape(batch, 1, attn.attn_dim)))
+
+
+def _query_keys_values(attn: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[batch, n, width] -> of the first token [batch, heads, 1, head_dim], of all [.., n, ..]"""
+    batch, count, _ = tokens.shape
+    heads = (attn.num_heads, attn.head_dim)
+    if type(attn.qkv) not in (nn.Linear, OneDNNLinear):  # it computes with more than its weight
+        query, key, value = attn.qkv(tokens).reshape(batch, count, 3, *heads).unbind(2)
+        return query[:, :1].transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    product = linear if type(attn.qkv) is OneDNNLinear else F.linear
+    sizes, bias = (attn.attn_dim, 2 * attn.attn_dim), attn.qkv.bias
+    of_query, of_rest = attn.qkv.weight.split(sizes)
+    query_bias, rest_bias = (None, None) if bias is None else bias.split(sizes)
+    query = product(tokens[:, :1], of_query, query_bias).reshape(batch, 1, *heads).transpose(1, 2)
+    rest = product(tokens, of_rest, rest_bias).reshape(batch, count, 2, *heads)
+    key, value = rest.permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value
