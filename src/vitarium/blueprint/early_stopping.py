@@ -8,11 +8,11 @@ from vitarium.core.config import Config
 
 
 class EarlyStopping(Config):
-    """Training ends when a score on the validation split has not become better for some epochs."""
+    """Training ends when a validation score has not become better for some epochs."""
 
     metric: str = "val_accuracy"
-    """A score of the validation split, e.g. val_accuracy; of one that ends in `loss`, less is
-    better, of all others more."""
+    """A score of the validation split, e.g. val_accuracy, or of a data set that `evaluate_on`
+    names, e.g. v2_accuracy; of one that ends in `loss`, less is better, of all others more."""
     patience: PositiveInt = 5
     """Epochs in a row without a better score after which training ends."""
     min_delta: NonNegativeFloat = 0.0
@@ -21,10 +21,16 @@ class EarlyStopping(Config):
     @field_validator("metric", mode="after")
     @classmethod
     def _is_of_validation(cls, metric: str) -> str:
-        if not metric.startswith("val_"):
+        images, _, score = metric.partition("_")
+        if not score or images in ("train", "test", "epoch", "images"):
             example = "e.g. val_accuracy or val_loss"
             raise ValueError(f"'{metric}' is no score of the validation split; name one, {example}")
         return metric
+
+    @property
+    def images(self) -> str:
+        """On which the score is computed: `val`, or the name of an evaluation set."""
+        return self.metric.partition("_")[0]
 
     def best(self, scores: Sequence[float]) -> int:
         """Number (from 1) of the epoch with the best score, of those after epochs 1, 2, ...; 0:

@@ -156,7 +156,11 @@ class Planner:
             for problem in error.problems:
                 self._note(stage, problem, paths, settings)
             return None
-        return self.models.setdefault(spec.id, spec)
+        planned = self.models.setdefault(spec.id, spec)
+        if planned.recipe.evaluate_on != recipe.evaluate_on:
+            fault = f"they change no weights, and model {spec.id} is planned with others already"
+            self._note(stage, Problem(("evaluate_on",), fault), paths, settings)
+        return planned
 
     def _recipe(
         self, stage: str, settings: Settings, paths: Paths, inherited_from: str | None = None

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from vitarium.blueprint.early_stopping import EarlyStopping
+from vitarium.blueprint.evaluation_set import EvaluationSets, NamedEvaluationSets
 from vitarium.blueprint.moving_average import Ema
 from vitarium.blueprint.normalization import MeanStd, none_for_the_data
 from vitarium.core.config import Config, InvalidConfig, Problem
@@ -90,6 +91,9 @@ class Recipe(Config):
     normalization: Annotated[MeanStd | None, BeforeValidator(none_for_the_data)] = None
     """Mean and std of pixels in [0, 1] by which images are normalized; None: those of the data set.
     A child takes them from its parent where that was trained elsewhere, or has them itself."""
+    evaluate_on: NamedEvaluationSets = EvaluationSets()
+    """Further data sets, by name, on which the model is scored while it is trained. No part of the
+    id, since they change no weights, but for one by which `early_stopping` ends training."""
 
     @model_validator(mode="before")
     @classmethod
@@ -130,7 +134,10 @@ class Recipe(Config):
         if values["adaptation"] in ({"name": "full"}, {"name": "head"}):
             name = values.pop("adaptation")["name"]
             values |= {TRAINABLE: name} if name == "head" else {}
-        return values
+        sets = values.pop("evaluate_on", {})
+        ends_training = self.early_stopping and self.early_stopping.images
+        deciding = {name: each for name, each in sets.items() if name == ends_training}
+        return values | ({"evaluate_on": deciding} if deciding else {})
 
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after that epoch (0: before training) stay in the zoo."""

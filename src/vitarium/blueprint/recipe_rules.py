@@ -41,7 +41,16 @@ def _repeats(recipe: "Recipe") -> dict[str, str]:
 
 def _early_stopping(recipe: "Recipe") -> dict[str, str]:
     stopping = recipe.early_stopping
-    if stopping is None or recipe.ema or "_ema_" not in stopping.metric:
+    if stopping is None:
+        return {}
+    if stopping.images != "val":
+        if stopping.images not in recipe.evaluate_on:
+            fault = f"'{stopping.metric}' is no score of the validation split"
+            hint = f"nor is '{stopping.images}' a data set in `evaluate_on`"
+            return {"early_stopping": f"{fault}, {hint}"}
+        if recipe.evaluate_on[stopping.images].epochs != "all":
+            return {"early_stopping": f"'{stopping.images}' has to be scored after all epochs"}
+    if recipe.ema or "_ema_" not in stopping.metric:
         return {}
     return {"early_stopping": f"there is no {stopping.metric} without a moving average: give `ema`"}
 

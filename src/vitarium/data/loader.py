@@ -76,9 +76,10 @@ class Batches:
         self.input_size, self.seed, self.views = input_size, seed, views
         self.sampling = sampling
         self.device, self.loader_workers = torch.device(device), loader_workers
+        self.normalization = normalization or (dataset.mean, dataset.std)
         self._mean, self._std = (
             torch.tensor(per_channel(values, input_size[0]), device=device).view(-1, 1, 1)
-            for values in normalization or (dataset.mean, dataset.std)
+            for values in self.normalization
         )
         self._idle: list[DataLoader[Any]] = []
 

@@ -18,6 +18,7 @@ from vitarium.engine._parent_models import ParentModels
 from vitarium.engine.teacher_images import teacher_normalization
 from vitarium.engine.teachers import load_teacher, teacher_of
 from vitarium.engine.tuning.model_size import num_outputs, num_train
+from vitarium.training._evaluation_images import classes_among
 from vitarium.training.train_state import Teacher
 from vitarium.zoo import Zoo
 
@@ -57,7 +58,8 @@ class ModelCheck:
         if self._is_finished(spec.id):
             return
         recipe = spec.recipe
-        images = repr((recipe.data, recipe.augmentation, recipe.batch_size, recipe.architecture))
+        sizes = (recipe.augmentation, recipe.batch_size, recipe.architecture)
+        images = repr((recipe.data, recipe.evaluate_on, *sizes))
         parts = (recipe.architecture, recipe.head, recipe.initialization, recipe.objective)
         how = (recipe.adaptation, recipe.data)
         start = (spec.conversion, spec.keep_head, self._kind(parent, spec.parent_epoch))
@@ -130,10 +132,19 @@ class ModelCheck:
                 remedy = f"images of '{recipe.data.name}'; choose a smaller one"
                 problems.append(Problem(("batch_size",), f"{fault} {remedy}"))
         yield from problems
+        if self.needs_data and not problems:
+            yield from self._check_evaluation_sets(recipe)
         with _problems_at("augmentation") as problems:
             outputs = num_outputs(recipe, self.data_dir) or 1
             recipe.augmentation(recipe.architecture.config.input_size, outputs)
         yield from problems
+
+    def _check_evaluation_sets(self, recipe: Recipe) -> Iterator[Problem]:
+        own = load(recipe.data, self.data_dir)
+        for name, chosen in recipe.evaluate_on.items():
+            with _problems_at("evaluate_on", name) as problems:
+                classes_among(own, load(chosen.data, self.data_dir), name)
+            yield from problems
 
     def _check_shapes(
         self, spec: ModelSpec, parent: Parent | None, kind: Hashable

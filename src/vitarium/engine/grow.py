@@ -14,6 +14,7 @@ from vitarium.core.filenames import user_path
 from vitarium.core.parameters import parameter
 from vitarium.engine.changed_bits import changed_bits
 from vitarium.engine.check import ModelCheck
+from vitarium.engine.evaluation_notes import unscored
 from vitarium.engine.events import Ended, Event, Listener, Notice
 from vitarium.engine.interrupts import interrupts
 from vitarium.engine.parents import parents_in
@@ -243,6 +244,8 @@ def grow(
         training_logs = TrainingLogs(loggers, planned, growth.zoo, growth.existing, notify)
         listeners.append(stack.enter_context(training_logs))
 
+        for text in unscored(growth.zoo, planned):
+            notify(text)
         for stage, changes in check.adaptations.items():
             if changes:
                 notify(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")

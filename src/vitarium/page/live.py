@@ -109,11 +109,12 @@ class GrowthWatch:
 
 
 def training_curve(epochs: Sequence[Epoch]) -> TrainingCurve:
-    """Losses and accuracies by epoch; of long trainings every k-th epoch, and the last."""
+    """Losses and accuracies by epoch, on splits and evaluation sets; of long trainings every k-th
+    epoch, and the last."""
     step = -(-len(epochs) // _MAX_POINTS) or 1
     chosen = [*epochs[:-1][::step], *epochs[-1:]]
-    kinds = {f"{part}_{kind}" for part in ("train", "val", "test") for kind in _CURVES}
-    names = sorted({name for epoch in chosen for name in epoch.metrics} & kinds)
+    metrics = {name for epoch in chosen for name in epoch.metrics}
+    names = sorted(name for name in metrics if name.partition("_")[2] in _CURVES)
     values = {name: [_finite(epoch.metrics.get(name)) for epoch in chosen] for name in names}
     return {"epochs": [epoch.number for epoch in chosen], "metrics": values}
 

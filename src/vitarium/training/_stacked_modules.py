@@ -132,7 +132,7 @@ class SharedOutputs:
         """The member's `score`, remembering which batch is out."""
 
         def score(split: Any, limit: int | None = None) -> Iterator[Batch]:
-            for number, batch in enumerate(member.batches.score(split, limit)):
+            for number, batch in enumerate(member.score_batches(split, limit)):
                 self._current = ((split, number), batch.images)
                 yield batch
 

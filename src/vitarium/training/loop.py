@@ -24,6 +24,7 @@ from vitarium.core.registry import Section
 from vitarium.data.expected import Normalization
 from vitarium.data.loader import stacked_batches
 from vitarium.training._async_writer import AsyncWriter
+from vitarium.training._evaluation_images import begun_sets
 from vitarium.training._stack_key import stack_key
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import checkpoint_of, rounded
@@ -109,13 +110,15 @@ def train_together(
             outcomes[task.spec.id] = result["status"]
             continue
         own_options, finished = _begun_options(task.folder, options), task.folder.epochs()
-        singly = "" if own_options.stacked else task.spec.id
-        groups[own_options, finished[-1].number if finished else -1, singly].append(task)
-    for own_options, last_epoch, singly in sorted(groups, key=lambda key: (repr(key[0]), key[1])):
+        company = task.spec.id
+        if own_options.stacked:  # whose members are scored on the same images
+            company = repr(begun_sets(task.spec.recipe, task.folder))
+        groups[own_options, finished[-1].number if finished else -1, company].append(task)
+    for own_options, last_epoch, company in sorted(groups, key=lambda key: (repr(key[0]), key[1])):
         if own_options.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         with seeds.preserved(), numerics(own_options), AsyncWriter() as writing:
-            group = groups[own_options, last_epoch, singly]
+            group = groups[own_options, last_epoch, company]
             outcomes |= _TrainingRun(group, own_options, report, writing).to_the_end()
     return outcomes
 
@@ -244,8 +247,9 @@ class _TrainingRun:
     def _with_all_scores(
         self, epoch: int, metrics: Sequence[dict[str, float]]
     ) -> list[dict[str, float]]:
-        """Metrics with the scores on the test split, where the epoch became the last by them."""
-        if self.members[0].recipe.keeps(epoch):
+        """Metrics with the scores that only a last epoch has, which it became by its metrics."""
+        first = self.members[0]
+        if first.recipe.keeps(epoch) and not first.scored_at_the_end:
             return list(metrics)
         scores = self._scores(epoch)
         return [first | more for first, more in zip(metrics, scores, strict=True)]

@@ -1,8 +1,8 @@
 """One model of a training run: its module, its data, its folder, and the teacher that it asks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,11 @@ from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.core.registry import Section
 from vitarium.data import load as datasets
+from vitarium.data.batch import Batch
 from vitarium.data.expected import Normalization
-from vitarium.data.loader import Batches
+from vitarium.data.loader import Batches, SplitName
+from vitarium.objectives.base import BatchesOfSplit
+from vitarium.training._evaluation_images import begun_sets, evaluation_images
 from vitarium.training._feature_cache import FeatureCache, caches_features
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import TrainOptions, software
@@ -127,6 +130,8 @@ class TrainState:
             device=options.device,
             loader_workers=options.loader_workers,
         )
+        sets = begun_sets(recipe, folder)
+        self.evaluation = evaluation_images(recipe, self.batches, sets, options)
         if caches_features(recipe, options):
             self.forward = FeatureCache(self.model, len(data.train))
         if objective.plugin.facts["teacher_outputs"]:
@@ -140,8 +145,11 @@ class TrainState:
         before = folder.about().software
         changes = [f"{n} {before.get(n)} to {now[n]}" for n in now if before.get(n) != now[n]]
         changed = f"changed during training: {', '.join(changes)}" if changes else ""
-        self.remarks = "; ".join(filter(None, (fitted, changed)))
-        """How the parent's weights were fitted; and what changed of the software since training
+        by_number = [name for name, images in self.evaluation.items() if images.by_number]
+        matched = f"classes are matched by number: {', '.join(by_number)}" if by_number else ""
+        self.remarks = "; ".join(filter(None, (fitted, matched, changed)))
+        """How the parent's weights were fitted; which evaluation sets' classes have no names that
+        could be compared; and what changed of the software since training
         began: from then on the bits may be others."""
         self.metrics = [epoch.metrics for epoch in folder.epochs()]
         """Of each epoch from 0 that is finished or about to be written."""
@@ -168,7 +176,7 @@ class TrainState:
         if stopping is None:
             return
         if stopping.metric not in self.metrics[0]:
-            names = ", ".join(name for name in self.metrics[0] if name.startswith("val_"))
+            names = ", ".join(name for name in self.metrics[0] if not name.startswith("test_"))
             raise InvalidInput(f"early_stopping: there is no '{stopping.metric}', but {names}")
         scores = [metrics[stopping.metric] for metrics in self.metrics[1:]]
         self.stopped_early = stopping.verdict(scores)
@@ -203,15 +211,43 @@ class TrainState:
                 if parameters and all(parameter.requires_grad for parameter in parameters):
                     module.train()
 
+    def score_batches(self, split: str, limit: int | None = None) -> Iterator[Batch]:
+        """The images of a split of its own data, or of an evaluation set, in order; at most so
+        many."""
+        if split in self.evaluation:
+            return self.evaluation[split].batches.score("test", limit)
+        return self.batches.score(cast(SplitName, split), limit)
+
     @torch.no_grad()  # not inference_mode: a model may cache a tensor that training needs too
-    def scores(self, epoch: int, score: Any = None) -> dict[str, float]:
-        """Metrics on the validation split, and on the test split where the weights are kept."""
+    def scores(self, epoch: int, score: BatchesOfSplit | None = None) -> dict[str, float]:
+        """Metrics on the validation split and on evaluation sets, and on the test split where the
+        weights are kept. score: gives the images in place of `score_batches`."""
         self.model.eval()
+        sets = {
+            name: images.outputs
+            for name, images in self.evaluation.items()
+            if images.epochs == "all" or epoch == self.last_epoch
+        }
+        whole = [name for name, outputs in sets.items() if outputs is None]
+        splits = ["val", *(["test"] if self.keeps(epoch) else []), *whole]
+        scores = self._evaluated(self.forward, score or self.score_batches, splits)
+        for name, outputs in sets.items():
+            if outputs is not None:
+                selected = _selected(self.forward, outputs)
+                scores |= self._evaluated(selected, score or self.score_batches, [name])
+        return scores
+
+    def _evaluated(
+        self, forward: Any, score: BatchesOfSplit, splits: Sequence[str]
+    ) -> dict[str, float]:
         objective = self.recipe.objective
-        evaluate = objective.plugin.facts["evaluate"]
-        splits = ("val", "test") if self.keeps(epoch) else ("val",)
-        scores = evaluate(objective.config, self.forward, score or self.batches.score, splits)
+        scores = objective.plugin.facts["evaluate"](objective.config, forward, score, splits)
         return {f"{split}_{name}": v for split in splits for name, v in scores[split].items()}
+
+    @property
+    def scored_at_the_end(self) -> bool:
+        """Whether an evaluation set is scored after the last epoch alone."""
+        return any(images.epochs == "last" for images in self.evaluation.values())
 
     def fault(self, epoch: int) -> str | None:
         """What is not finite in the weights."""
@@ -247,3 +283,13 @@ class TrainState:
         penalty = adaptation.facts["penalty"]
         value: Tensor | None = penalty and penalty(adaptation.config, self.model, self.start)
         return value
+
+
+def _selected(forward: Any, numbers: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Images [b, c, h, w] -> the model's outputs with these numbers, [b, n]."""
+
+    def outputs(images: Tensor) -> Tensor:
+        of_all: Tensor = forward(images)
+        return of_all[:, torch.tensor(numbers, device=of_all.device)]
+
+    return outputs

@@ -27,8 +27,12 @@ def quote(name: str) -> str:
 
 
 def short_names(columns: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Last parts of dotted names, where just one column ends so: "lr" -> "optimizer.lr"."""
-    dotted = {name: name.rpartition(".")[2] for name in columns if "." in name}
+    """Last parts of dotted names, where just one column ends so: "lr" -> "optimizer.lr".
+
+    Settings of evaluation sets have none: they would take `split_seed` from the model's own data.
+    """
+    named = [name for name in columns if "." in name and not name.startswith("evaluate_on.")]
+    dotted = {name: name.rpartition(".")[2] for name in named}
     count = Counter(short.lower() for short in dotted.values())
     used = {name.lower() for name in (*columns, *taken)}
     return {
