@@ -108,7 +108,9 @@ def test_settings_count_but_for_those_of_training(tmp_path):
 
 def test_a_child_is_refused(zoo, pair):
     start = {"zoo": {**SHARED, "start": {"models": pair[:1]}, "architecture": ARCHITECTURE}}
-    with pytest.raises(InvalidConfig, match="and no other model has a place for that"):
+    with pytest.raises(
+        InvalidConfig, match="only a stage of the same adaptation goes on with that"
+    ):
         plan(
             Blueprint.read({"name": "child", "stages": start}),
             parents_in(zoo.path),

@@ -46,7 +46,8 @@ def adaptation(
         needs_parent: it changes weights that were trained before; refused from scratch.
         adds_modules: the function of the adapted model is none that a plain model of the
             architecture has: prompts, adapters. Its module computes with them, under names without
-            `.adaptation.`; nothing merges them. Else what it adds are factors of a change of plain
+            `.adaptation.`; nothing merges them, and only models of the same adaptation start from
+            such a model, with its modules. Else what it adds are factors of a change of plain
             weights, by names `MODULE.adaptation.FACTOR` (`_factors.py`), and `merge` is needed.
         starts_as_parent: at its start the adapted model computes what it did, to rounding.
         merge: gives a plain weight [*shape] of the frozen one, by its name, and of all factors of

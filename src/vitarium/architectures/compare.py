@@ -56,7 +56,7 @@ def architecture_differences(
     architecture, compared = first.architecture, second.architecture
     if architecture is None or compared is None:
         return {}
-    differences = _settings(architecture, compared) | _adaptations(first, second)
+    differences = _settings(architecture, compared) | adaptation_differences(first, second)
     if architecture.is_missing or compared.is_missing:
         return differences
     is_open = architecture.config.model_config.get("extra") == "allow"
@@ -71,10 +71,13 @@ def architecture_differences(
     return differences
 
 
-def _adaptations(
+def adaptation_differences(
     first: Recipe | Imported, second: Recipe | Imported
 ) -> dict[str, tuple[object, object]]:
-    """What adaptations that add modules make different; others leave a plain model's function."""
+    """What adaptations that add modules make different; others leave a plain model's function.
+
+    Settings that act in training alone are left out.
+    """
     sections = [
         model.adaptation if isinstance(model, Recipe) and model.adds_modules else None
         for model in (first, second)

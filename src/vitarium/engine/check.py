@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vitarium.architectures.adaptation import start_weights
+from vitarium.architectures.compare import adaptation_differences, described
 from vitarium.blueprint import ModelSpec, Plan, Recipe
 from vitarium.blueprint.parents import Parent
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
@@ -155,10 +156,17 @@ class ModelCheck:
         yield from problems
         if problems:
             return
-        yield from self._check_start(spec, parent, kind, model, outputs)
+        goes_on = parent is not None and parent.origin.adds_modules
+        if goes_on and (problem := _other_additions(spec, parent)):
+            yield problem
+            return
+        if not goes_on:
+            yield from self._check_start(spec, parent, kind, model, outputs)
         with _problems_at("adaptation") as problems:
             _adapt(spec.recipe, model)
         yield from problems
+        if goes_on and not problems:
+            yield from self._check_start(spec, parent, kind, model, outputs)
 
     def _check_start(
         self,
@@ -169,9 +177,6 @@ class ModelCheck:
         outputs: int | None,
     ) -> Iterator[Problem]:
         if parent is None:
-            return
-        if parent.origin.adds_modules:
-            yield _adapted(parent)
             return
         with _problems_at("start") as problems:
             weights, parent_model = self._parents.start(spec, parent)
@@ -240,11 +245,23 @@ def _faults_of_libraries(problem: str) -> Iterator[None]:
         raise InvalidInput(f"{problem}: {type(error).__name__}: {text}") from None
 
 
-def _adapted(parent: Parent) -> Problem:
+def _other_additions(spec: ModelSpec, parent: Parent | None) -> Problem | None:
+    """Where a model would have no place for what its parent's adaptation added."""
+    assert parent
     assert isinstance(parent.origin, Recipe)
-    fault = f"{parent.id} has what its adaptation '{parent.origin.adaptation.name}' added"
+    name = parent.origin.adaptation.name
+    fault = f"{parent.id} has what its adaptation '{name}' added"
+    if spec.conversion:
+        return Problem(("start", "operator"), f"{fault}, and no operator converts that")
+    differences = adaptation_differences(spec.recipe, parent.origin)
+    if not differences:
+        return None
+    if spec.recipe.adaptation.name == name:
+        why = f"the stage sets {described(differences)}; give both the same"
+        return Problem(("adaptation",), f"{fault}, with other settings: {why}")
     remedy = "start from its parent, or let that be adapted by one that is merged, as `lora` is"
-    return Problem(("start",), f"{fault}, and no other model has a place for that; {remedy}")
+    place = f"only a stage of the same adaptation goes on with that; {remedy}"
+    return Problem(("start",), f"{fault}, and {place}")
 
 
 def _misfit(spec: ModelSpec, parent: Parent, error: IncompatibleWeights) -> Problem:

@@ -7,10 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vitarium.architectures.adaptation import start_weights
 from vitarium.architectures.heads import is_head
 from vitarium.blueprint import ModelSpec, Recipe
-from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.core.registry import Section
 from vitarium.data import load as datasets
@@ -22,6 +20,7 @@ from vitarium.training._evaluation_images import begun_sets, evaluation_images
 from vitarium.training._feature_cache import FeatureCache, caches_features
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import TrainOptions, software
+from vitarium.training.start import started_model
 from vitarium.zoo import About, ModelFolder
 
 
@@ -93,13 +92,9 @@ class TrainState:
         recipe, objective = self.recipe, self.recipe.objective
         data = datasets.load(recipe.data, options.data_dir)
         num_outputs = objective.plugin.facts["outputs"](objective.config, data.num_classes)
-        model = recipe.build_unadapted(num_outputs)
-        fitted = ""
+        model, fitted = started_model(spec, num_outputs, parent, parent_architecture)
         self.start: dict[str, Tensor] = {}
         """Weights [*shape] of the parent's that learn, where the adaptation has a penalty."""
-        if parent is not None:
-            fitted = self._start(model, parent, parent_architecture)
-        recipe.adapt(model)
         self.model = model.to(options.device)
         self.forward: Any = self.model
         """The model as objectives call it: images [batch, c, h, w] -> outputs [batch, n]."""
@@ -255,21 +250,6 @@ class TrainState:
             if not torch.isfinite(weight).all():
                 return f"weights of {name} were not finite after epoch {epoch}"
         return None
-
-    def _start(
-        self, model: nn.Module, parent: Mapping[str, Tensor], architecture: Section | None
-    ) -> str:
-        """Load the parent's weights, and say how they were adapted to the model."""
-        parent_model: nn.Module | None = None
-        unlike = architecture not in (None, self.recipe.architecture)
-        if architecture and unlike and not architecture.is_missing:
-            with meta_device():
-                parent_model = architecture(1)
-        weights, changes = start_weights(
-            model, parent, head=self.spec.keep_head, parent_model=parent_model
-        )
-        model.load_state_dict(weights, strict=False)
-        return ", ".join(changes)
 
     def _remember_start(self) -> None:
         kept_head = self.spec.keep_head
