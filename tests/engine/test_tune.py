@@ -249,8 +249,10 @@ def another_stage(space):
         (two_samples, {}, "the stages pretrain, other have samples; choose one by stage='pretrain'"),
         (another_stage, {"stage": "other"}, "stage 'other' has no sample, whose space could be searched; pretrain has"),
         (dict, {"stage": "pretran"}, "unknown stage 'pretran'; did you mean 'pretrain'?"),
-        (dict, {"trials": 0}, "trials=0: there has to be one at least"),
-        (dict, {"at_a_time": 0}, "at_a_time=0: there has to be one at least"),
+        (dict, {"trials": 0}, "trials=0: a whole number, one at least"),
+        (dict, {"trials": 1.5}, "trials=1.5: a whole number"),
+        (dict, {"at_a_time": 0}, "at_a_time=0: a whole number, one at least"),
+        (dict, {"direction": "up"}, "direction='up': maximize or minimize"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_searched_is_refused_before_anything_is_written(

@@ -50,9 +50,16 @@ def _early_stopping(recipe: "Recipe") -> dict[str, str]:
             return {"early_stopping": f"{fault}, {hint}"}
         if recipe.evaluate_on[stopping.images].epochs != "all":
             return {"early_stopping": f"'{stopping.images}' has to be scored after all epochs"}
-    if recipe.ema or "_ema_" not in stopping.metric:
-        return {}
-    return {"early_stopping": f"there is no {stopping.metric} without a moving average: give `ema`"}
+    metric, which = stopping.metric, recipe.checkpoint_weights
+    of_average, of_trained = (f"{stopping.images}_{name}_" for name in ("ema", "trained"))
+    average, trained = metric.startswith(of_average), metric.startswith(of_trained)
+    if (average or trained) and not recipe.ema:
+        return {"early_stopping": f"there is no {metric} without a moving average: give `ema`"}
+    if (average and which == "ema") or (trained and which == "trained"):
+        plain = metric.replace(f"_{which}_", "_", 1)
+        message = f"checkpoint_weights is {which}, so {metric} is called {plain}"
+        return {"early_stopping": message}
+    return {}
 
 
 def _accumulation(recipe: "Recipe") -> dict[str, str]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.blueprint.distributions import Choice, Distribution
@@ -106,8 +106,10 @@ def tune(
     """
     require("tune", "tuning")
     for name, number in (("trials", trials), ("at_a_time", at_a_time)):
-        if number < 1:
-            raise InvalidInput(f"{parameter(name, number)}: there has to be one at least")
+        if not isinstance(number, int) or number < 1:
+            raise InvalidInput(f"{parameter(name, number)}: a whole number, one at least")
+    if direction not in (None, *get_args(Direction)):
+        raise InvalidInput(f"{parameter('direction', direction)}: maximize or minimize")
     loaded = _loaded(blueprint, zoo, data_dir)
     stage, sample = _searched(loaded, stage)
     direction = direction or ("minimize" if metric.endswith("loss") else "maximize")
