@@ -156,6 +156,15 @@ def test_nothing_and_rounding_alone_are_no_change(grown):
         assert str(describe_change(trunk, {n: t.to(dtype) for n, t in trunk.items()})) == "nothing"
 
 
+def test_what_was_added_is_counted(grown):
+    zoo, ids = grown
+    child = zoo.state_dict(ids["head", "exact"])
+    prompted = child | {"blocks.0.prompts.tokens": torch.ones(5, 16)}
+    change = describe_change(zoo.state_dict(zoo[ids["head", "exact"]].parent), prompted)
+    assert (change.kind, change.added) == ("head", ["blocks.0.prompts.tokens"])
+    assert str(change) == "head only, and 1 tensor added"
+
+
 def test_what_cannot_be_compared_is_named(grown):
     parent, _ = weights(grown, "full")
     with pytest.raises(InvalidInput, match="no tensors in common"):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vitarium.adaptations._factors import MATRICES, Part, parts_of
 from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import counted
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scope import in_scope
 from vitarium.lineage._rounding import as_rows, largest_by_chance, narrowest_dtype, spacing
@@ -85,6 +86,8 @@ class Change:
     """Names of other tensors that changed: biases, norms, tokens, and those of another shape."""
     blocks: Sequence[str] = ()
     """Dotted names of all blocks of the model."""
+    added: Sequence[str] = ()
+    """Names of tensors, heads left out, that the parent does not have: prompts, adapters."""
 
     @property
     def ranks(self) -> dict[tuple[str, str], int | None]:
@@ -92,6 +95,12 @@ class Change:
         return {(change.layer, change.matrix): change.rank for change in self.matrices}
 
     def __str__(self) -> str:
+        if not self.added:
+            return self._of_common()
+        count = counted(len(self.added), "tensor")
+        return f"{self._of_common()}, and {count} added"
+
+    def _of_common(self) -> str:
         low = [change for change in self.matrices if change.rank is not None]
         full = [change for change in self.matrices if change.rank is None and change.is_clear]
         text = _TEXTS[self.kind]
@@ -126,7 +135,9 @@ def describe_change(parent: Mapping[str, Tensor], child: Mapping[str, Tensor]) -
     numbers that are not finite.
     """
     before, after = _as_weights("the parent", parent), _as_weights("the child", child)
-    trunk = [name for name in in_scope(after, "trunk") if name in before.shapes]
+    names = list(in_scope(after, "trunk"))
+    trunk = [name for name in names if name in before.shapes]
+    added = [name for name in names if name not in before.shapes]
     common = [name for name in trunk if before.shapes[name] == after.shapes[name]]
     if not common:
         raise InvalidInput(f"{before.name} and {after.name} have no tensors in common beside heads")
@@ -141,9 +152,9 @@ def describe_change(parent: Mapping[str, Tensor], child: Mapping[str, Tensor]) -
         else:
             others.append(name)
     matrices = [n for n in common if _is_matrix(n, after.shapes[n])]
-    names = [match["block"] for name in matrices if (match := _BLOCK.match(name))]
+    blocks = [match["block"] for name in matrices if (match := _BLOCK.match(name))]
     kind = _kind(changes, [*others, *reshaped], matrices, _head_changed(before, after))
-    return Change(kind, changes, [*others, *reshaped], list(dict.fromkeys(names)))
+    return Change(kind, changes, [*others, *reshaped], list(dict.fromkeys(blocks)), added)
 
 
 def _kind(
