@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, grow, recover, study
 from vitarium.core.errors import InvalidInput
-from vitarium.lineage.changes import change_rank, describe_change
+from vitarium.lineage._change_rank import change_rank
+from vitarium.lineage.changes import describe_change
 
 ARCHITECTURE = {"name": "vit", "img_size": 8, "patch_size": 4, "in_chans": 1}
 ARCHITECTURE |= {"embed_dim": 16, "depth": 2, "num_heads": 2}
