@@ -308,6 +308,7 @@ def test_every_data_set_is_in_one_of_the_contract_tests():
     assert {n for n, p in plugins("dataset").items() if not p.facts["fixed"]} == {
         "image_folder",
         "hf",
+        "class_folders",
         "torchvision",
         "webdataset",
     }

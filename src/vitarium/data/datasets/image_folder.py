@@ -1,18 +1,9 @@
 """Any data set of image files in one folder per class: ImageNet, Imagenette, your own."""
 
-import hashlib
-import os
-from dataclasses import dataclass
-from pathlib import Path
-
-import torch
-from torch import Tensor
-
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.core.parameters import parameter
-from vitarium.core.printable import encodable
-from vitarium.data._image_files import RULES, decoded, image_files, visible_folders
-from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
+from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, dataset
+from vitarium.data.datasets._class_folders import read_classes
 from vitarium.data.splits import with_splits
 
 
@@ -37,7 +28,7 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
             f"{parameter('data_dir', 'DIR')} or VITARIUM_DATA"
         )
     there = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-    parts = {part: _read(root / part) for part in there}
+    parts = {part: read_classes(root / part) for part in there}
     if lacking := [part for part in ("train", "val") if part not in parts]:
         missing = f"{root} has no folder '{lacking[0]}'"
         raise DataNotFound(f"{missing} with one folder of images per class")
@@ -59,36 +50,3 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
         mean=config.mean,
         std=config.std,
     )
-
-
-@dataclass(frozen=True)
-class Files:
-    paths: list[str]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the files, told by their names, sizes and times."""
-        digest = hashlib.sha256(RULES)
-        for path in self.paths:
-            about = Path(path).stat()
-            digest.update(os.fsencode(f"{path}/{about.st_size}/{about.st_mtime_ns}\n"))
-        return digest.hexdigest()
-
-    def __getitem__(self, index: int) -> Tensor:
-        return decoded(self.paths[index], self.paths[index])
-
-
-def _read(part: Path) -> tuple[tuple[str, ...], Split]:
-    """Names of the classes, and the split. Raises InvalidData for a class without images."""
-    names = visible_folders(part)
-    if not names:
-        raise InvalidData(f"{part} has no folders of classes: images lie in {part}/CLASS/")
-    by_class = [image_files(part / name) for name in names]
-    if empty := [name for name, paths in zip(names, by_class, strict=True) if not paths]:
-        raise InvalidData(f"{part / empty[0]} has no image files; remove it, or fill it")
-    labels = [label for label, paths in enumerate(by_class) for _ in paths]
-    paths = [path for paths in by_class for path in paths]
-    return tuple(map(encodable, names)), Split(Files(paths), torch.tensor(labels))

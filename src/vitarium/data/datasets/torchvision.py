@@ -18,7 +18,7 @@ from vitarium.data._torchvision import UNREADABLE
 from vitarium.data._torchvision_content import Content
 from vitarium.data._torchvision_sets import REFUSED, SETS, TorchvisionSet
 from vitarium.data.base import DataFolders, Dataset, Expected, OwnDataConfig, Split, dataset
-from vitarium.data.datasets.image_folder import Files
+from vitarium.data.datasets._class_folders import Files
 from vitarium.data.splits import joined, with_splits, with_test_split
 
 _SPLITS = ("train_split", "val_split", "test_split")
