@@ -9,8 +9,8 @@ from .core.errors import VitariumError as VitariumError
 from .core.progress import Progress as Progress
 from .data.function_dataset import dataset as dataset
 from .encoders._runner.encode import encode as encode
-from .engine.grow import Growth as Growth
 from .engine.grow import grow as grow
+from .engine.growth import Growth as Growth
 from .engine.tune import Tuning as Tuning
 from .engine.tune import tune as tune
 from .evaluation.compare import compare as compare

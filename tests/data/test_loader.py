@@ -31,7 +31,14 @@ class Undecoded:
 
 
 def batches(
-    views=1, seed=1, batch_size=64, loader_workers=0, limit=200, decoded=True, **settings
+    views=1,
+    seed=1,
+    batch_size=64,
+    loader_workers=0,
+    limit=200,
+    decoded=True,
+    steps_per_epoch=None,
+    **settings,
 ) -> Batches:
     data = load(section("dataset", {"name": "digits", "train_limit": limit}))
     if not decoded:
@@ -41,7 +48,14 @@ def batches(
     settings = {"name": "standard", "crop": "random", "padding": 2, **settings}
     augmentation = section("augmentation", settings)(SIZE, 10)
     return Batches(
-        data, augmentation, SIZE, batch_size, seed, views=views, loader_workers=loader_workers
+        data,
+        augmentation,
+        SIZE,
+        batch_size,
+        seed,
+        views=views,
+        steps_per_epoch=steps_per_epoch,
+        loader_workers=loader_workers,
     )
 
 
@@ -235,3 +249,13 @@ def test_balanced_sampling_shows_all_classes_equally_often():
     assert torch.allclose(shares, torch.full((10,), 0.1), atol=0.01)
     assert balanced.order(1).shape == (len(data.train) // 64, 64)
     assert torch.equal(balanced.order(1), balanced.order(1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7])
+def test_epochs_of_other_lengths_go_on_through_the_same_passes(steps):
+    passes = torch.cat([batches().order(number) for number in range(1, 12)])
+    short = batches(steps_per_epoch=steps)
+    assert short.steps == steps
+    orders = torch.cat([short.order(epoch) for epoch in range(1, 5)])
+    assert torch.equal(orders, passes[: 4 * steps])
+    assert len(list(short.train(2))) == steps

@@ -5,12 +5,15 @@ import json
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from vitarium import Blueprint, Zoo, grow
 from vitarium.core.errors import InvalidInput, NotAZoo, ZooInUse
-from vitarium.engine.events import Ended, EpochEnded, Halved, Notice, Retried, Started
+from vitarium.engine import interrupts
+from vitarium.engine.events import Ended, EpochEnded, Halved, Notice, Retried, Started, Stepped
 from vitarium.engine.pools import local
 from vitarium.engine.pools._fork_server import ForkServer
 from vitarium.zoo import ModelFolder, lock
@@ -48,6 +51,49 @@ def test_a_zoo_that_is_grown_again_trains_nothing(tiny, grown_zoo):
     assert (again.grown, len(again.existing)) == ([], 6)
     assert checkpoints(again.zoo) == before
     assert list(again.to_frame()["outcome"]) == ["existing"] * 6
+
+
+def test_growing_ends_by_the_clock_and_goes_on_to_the_same_bits(tiny, grown_zoo, tmp_path):
+    minutes = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        clock = SimpleNamespace(monotonic=lambda: 60.0 * next(minutes))
+        patch.setattr(interrupts, "time", clock)
+        first = grown(tiny, tmp_path / "zoo", max_minutes=60)
+    assert first.time_is_up
+    assert not first.complete
+    assert 0 < len(first.grown) < 6
+    assert "not yet trained" in repr(first)
+    assert json.loads((tmp_path / "zoo" / "growth.json").read_text())["state"] == "interrupted"
+    second = grown(tiny, tmp_path / "zoo", max_minutes=1000)
+    assert second.complete
+    assert not second.time_is_up
+    assert checkpoints(second.zoo) == checkpoints(grown_zoo)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test_a_time_that_is_no_time_is_refused(tiny, tmp_path, minutes):
+    with pytest.raises(InvalidInput, match="max_minutes="):
+        grown(tiny, tmp_path / "zoo", max_minutes=minutes)
+
+
+def test_an_epoch_may_have_any_number_of_steps(tiny, tmp_path):
+    # what augments is drawn by epoch and step, so nothing is augmented here
+    settings = {"epochs": 2, "augmentation": "standard"}
+    tiny["stages"] = {"pretrain": {**tiny["stages"]["pretrain"], **settings}}
+    per_pass = grown(tiny, tmp_path / "passes")
+    steps = 0
+
+    def count(event):
+        nonlocal steps
+        if isinstance(event, Stepped):
+            steps = event.steps
+
+    grown(tiny, tmp_path / "again", listener=count)
+    tiny["stages"]["pretrain"] |= {"steps_per_epoch": 1, "epochs": 2 * steps}
+    single = grown(tiny, tmp_path / "steps")
+    for seed, id in enumerate(per_pass.grown):
+        weights, same = per_pass.zoo.state_dict(id), single.zoo.state_dict(single.grown[seed])
+        assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
 def test_an_extended_grid_trains_the_new_models_alone(tiny, grown_zoo):

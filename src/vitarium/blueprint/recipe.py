@@ -54,6 +54,9 @@ class Recipe(Config):
     epochs: int = Field(gt=0, le=MAX_EPOCHS)
     early_stopping: EarlyStopping | None = None
     """End training before `epochs`, when a validation score becomes no better; None: never."""
+    steps_per_epoch: PositiveInt | None = None
+    """Steps of an epoch, which go on through the training images from one epoch to the next; None:
+    as many as the images make full batches."""
     batch_size: PositiveInt
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`balanced` draws images with replacement so that all classes are seen equally often, in as

@@ -14,7 +14,7 @@ from vitarium.cli._blueprint import read_blueprint
 from vitarium.cli._estimate import estimate_of, print_estimate
 from vitarium.cli._models import print_models, titled
 from vitarium.cli._options import argument, option, path_option
-from vitarium.cli._progress import resumable
+from vitarium.cli._progress import RESUME, resumable
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import counted
 from vitarium.core.terminal import print_note
@@ -128,6 +128,13 @@ def grow(
             "Write a timeline of all workers to the zoo's timeline.json, for chrome://tracing.",
         ),
     ] = False,
+    max_minutes: Annotated[
+        float | None,
+        option(
+            "End after so long, as by Ctrl-C: what is finished is kept, and the same command goes "
+            "on. Default: when all is done."
+        ),
+    ] = None,
     log: options.Log = None,
     log_set: options.LogSettings = None,
     wait: options.Wait = False,
@@ -220,6 +227,7 @@ def grow(
         data_dir=data_dir,
         loader_workers=loader_workers,
         wait=wait,
+        max_minutes=max_minutes,
         trace=trace,
         logs=loggers,
         engine=engine,
@@ -259,6 +267,8 @@ def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "
         f"{len(growth.skipped)} skipped."
     )
+    if growth.time_is_up:
+        print_note(f"Time is up. Finished epochs are kept in {zoo}; {RESUME}.", style="yellow")
     if not growth.complete:
         for id, cause in {**growth.failed, **growth.skipped}.items():
             print_note(f"{id}: {cause}", style="red")

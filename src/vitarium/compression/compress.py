@@ -23,7 +23,8 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section, choose
 from vitarium.data.preprocessing import Assumed, read_normalization
-from vitarium.engine.grow import Growth, grow
+from vitarium.engine.grow import grow
+from vitarium.engine.growth import Growth
 from vitarium.engine.tuning.gain import Gain
 from vitarium.measures._runner.measure import measure
 from vitarium.zoo import Zoo

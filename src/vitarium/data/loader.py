@@ -46,7 +46,8 @@ class Batches:
     Args:
         input_size: channels, height and width that the model takes.
         views: augmented views of each image in a batch.
-        sampling: each image once in an epoch, or drawn so that all classes are as frequent.
+        sampling: each image once in a pass, or drawn so that all classes are as frequent.
+        steps_per_epoch: batches of an epoch; None: those of one pass through the images.
         normalization: mean and std of the pixels in [0, 1]; None: the data set's.
         loader_workers: processes that decode and frame images not decoded already; 0: this one.
 
@@ -63,6 +64,7 @@ class Batches:
         *,
         views: int = 1,
         sampling: Literal["shuffled", "balanced"] = "shuffled",
+        steps_per_epoch: int | None = None,
         normalization: Normalization | None = None,
         device: str = "cpu",
         loader_workers: int = 0,
@@ -74,7 +76,7 @@ class Batches:
             )
         self.dataset, self.augmentation, self.batch_size = dataset, augmentation, batch_size
         self.input_size, self.seed, self.views = input_size, seed, views
-        self.sampling = sampling
+        self.sampling, self._steps_per_epoch = sampling, steps_per_epoch
         self.device, self.loader_workers = torch.device(device), loader_workers
         self.normalization = normalization or (dataset.mean, dataset.std)
         self._mean, self._std = (
@@ -85,7 +87,12 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Training batches in an epoch; a last one that is not full is left out."""
+        """Training batches in an epoch."""
+        return self._steps_per_epoch or self._steps_per_pass
+
+    @property
+    def _steps_per_pass(self) -> int:
+        """A last one that is not full is left out."""
         return len(self.dataset.train) // self.batch_size
 
     def train(self, epoch: int) -> Iterator[Batch]:
@@ -114,8 +121,17 @@ class Batches:
     # many an augmentation takes, and in which order, is part of every trained model's bits.
 
     def order(self, epoch: int) -> Tensor:
-        """Numbers of the images in each batch of an epoch, int64 [steps, batch_size]."""
-        order = torch.Generator().manual_seed(seeds.derive(self.seed, "order", epoch))
+        """Numbers of the images in each batch of an epoch (from 1), int64 [steps, batch_size]."""
+        if self._steps_per_epoch is None:
+            return self._pass(epoch)
+        steps = np.arange((epoch - 1) * self.steps, epoch * self.steps)
+        passes, rows = np.divmod(steps, self._steps_per_pass)
+        batches = [self._pass(int(p) + 1)[rows[passes == p]] for p in np.unique(passes)]
+        return torch.cat(batches)
+
+    def _pass(self, number: int) -> Tensor:
+        """Of a pass through the images (from 1), int64 [steps of a pass, batch_size]."""
+        order = torch.Generator().manual_seed(seeds.derive(self.seed, "order", number))
         labels, repeats = self.dataset.train.labels, self.augmentation.repeats
         if self.sampling == "balanced":
             chances = 1 / labels.bincount().double()
@@ -124,7 +140,8 @@ class Batches:
         else:
             numbers = torch.randperm(len(labels), generator=order)
         numbers = numbers.repeat_interleave(repeats)
-        return numbers[: self.steps * self.batch_size].view(self.steps, self.batch_size)
+        count = self._steps_per_pass * self.batch_size
+        return numbers[:count].view(-1, self.batch_size)
 
     def numbers(self, epoch: int, step: int) -> Tensor:
         """What the images of a batch are augmented by, float64 [views * batch_size, numbers]."""

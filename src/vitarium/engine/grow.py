@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -16,7 +15,8 @@ from vitarium.engine.changed_bits import changed_bits
 from vitarium.engine.check import ModelCheck
 from vitarium.engine.evaluation_notes import unscored
 from vitarium.engine.events import Ended, Event, Listener, Notice
-from vitarium.engine.interrupts import interrupts
+from vitarium.engine.growth import Growth
+from vitarium.engine.interrupts import TimeLimit, interrupts
 from vitarium.engine.parents import parents_in
 from vitarium.engine.part import part_of
 from vitarium.engine.plugin_modules import known_to_workers
@@ -36,7 +36,7 @@ from vitarium.zoo import Zoo
 from vitarium.zoo.lock import held
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 EngineName = Literal["local", "ray"]
 
@@ -51,57 +51,6 @@ class Engine(Protocol):
 
     def pool(self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner) -> Pool[Any]:
         """The workers for the models of a queue."""
-
-
-@dataclass(frozen=True)
-class Growth:
-    """What became of a plan.
-
-    zoo: the zoo, with every model that finished or diverged.
-    grown: ids that were trained now; existing: ids that were there before.
-    diverged, failed, skipped: id -> why.
-    """
-
-    zoo: Zoo
-    plan: Plan
-    grown: list[str] = field(default_factory=list)
-    existing: list[str] = field(default_factory=list)
-    diverged: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        counts = self.to_frame()["outcome"].value_counts().items()
-        outcomes = ", ".join(f"{count} {outcome or 'not yet trained'}" for outcome, count in counts)
-        causes = {**self.diverged, **self.failed, **self.skipped}.items()
-        lines = [f"{id}: {why}" for id, why in causes]
-        return "\n".join([f"Growth of {self.zoo!r}: {outcomes}", *lines])
-
-    @property
-    def complete(self) -> bool:
-        """Whether every model of the plan is in the zoo; a diverged model counts as grown."""
-        return not self.failed and not self.skipped
-
-    def to_frame(self) -> "pd.DataFrame":
-        """A row per model of the plan: model, stage, parent, outcome (grown, existing, diverged,
-        failed, skipped; "": not yet any) and reason."""
-        import pandas as pd
-
-        outcomes = dict.fromkeys(self.grown, ("grown", ""))
-        outcomes |= dict.fromkeys(self.existing, ("existing", ""))
-        for outcome in ("diverged", "failed", "skipped"):
-            outcomes |= {id: (outcome, why) for id, why in getattr(self, outcome).items()}
-        rows = [(m.id, m.stage, m.parent, *outcomes.get(m.id, ("", ""))) for m in self.plan.models]
-        return pd.DataFrame(rows, columns=["model", "stage", "parent", "outcome", "reason"])
-
-    def note(self, event: Event) -> None:
-        """Count what became of a model."""
-        match event:
-            case Ended(model, "finished"):
-                self.grown.append(model)
-            case Ended(model, status, message):
-                causes: dict[str, str] = getattr(self, status)
-                causes[model] = message
 
 
 def grow(
@@ -120,6 +69,7 @@ def grow(
     compiled: bool | Literal["auto"] | None = None,
     stacked: int | Literal["auto"] | None = None,
     wait: bool = False,
+    max_minutes: float | None = None,
     trace: bool = False,
     logs: Sequence[str | Mapping[str, Any]] = (),
     engine: EngineName = "local",
@@ -157,6 +107,8 @@ def grow(
             long enough to repay it.
         stacked: how many models at most are trained as one computation; "auto": as many as pays.
         wait: until another process that grows this zoo is done, instead of giving up.
+        max_minutes: after which it ends as by Ctrl-C, with what is finished; called again, it goes
+            on to the same bits. Default: when all is done.
         trace: write what each worker did when to the zoo's timeline.json (Chrome's trace events).
         logs: loggers that write the training for other tools, by name or as a mapping with a name
             and settings: ["csv", {"name": "wandb", "project": "vits"}].
@@ -176,6 +128,7 @@ def grow(
     cluster that is not there, before anything is written; ZooInUse where another process grows the
     zoo. A model that fails does not stop the others: see Growth.
     """
+    time_limit = TimeLimit(max_minutes)
     loggers = chosen_loggers(logs)
     folder = user_path(data_dir) if data_dir else None
     parents = parents_in(zoo)
@@ -201,6 +154,7 @@ def grow(
     )
     request = TrainRequest(chosen.precision, chosen.compiled, chosen.stacked)
     with ExitStack() as stack:
+        stack.enter_context(time_limit)
         if engine == "ray" or chosen.workers != 0:
             stack.enter_context(known_to_workers(planned))
         where = _engine(engine, chosen, address, cpus_per_model, gpus_per_model)
@@ -235,6 +189,7 @@ def grow(
 
         def emit(event: Event) -> None:
             check_interrupt()
+            time_limit.check()
             for listen in listeners:
                 listen(event)
 
@@ -262,6 +217,7 @@ def grow(
         for text in changed_bits(growth.zoo, growth.grown, growth.existing):
             notify(text)
         growth.zoo.models()  # leaves the index up to date
+    growth.time_is_up = time_limit.is_up
     return growth
 
 

@@ -121,6 +121,7 @@ class TrainState:
             recipe.seed,
             views=objective.plugin.facts["views"],
             sampling=recipe.sampling,
+            steps_per_epoch=recipe.steps_per_epoch,
             normalization=recipe.normalization.values if recipe.normalization else None,
             device=options.device,
             loader_workers=options.loader_workers,

@@ -16,7 +16,7 @@ from vitarium.core.errors import InvalidInput
 from vitarium.engine.tuning.calibration import PLAIN, Calibration, NotMeasured, Speed, TrainMode
 from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine
-from vitarium.engine.tuning.model_size import num_outputs, num_train
+from vitarium.engine.tuning.model_size import num_outputs, steps_per_epoch
 from vitarium.training import Precision, TrainOptions, stack_key
 from vitarium.training._feature_cache import caches_features
 
@@ -75,8 +75,8 @@ class AutoTuner:
         kinds = set()
         with self.calibration.known_only():
             for spec in specs:
-                images, outputs = num_train(spec.recipe), num_outputs(spec.recipe)
-                if images is None or outputs is None:  # nothing is estimated without them
+                steps, outputs = steps_per_epoch(spec.recipe), num_outputs(spec.recipe)
+                if steps is None or outputs is None:  # nothing is estimated without them
                     continue
                 try:
                     need(spec)
@@ -86,12 +86,12 @@ class AutoTuner:
 
     def epoch_seconds(self, spec: ModelSpec) -> float | None:
         """About how long an epoch of this model takes; None where that was not measured."""
-        images, outputs = num_train(spec.recipe), num_outputs(spec.recipe)
-        if images is None or outputs is None:
+        steps, outputs = steps_per_epoch(spec.recipe), num_outputs(spec.recipe)
+        if steps is None or outputs is None:
             return None
         if not self.calibration.knows(spec.recipe, outputs, self.mode(spec)):
             return None
-        return images * self.per_image(spec)
+        return steps * spec.recipe.batch_size * self.per_image(spec)
 
     def mode(self, spec: ModelSpec) -> TrainMode:
         """How to train this model, and how many like it at most as one computation."""
@@ -177,7 +177,8 @@ class AutoTuner:
         if self.request.compiled != "auto":
             return self.request.compiled
         # what one worker's share of all models of this kind takes to train
-        images = (num_train(spec.recipe) or 0) * sum(model.recipe.epochs for model in models)
+        per_epoch = (steps_per_epoch(spec.recipe) or 0) * spec.recipe.batch_size
+        images = per_epoch * sum(model.recipe.epochs for model in models)
         seconds = images * self._speed(spec, mode).per_image / max(self.machine.workers, 1)
         if seconds < _MIN_PLAN_SECONDS:
             return False

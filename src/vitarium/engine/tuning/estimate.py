@@ -10,8 +10,8 @@ from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import (
     ParameterCounts,
     num_outputs,
-    num_train,
     parameters,
+    steps_per_epoch,
 )
 
 BYTES = {"exact": 4, "bf16": 2}
@@ -59,16 +59,17 @@ def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) ->
     seconds: list[float | None] = []
     for model in models:
         recipe = model.recipe
-        images, outputs = num_train(recipe), num_outputs(recipe)
-        steps.append(recipe.epochs * (images // recipe.batch_size) if images else None)
+        per_epoch, outputs = steps_per_epoch(recipe), num_outputs(recipe)
+        steps.append(None if per_epoch is None else recipe.epochs * per_epoch)
         if outputs:
             counts.append(parameters(recipe, outputs))
             checkpoints = len(recipe.kept_epochs)
             weights.append(counts[-1].total * BYTES[recipe.checkpoint_precision] * checkpoints)
         else:
             weights.append(None)
-        measured = _per_image(model, tuner) if tuner and outputs and images else None
-        seconds.append(measured * images * recipe.epochs if measured and images else None)
+        measured = _per_image(model, tuner) if tuner and outputs and per_epoch else None
+        images = (steps[-1] or 0) * recipe.batch_size
+        seconds.append(measured * images if measured else None)
     parent = models[0].parent
     start = "scratch" if parent is None else plan[parent].stage if parent in plan else parent
     total, parallel = _sum(seconds), min(max(machine.workers, 1), len(models))

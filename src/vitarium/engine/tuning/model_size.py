@@ -58,3 +58,11 @@ def num_train(recipe: Recipe, data_dir: Path | None = None) -> int | None:
         return len(load(recipe.data, data_dir).train)
     except (DataNotFound, InvalidData):
         return None
+
+
+def steps_per_epoch(recipe: Recipe, data_dir: Path | None = None) -> int | None:
+    """Training steps of an epoch; None where it depends on data that is not here."""
+    if recipe.steps_per_epoch:
+        return recipe.steps_per_epoch
+    images = num_train(recipe, data_dir)
+    return None if images is None else images // recipe.batch_size
