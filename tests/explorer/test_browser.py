@@ -1,6 +1,7 @@
 """The page in a browser: every view on a zoo, and what a reader does there."""
 
 import itertools
+import re
 import shutil
 
 import pytest
@@ -219,12 +220,18 @@ def test_tags_and_notes_are_shown_in_every_view(page, zoo):
 def test_a_zoo_that_grows_is_followed(page, zoo, tiny):
     chosen = zoo.ids()[0]
     page.get_by_label(f"Select {chosen[:8]}").check()
-    before = len(zoo)
+    before = zoo.ids()
     tiny["stages"]["pretrain"]["grid"]["seed"] = [3, 4]
+    tiny["stages"]["pretrain"]["evaluate_on"] = {"v2": "mnist5k"}
     grow(tiny, zoo, workers=0, precision="fp32", compiled=False, stacked=1, stages=["pretrain"])
-    assert len(zoo) == before + 2
-    expect(page.locator("output")).to_have_text(f"{before + 2} models", timeout=15_000)
+    assert len(zoo) == len(before) + 2
+    expect(page.locator("output")).to_have_text(f"{len(before) + 2} models", timeout=15_000)
     expect(page.get_by_label("Selection")).to_contain_text(chosen[:8])
+    added = next(id for id in zoo.ids() if id not in before)
+    page.goto(f"{page.url.partition('#')[0]}#model={added}")
+    for title in ("accuracy", "loss"):
+        legend = page.get_by_role("figure").filter(has_text=title).locator("figcaption").first
+        expect(legend).to_have_text(re.compile(r"\s*".join([title, "train", "val", "test", "v2"])))
 
 
 def test_what_a_model_does_with_images_is_shown(browser, grown_zoo):
