@@ -10,6 +10,7 @@ import torch
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData
 from vitarium.core.registry import section
+from vitarium.data._decode_ahead import AHEAD, decode_ahead
 from vitarium.data.base import Split
 from vitarium.data.load import load
 from vitarium.data.loader import Batches, stacked_batches
@@ -259,3 +260,51 @@ def test_epochs_of_other_lengths_go_on_through_the_same_passes(steps):
     orders = torch.cat([short.order(epoch) for epoch in range(1, 5)])
     assert torch.equal(orders, passes[: 4 * steps])
     assert len(list(short.train(2))) == steps
+
+
+# Decoding ahead
+
+
+@pytest.fixture
+def threads():
+    """Two, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class Counted:
+    """Images that count how many have been decoded and not been taken."""
+
+    def __init__(self, count, broken=()):
+        self.count, self.broken, self.decoded = count, broken, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number):
+        if number in self.broken:
+            raise InvalidData(f"image {number} is broken")
+        self.decoded.append(number)
+        return torch.full((1, 2, 2), number)
+
+
+def test_threads_change_no_bits(threads):
+    here = list(batches(decoded=False, views=2, crop="random_resized").train(1))
+    torch.set_num_threads(1)
+    assert equal(here, batches(decoded=False, views=2, crop="random_resized").train(1))
+
+
+def test_images_come_in_order_and_few_are_decoded_ahead(threads):
+    images = Counted(40)
+    numbers = [*range(39, -1, -1)]
+    for taken, image in enumerate(decode_ahead(images, numbers)):
+        assert int(image[0, 0, 0]) == numbers[taken]
+        assert len(images.decoded) - taken <= 2 * AHEAD + 1
+
+
+def test_the_first_image_that_cannot_be_decoded_is_named(threads):
+    images = decode_ahead(Counted(40, broken=(7, 9)), [*range(40)])
+    with pytest.raises(InvalidData, match="image 7"):
+        list(images)

@@ -51,6 +51,8 @@ class OwnDataConfig(DataConfig):
 class Images(Protocol):
     """Images by number: uint8 [c, h, w], decoded when they are asked for, or a tensor of them.
 
+    Several threads may ask at a time.
+
     With a `fingerprint`, a text that changes with what they are, those that are decoded are decoded
     once and kept, where they are of one size and not too many.
     """

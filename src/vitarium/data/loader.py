@@ -18,6 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData, InvalidInput, UnknownName
+from vitarium.data._decode_ahead import decode_ahead
 from vitarium.data._to_device import to_device
 from vitarium.data.augmentations._single_image import cut_image
 from vitarium.data.augmentations.base import Augmentation, channels
@@ -191,15 +192,15 @@ class Batches:
         """Of (epoch, step, numbers of the images): all first views before all second ones."""
         epoch, step, chosen = which
         drawn = self.numbers(epoch, step).unflatten(0, (self.views, len(chosen)))
-        decoded = [images[int(number)] for number in chosen]
-        return [
-            cut_image(self.augmentation.frame(drawn[view, index][None], *image.shape[-2:]), image)
-            for view in range(self.views)
-            for index, image in enumerate(decoded)
-        ]
+        views: list[list[Tensor]] = [[] for _ in range(self.views)]
+        for index, image in enumerate(decode_ahead(images, chosen.tolist())):
+            for view, cut in enumerate(views):
+                frame = self.augmentation.frame(drawn[view, index][None], *image.shape[-2:])
+                cut.append(cut_image(frame, image))
+        return [image for cut in views for image in cut]
 
     def _cut_plain(self, images: Images, chosen: Any) -> list[Tensor]:
-        decoded = (images[int(number)] for number in chosen)
+        decoded = decode_ahead(images, chosen.tolist())
         return [cut_image(self.augmentation.plain(*image.shape[-2:]), image) for image in decoded]
 
     def _plain(self, part: Split, chosen: list[Tensor]) -> Iterator[Tensor]:
