@@ -13,6 +13,7 @@ from vitarium.core.errors import InvalidData
 from vitarium.core.file_faults import reading
 from vitarium.core.registry import Section
 from vitarium.data import _image_cache as image_cache
+from vitarium.data._decode_ahead import decode_ahead
 from vitarium.data.base import DataFolders, Dataset, Split
 from vitarium.data.expected import expected
 
@@ -85,8 +86,7 @@ def _decoded(name: str, split: Split) -> Split:
 
     def fill(allocate: image_cache.Allocate) -> Mapping[str, Any]:
         target = allocate("images", (len(images), *shape), torch.uint8)
-        for number in range(len(images)):
-            image = images[number]
+        for number, image in enumerate(decode_ahead(images, range(len(images)))):
             if image.shape != shape:
                 raise _SizesDiffer
             target[number] = image

@@ -152,7 +152,7 @@ class Batches:
 
     def normalized(self, images: Tensor) -> Tensor:
         """Pixels [..., c, h, w] in [0, 1] -> the same, as a model takes them."""
-        return (images - self._mean) / self._std
+        return (images - self._mean).div_(self._std)
 
     def pixels(self, images: Tensor) -> Tensor:
         """The inverse of `normalized`: [..., c, h, w] -> the same, in [0, 1]."""
@@ -232,7 +232,7 @@ class Batches:
         )
 
     def _unpacked(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.device, non_blocking=True).float() / 255
+        return pixels.to(self.device, non_blocking=True).float().div_(255)
 
     def _targets(self, labels: Tensor) -> Tensor:
         return F.one_hot(labels, self.dataset.num_classes).float()
