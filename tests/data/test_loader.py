@@ -3,6 +3,7 @@
 import gc
 from dataclasses import replace
 from multiprocessing import active_children
+from threading import get_ident
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ SIZE = (1, 8, 8)
 
 class Undecoded:
     """Images that are decoded when they are asked for, as those of files are."""
+
+    thread_safe = True
 
     def __init__(self, images):
         self.images = images
@@ -277,6 +280,8 @@ def threads():
 class Counted:
     """Images that count how many have been decoded and not been taken."""
 
+    thread_safe = True
+
     def __init__(self, count, broken=()):
         self.count, self.broken, self.decoded = count, broken, []
 
@@ -308,3 +313,19 @@ def test_the_first_image_that_cannot_be_decoded_is_named(threads):
     images = decode_ahead(Counted(40, broken=(7, 9)), [*range(40)])
     with pytest.raises(InvalidData, match="image 7"):
         list(images)
+
+
+def test_images_that_are_not_said_to_be_thread_safe_are_decoded_by_this_thread(threads):
+    callers = set()
+
+    class Unsafe(Counted):
+        thread_safe = False
+
+        def __getitem__(self, number):
+            callers.add(get_ident())
+            return super().__getitem__(number)
+
+    images = Split(Unsafe(9), torch.zeros(9)).select([3, 1, 2]).images
+    assert [int(image[0, 0, 0]) for image in decode_ahead(images, range(3))] == [3, 1, 2]
+    assert callers == {get_ident()}
+    assert Split(Counted(9), torch.zeros(9)).select([3]).images.thread_safe

@@ -16,9 +16,11 @@ AHEAD = 2
 def decode_ahead(images: Images, numbers: Sequence[int]) -> Iterator[Tensor]:
     """The images of these numbers, in that order; those that follow are decoded meanwhile.
 
-    Pillow decodes without Python's lock. Processes of a loader have one thread, and so no others.
+    Pillow decodes without Python's lock. Processes of a loader have one thread, and so no others;
+    nor are there others for images that are not `thread_safe`.
     """
-    threads = min(torch.get_num_threads(), len(numbers))
+    safe = getattr(images, "thread_safe", False)
+    threads = min(torch.get_num_threads(), len(numbers)) if safe else 1
     if threads <= 1:
         yield from map(images.__getitem__, numbers)
         return

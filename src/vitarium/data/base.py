@@ -51,7 +51,7 @@ class OwnDataConfig(DataConfig):
 class Images(Protocol):
     """Images by number: uint8 [c, h, w], decoded when they are asked for, or a tensor of them.
 
-    Several threads may ask at a time.
+    Where they have `thread_safe` (True), several threads may ask for them at a time.
 
     With a `fingerprint`, a text that changes with what they are, those that are decoded are decoded
     once and kept, where they are of one size and not too many.
@@ -89,6 +89,10 @@ class _Selection:
 
     def __getitem__(self, index: int) -> Tensor:
         return self.images[int(self.indices[index])]
+
+    @property
+    def thread_safe(self) -> bool:
+        return getattr(self.images, "thread_safe", False)
 
     @property
     def fingerprint(self) -> str | None:

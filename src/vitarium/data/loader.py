@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torch.utils.weak import WeakIdKeyDictionary
 
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData, InvalidInput, UnknownName
 from vitarium.data._decode_ahead import decode_ahead
-from vitarium.data._to_device import to_device
+from vitarium.data._to_device import on_device, to_device
 from vitarium.data.augmentations._single_image import cut_image
 from vitarium.data.augmentations.base import Augmentation, channels
 from vitarium.data.base import Dataset, Images, Split
@@ -30,7 +29,6 @@ SplitName = Literal["train", "val", "test"]
 PREFETCH_BYTES = 2 * 2**30
 """Framed batches that wait in memory take no more than this, per model."""
 _SCORED_AT_ONCE = 256
-_SHARE_OF_GPU = 0.1
 
 
 def check_images(split: str, num_images: int | None = None) -> None:
@@ -206,7 +204,7 @@ class Batches:
     def _plain(self, part: Split, chosen: list[Tensor]) -> Iterator[Tensor]:
         """The images to score in their frames, float [n, c, h, w]."""
         if isinstance(part.images, Tensor):
-            pixels = _on(self.device, part.images)
+            pixels = on_device(self.device, part.images)
             frame = self.augmentation.plain(*pixels.shape[-2:])
             for numbers in chosen:
                 yield frame.cut(_gather(pixels, numbers, self.device))
@@ -248,7 +246,7 @@ def stacked_batches(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
     first = members[0]
     orders = torch.stack([member.order(epoch) for member in members], dim=1)
     train = first.dataset.train
-    pixels = _on(first.device, train.images) if isinstance(train.images, Tensor) else None
+    pixels = on_device(first.device, train.images) if isinstance(train.images, Tensor) else None
     streams = [member.framed(epoch, orders[:, k]) for k, member in enumerate(members)]
     for step, chosen in enumerate(orders):
         numbers = torch.stack([member.numbers(epoch, step) for member in members])
@@ -284,18 +282,3 @@ class _Decoded:
 def _gather(pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:
     """The images of these numbers [n], on the device: [n, c, h, w]"""
     return to_device(pixels[to_device(numbers, pixels.device)], device)
-
-
-_copies: Any = WeakIdKeyDictionary()
-
-
-def _on(device: torch.device, pixels: Tensor) -> Tensor:
-    """A split's images, on a GPU (once) where they take little of its memory; else as they are."""
-    if device.type != "cuda":
-        return pixels
-    total = torch.cuda.get_device_properties(device).total_memory
-    if pixels.numel() > _SHARE_OF_GPU * total:
-        return pixels
-    if pixels not in _copies:
-        _copies[pixels] = pixels.to(device)
-    return _copies[pixels]

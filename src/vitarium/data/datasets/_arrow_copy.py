@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -153,6 +153,7 @@ def split_of(copies: Sequence[ArrowCopy]) -> tuple[Split, tuple[str, ...] | None
 class ArrowImages:
     """Images in copies, each read from the disk when it is asked for."""
 
+    thread_safe: ClassVar = True
     copies: list[ArrowCopy]
     ends: list[int]
     """How many images there are up to the end of each copy."""

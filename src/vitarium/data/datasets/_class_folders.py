@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from vitarium.data.base import Split
 class Files:
     """Images of files, decoded when they are asked for."""
 
+    thread_safe: ClassVar = True
     paths: list[str]
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import model_validator
@@ -133,6 +133,7 @@ def _class_names(root: Path, file: str | None) -> tuple[str, ...]:
 class ShardImages:
     """Images in tar files, read where an index says they lie."""
 
+    thread_safe: ClassVar = True
     shards: list[Path]
     indexes: list[Tensor]
     """Of each shard: int64 [n, 3], where header and content of an image begin, and its size."""
