@@ -117,7 +117,32 @@ def test_others_start_from_such_a_model_once_it_is_grown(tiny, tmp_path):
     assert verify(growth.zoo.path, deep=True) == []
 
 
-def test_no_stage_starts_from_one_whose_last_epoch_is_not_known(tiny):
-    tiny["stages"]["pretrain"] |= SOON
-    with pytest.raises(InvalidConfig, match="stage 'pretrain' may stop early"):
-        plan(Blueprint.read(tiny))
+def test_a_stage_that_starts_from_such_a_stage_is_planned_when_that_is_grown(tiny, tmp_path):
+    pretrain = blueprint(tiny, **SOON).stages["pretrain"].settings
+    child = {"data": pretrain["data"], "epochs": 1, "batch_size": 64, "checkpoints": "last"}
+    second, third = ({**child, "start": name} for name in ("pretrain", "second"))
+    values = {"name": "x", "stages": {"pretrain": pretrain, "second": second, "third": third}}
+    waiting = {"second": "pretrain", "third": "pretrain"}
+    assert plan(Blueprint.read(values)).waiting == waiting
+    for part in ({}, {"stages": ["third"]}):
+        with pytest.raises(InvalidInput, match=r"'pretrain', which may stop early: .* first grow"):
+            grow(values, tmp_path / "zoo", **PLAIN, **part)
+    first = grow(values, tmp_path / "zoo", stages="pretrain", **PLAIN)
+    growth = grow(values, tmp_path / "zoo", **PLAIN)
+    assert len(growth.grown) == 2
+    specs = {spec.stage: spec for spec in growth.plan.models}
+    assert (specs["second"].parent, specs["second"].parent_epoch) == (first.grown[0], 3)
+    assert specs["third"].parent == specs["second"].id
+    assert verify(growth.zoo.path, deep=True) == []
+    wrong = {"second": {**second, "batch_size": 0}}
+    with pytest.raises(InvalidConfig, match=r"second\.batch_size: 0 is not greater than 0"):
+        plan({"name": "x", "stages": {"pretrain": pretrain, **wrong}})
+
+
+def test_children_of_diverged_ones_are_skipped(tiny, tmp_path):
+    wild = {"optimizer": {"name": "sgd", "lr": 1e30}}
+    pretrain = blueprint(tiny, **SOON, **wild).stages["pretrain"].settings
+    child = {"data": pretrain["data"], "epochs": 1, "batch_size": 64, "start": "pretrain"}
+    values = {"name": "x", "stages": {"pretrain": pretrain, "second": child}}
+    assert grow(values, tmp_path / "zoo", stages="pretrain", **PLAIN).diverged
+    assert len(grow(values, tmp_path / "zoo", **PLAIN).skipped) == 1

@@ -25,6 +25,10 @@ class Parent:
     """Of a model that lies elsewhere and will be imported; None: of the others it is known."""
 
 
+class DivergedParent(InvalidInput):
+    """A model of the zoo whose training diverged: nothing can start from it."""
+
+
 Find = Callable[[Start], Sequence[Parent]]
 """Finds what a start names in a zoo."""
 Check = Callable[[ModelSpec, Parent | None], None]

@@ -23,6 +23,9 @@ class Plan:
     models: tuple[ModelSpec, ...]
     numerics: Numerics = field(default_factory=Numerics)
     """How they are computed where that is left open when they are grown."""
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    """Stages of which no model is planned, since they start from another that may stop early and
+    is not grown; by name, that other."""
 
     def __len__(self) -> int:
         return len(self.models)
@@ -117,7 +120,8 @@ def plan(
     planner = Planner(blueprint.stages, find, check)
     if planner.problems:
         raise blueprint.refusal(planner.problems)
-    return Plan(blueprint.name, tuple(planner.models.values()), blueprint.numerics)
+    models = tuple(planner.models.values())
+    return Plan(blueprint.name, models, blueprint.numerics, planner.waiting)
 
 
 def _distinct(values: list[Any]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from vitarium.blueprint.hints import hinted
 from vitarium.blueprint.parents import (
     Check,
+    DivergedParent,
     Find,
     Parent,
     inherited,
@@ -30,6 +31,13 @@ Paths = dict[str, KeyPath]
 
 class UnknownParent(Exception):
     """What a stage starts from is not clear, and a problem of its own."""
+
+
+class NotGrown(UnknownParent):
+    """The last epoch of a stage that may stop early is known when it is grown."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
 
 
 class Planner:
@@ -56,6 +64,8 @@ class Planner:
         self.names = [*stages, *unreadable]
         self.models: dict[str, ModelSpec] = {}
         self.grown: dict[str, list[ModelSpec]] = {}
+        self.waiting: dict[str, str] = {}
+        """Stages that cannot be planned before another, which may stop early, is grown."""
         self._problems: dict[Problem, None] = {}
         self._recipes: dict[str, Recipe | list[Problem]] = {}
         self._circular: set[str] = set()
@@ -85,6 +95,8 @@ class Planner:
                     start = self._start(name, settings.pop("start", SCRATCH))
                     parents = self._parents(start)
             except (InvalidConfig, UnknownParent) as error:
+                if isinstance(error, NotGrown):
+                    self.waiting[name] = error.stage
                 for problem in error.problems if isinstance(error, InvalidConfig) else ():
                     self._note(name, problem, paths, settings)
                 self._recipe(name, settings, paths, architecture)
@@ -110,6 +122,8 @@ class Planner:
             else:
                 message += did_you_mean(start.stage, [*self.names, SCRATCH])
             raise InvalidConfig([Problem((), message)])
+        if start.stage in self.waiting:
+            raise NotGrown(self.waiting[start.stage])
         if start.stage and (name in self._circular or not self.grown.get(start.stage)):
             raise UnknownParent
         return start
@@ -118,12 +132,25 @@ class Planner:
         if start is None:
             return [None]
         if start.stage:
-            specs = self.grown[start.stage]
-            return [Parent(s.id, s.recipe, tuple(s.recipe.kept_epochs)) for s in specs]
+            return [self._planned(spec, start.stage) for spec in self.grown[start.stage]]
         if self.find is None:
             how = parameter("zoo", "DIR")
             raise InvalidInput(f"starts from models of a zoo; name it: {how}")
         return self.find(start)
+
+    def _planned(self, spec: ModelSpec, stage: str) -> Parent:
+        """Raises NotGrown for one that may stop early, and is not in the zoo yet."""
+        if not spec.recipe.early_stopping:
+            return Parent(spec.id, spec.recipe, tuple(spec.recipe.kept_epochs))
+        try:
+            found = self.find(Start.read({"models": [spec.id]})) if self.find else ()
+        except DivergedParent:  # of which children are skipped
+            return Parent(spec.id, spec.recipe, tuple(spec.recipe.kept_epochs))
+        except (VitariumError, UnknownParent):
+            found = ()
+        if not found:
+            raise NotGrown(stage)
+        return Parent(spec.id, spec.recipe, found[0].epochs)
 
     def _model(
         self,
@@ -234,12 +261,6 @@ def _spec(stage: str, recipe: Recipe, start: Start | None, parent: Parent | None
     if start is None or parent is None:
         _check_from_scratch(recipe)
         return ModelSpec(stage=stage, recipe=recipe)
-    if start.stage and isinstance(parent.origin, Recipe) and parent.origin.early_stopping:
-        message = (
-            f"stage '{start.stage}' may stop early, so its last epoch is known when it is grown; "
-            "then start from its models: {models: [ID]}, or {where: CONDITION}"
-        )
-        raise InvalidConfig([Problem(("start",), message)])
     epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
     if epoch not in parent.epochs:
         who = f"stage '{start.stage}'" if start.stage else f"model {parent.id}"

@@ -62,6 +62,7 @@ def _check(source: str, zoo: Path | None, data_dir: Path | None) -> dict[str, An
         "stages": planned.stages,
         "adapted": {stage: c for stage, c in model_check.adaptations.items() if c},
         "normalization": planned.normalizations,
+        "waiting": dict(planned.waiting),
         "samples": loaded.samples,
         "final": not _reads_files(planned),
     }

@@ -103,7 +103,7 @@ def check(
         print_rows(rows, as_json=json, as_csv=csv)
         return
     if json:
-        names = ("models", "stages", "adapted", "normalization", "samples")
+        names = ("models", "stages", "adapted", "normalization", "waiting", "samples")
         print_json({name: checked[name] for name in names})
         return
     console = Terminal()
@@ -114,3 +114,5 @@ def check(
     for stage, changes in checked["adapted"].items():
         console.print(f"{stage}: its parents' weights are adapted: {', '.join(changes)}")
     print_normalizations(console, checked["normalization"])
+    for stage, first in checked["waiting"].items():
+        console.print(f"{stage}: planned when {first} is grown, which may stop early")

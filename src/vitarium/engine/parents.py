@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint import ImportedSpec
-from vitarium.blueprint.parents import Parent
+from vitarium.blueprint.parents import DivergedParent, Parent
 from vitarium.blueprint.stage import Start
 from vitarium.core.errors import InvalidInput, NotAZoo
 from vitarium.core.parameters import PythonSpelling, is_placeholder, parameter, spelled_by
@@ -124,5 +124,6 @@ def _named(zoo: Zoo, name: str) -> Parent:
     epochs = tuple(epoch.number for epoch in model.epochs() if epoch.checkpoint)
     if model.status != "finished" or not epochs:
         status = f"model {id} of the zoo is {model.status}"
-        raise InvalidInput(f"{status}: nothing can start from it")
+        kind = DivergedParent if model.status == "diverged" else InvalidInput
+        raise kind(f"{status}: nothing can start from it")
     return Parent(id, model.spec().origin, epochs)

@@ -7,6 +7,7 @@ from typing import Any
 from vitarium.blueprint import Plan
 from vitarium.blueprint.spec import described
 from vitarium.core.errors import InvalidInput, UnknownName
+from vitarium.core.parameters import parameter
 from vitarium.zoo.listing import condition_text
 from vitarium.zoo.query import Database
 
@@ -23,8 +24,16 @@ def part_of(plan: Plan, stages: Collection[str] | None = None, only: str = "") -
             or by the last part of these where it is clear: "lr < 0.01 and objective = 'simclr'".
 
     Raises UnknownName for a stage or a factor that there is not, and InvalidInput for a condition
-    that cannot be used, and where no model is left.
+    that cannot be used, where no model is left, and for a stage that is waiting (`Plan.waiting`).
     """
+    stages = [stages] if isinstance(stages, str) else stages
+    chosen = plan.waiting if stages is None else {*stages} & plan.waiting.keys()
+    for name in chosen:
+        first = plan.waiting[name]
+        raise InvalidInput(
+            f"stage '{name}' starts from '{first}', which may stop early: its last epoch is known "
+            f"when it is grown; first grow that alone, {parameter('stages', first)}, then the rest"
+        )
     only = condition_text(only, "only")
     if stages is None and not only.strip():
         return plan

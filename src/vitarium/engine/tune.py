@@ -19,6 +19,7 @@ from vitarium.core.parameters import parameter
 from vitarium.engine.check import ModelCheck
 from vitarium.engine.grow import grow
 from vitarium.engine.parents import parents_in
+from vitarium.engine.part import part_of
 from vitarium.engine.progress.display import announce
 from vitarium.engine.search import Direction, Search, Trial
 from vitarium.zoo import Zoo
@@ -210,7 +211,7 @@ class _Evaluation:
         fixed = stage.changed({"sample": Sample(factors=space, count=1)})
         stages = _with_ancestors(self.stage, {**self.blueprint.stages, self.stage: fixed})
         point = self.blueprint.changed({"stages": stages})
-        return plan(point, parents_in(self.folder))
+        return part_of(plan(point, parents_in(self.folder)))
 
     def _has(self, models: Mapping[str, Any]) -> bool:
         """Whether all of them are in the zoo, trained to their end."""
