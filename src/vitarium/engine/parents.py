@@ -55,7 +55,7 @@ class ZooParents:
     def _of_file(self, start: Start) -> Parent:
         key = repr((start.checkpoint, start.importer, start.importer_settings))
         if key not in self._foreign:
-            self._foreign[key] = _read(start)
+            self._foreign[key] = _read(start, self.folder)
         foreign, spec = self._foreign[key]
         if self.folder is not None and self._is_here(spec.id):
             return _named(Zoo.open(self.folder), spec.id)
@@ -84,6 +84,8 @@ class _StartSpelling(PythonSpelling):
         text = str(value) if is_placeholder(value) else json.dumps(value)
         if name == "importer":
             return f"importer: {text}"
+        if name == "zoo":  # of what grows or checks the blueprint
+            return super().parameter(name, value)
         *outer, leaf = ("importer_settings", *name.split("."))
         for key in reversed(outer):
             leaf, text = key, f"{{{leaf}: {text}}}"
@@ -93,20 +95,20 @@ class _StartSpelling(PythonSpelling):
         return False
 
 
-def _read(start: Start) -> tuple[ForeignZoo, ImportedSpec]:
+def _read(start: Start, zoo: Zoo | str | Path | None) -> tuple[ForeignZoo, ImportedSpec]:
     """Raises InvalidInput for what is not one model, and as `find_models`."""
     with spelled_by(_StartSpelling()):
-        return _one_model(start)
+        return _one_model(start, zoo)
 
 
-def _one_model(start: Start) -> tuple[ForeignZoo, ImportedSpec]:
+def _one_model(start: Start, zoo: Zoo | str | Path | None) -> tuple[ForeignZoo, ImportedSpec]:
     name, importer = start.checkpoint, start.importer or None
     settings: dict[str, Any] = dict(start.importer_settings)
     if name.startswith(HUB):
-        foreign = find_models(downloaded(name), importer=importer, **settings)
+        foreign = find_models(downloaded(name), importer=importer, zoo=zoo, **settings)
         foreign = foreign.renamed(name.removeprefix(HUB))
     else:
-        foreign = find_models(name, importer=importer, **settings)
+        foreign = find_models(name, importer=importer, zoo=zoo, **settings)
     if len(foreign.models) != 1:
         names = ", ".join(model.name for model in foreign.models[:5])
         what = f"{name} has {len(foreign.models)} models ({names})"

@@ -141,18 +141,20 @@ def last_with_weights(model: ForeignModel) -> ForeignEpoch | None:
 
 
 def spec_of_one(foreign: ForeignZoo) -> ImportedSpec:
-    """What the only model of a foreign zoo will be, if it has no parent; its weights are read.
+    """What the only model of a foreign zoo will be; its weights are read.
 
-    Raises InvalidInput for one that descends from another, and as reading does.
+    Raises InvalidInput for one that descends from another foreign model, and as reading does.
     """
     (model,) = foreign.models
-    if model.parent or model.base:
+    if model.parent:
         raise InvalidInput(f"{model.named} descends from another model; import both first")
     check_weights(foreign.models, SILENT)
     last = last_with_weights(model)
     assert last  # find_models leaves out the others
     weights = fingerprint(read_epoch(model, last, None))
-    return ImportedSpec(stage=model.stage, imported=imported_as(foreign.importer, model, weights))
+    base, epoch = model.base or (None, None)
+    imported = imported_as(foreign.importer, model, weights)
+    return ImportedSpec(stage=model.stage, parent=base, parent_epoch=epoch, imported=imported)
 
 
 def imported_as(importer: str, model: ForeignModel, weights: str) -> Imported:

@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vitarium import Zoo, cli, import_zoo
+from vitarium import Zoo, cli, grow, import_zoo
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
 from vitarium.formats.foreign_zoo import find_models
 from vitarium.zoo.verify import verify
@@ -163,6 +163,27 @@ def test_what_is_imported_again_is_the_same_and_epochs_of_a_base_differ(base, sa
     (of_epoch,) = import_zoo(folder, zoo, base=f"{id}@0")
     assert of_epoch != first
     assert zoo.spec(of_epoch).parent_epoch == 0
+
+
+def test_a_stage_starts_from_an_adapter_of_a_model_of_its_zoo(base, saved):
+    zoo, id = base
+    folder, adapted = saved(target_modules=["qkv"])
+    start = {"checkpoint": str(folder), "importer_settings": {"base": id[:6]}}
+    data = {"name": "digits", "train_limit": 64}
+    stage = {"data": data, "epochs": 1, "batch_size": 32, "start": start, "adaptation": "head"}
+    values = {"name": "of-peft", "stages": {"finetune": stage}}
+    options = {"workers": 0, "precision": "fp32", "stacked": 1, "progress": False}
+    (grown,) = grow(values, zoo, **options).grown
+    parent = zoo.spec(zoo.spec(grown).parent)
+    assert parent.parent == id
+    merged = adapted.merge_and_unload().state_dict()
+    weights = zoo.state_dict(grown)
+    names = [name for name in weights if not name.startswith("head.")]
+    assert max((merged[name] - weights[name]).abs().max() for name in names) < 1e-6
+    assert grow(values, zoo, **options).existing == [grown]
+    del start["importer_settings"]
+    with pytest.raises(InvalidInput, match=r"name it: importer_settings: \{base: ID\}"):
+        grow(values, zoo, **options)
 
 
 def test_pickled_tensors_are_read_as_data_and_nothing_is_run(base, saved):
