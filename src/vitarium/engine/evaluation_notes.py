@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from vitarium.blueprint import Plan
 from vitarium.core.numerals import counted
+from vitarium.core.parameters import parameter
 from vitarium.zoo import Zoo
 
 
@@ -21,5 +22,5 @@ def unscored(zoo: Zoo, plan: Plan) -> Iterator[str]:
     for name, count in models.items():
         yield (
             f"{counted(count, 'model')} of this plan began without the evaluation set '{name}', "
-            "and will not be scored on it by training: `vitarium measure` does, with --data"
+            f"and training will not score them on it; measure does: {parameter('data', 'NAME')}"
         )
