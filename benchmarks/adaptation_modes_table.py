@@ -21,9 +21,10 @@ from vitarium.core.registry import choose
 from vitarium.engine.tuning.model_size import parameters
 from vitarium.evaluation.checkpoints import PairsName
 from vitarium.studies.statistics.bootstrap import FRACTION, UNLIMITED, Bootstrap, Estimate, Limits
+from vitarium.studies.statistics.variance import Explained, complete, explained
 
 FULL, HEAD = "full", "head"
-BARRIER = {"points": 7, "num_images": 1000}
+BARRIER = {"points": 5, "num_images": 1000}
 NOT_NEGATIVE: Limits = (0, np.inf)
 Values = NDArray[np.float64]
 """Of models, [models], or of pairs of them, [models, models]; NaN where there is none."""
@@ -161,8 +162,17 @@ class PairMeans:
         return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
 
-def results(children: Children) -> list[dict[str, Any]]:
-    """A row per adaptation, in the order of the children; measures what is not yet measured."""
+@dataclass(frozen=True)
+class Results:
+    """A row per adaptation, and what the adaptation and the seed explain of the variety of all."""
+
+    rows: Sequence[Mapping[str, Any]]
+    explained: Mapping[str, Mapping[str, Explained | None]]
+    """By what differs (predictions, weights) and by factor (adaptation, seed)."""
+
+
+def results(children: Children) -> Results:
+    """In the order of the children; measures what is not yet measured."""
     accuracy = children.models["test_accuracy"].to_numpy(float)
     norm = children.parent_norm()
     moved = children.values(children.measured("distance_from_start")) / norm
@@ -194,7 +204,25 @@ def results(children: Children) -> list[dict[str, Any]]:
                 row[f"{number}_to_full"] = of.pairs(values, name, FULL, limits)
                 row[f"{number}_separation"] = of.separation(values, name)
         rows.append(row)
-    return rows
+    squared = {"predictions": disagreement, "weights": apart**2}
+    return Results(rows, {name: explained_of(children, each) for name, each in squared.items()})
+
+
+def explained_of(children: Children, squared: Values) -> dict[str, Explained | None]:
+    """What adaptation and seed explain of squared distances [models, models].
+
+    Of weights, those of children that are plain vision transformers alone can be compared. Two
+    predictions that differ are at a squared distance of 2, as vectors that are 1 at their class.
+    """
+    squared = squared.copy()
+    np.fill_diagonal(squared, 0)
+    indices = complete(squared)
+    labels = {"adaptation": children.adaptations, "seed": children.models["seed"].to_numpy(str)}
+    square = squared[np.ix_(indices, indices)]
+    return {
+        factor: explained(square, of_models[indices].tolist(), bootstrap=Bootstrap())
+        for factor, of_models in labels.items()
+    }
 
 
 COLUMNS: dict[str, tuple[str, float, int]] = {
@@ -212,13 +240,20 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
 """By title: a row's number, its factor, and digits."""
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table with half the length of each interval."""
+def markdown(measured: Results) -> str:
+    """A table with half the length of each interval, and sentences on what explains variety."""
     lines = [["adaptation", "trained", *COLUMNS], ["---", *["---:"] * (len(COLUMNS) + 1)]]
-    for row in rows:
+    for row in measured.rows:
         cells = [cell(row.get(name), factor, digits) for name, factor, digits in COLUMNS.values()]
         lines.append([row["adaptation"], f"{row['trained']:,}", *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    sentences = [
+        f"\nOf the variety of {what} the {factor} explains {cell(effect.adjusted, 100, 0)} % "
+        f"beyond chance (p = {effect.p:.3f}, {effect.models} models).\n"
+        for what, factors in measured.explained.items()
+        for factor, effect in factors.items()
+        if effect is not None
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "".join(sentences)
 
 
 def cell(estimate: Estimate | None, factor: float, digits: int) -> str:
@@ -230,11 +265,20 @@ def cell(estimate: Estimate | None, factor: float, digits: int) -> str:
     return f"{value} ± {factor * (estimate.high - estimate.low) / 2:.{digits}f}"
 
 
-def plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for JSON; numbers that are none are null."""
+def plain(measured: Results) -> dict[str, Any]:
+    """For JSON; numbers that are none are null."""
     return {
-        name: {k: v if v is None or np.isfinite(v) else None for k, v in asdict(value).items()}
-        if isinstance(value, Estimate)
-        else value
-        for name, value in row.items()
+        "rows": [{name: _plain(value) for name, value in row.items()} for row in measured.rows],
+        "explained": {
+            what: {factor: effect and _plain(effect._asdict()) for factor, effect in each.items()}
+            for what, each in measured.explained.items()
+        },
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value if not isinstance(value, float) or np.isfinite(value) else None

@@ -95,4 +95,19 @@ def test_a_pair_without_a_value_is_a_dash(table, children):
     values = np.full((len(children.ids),) * 2, np.nan)
     estimate = table.Statistics(children).pairs(values, "lora", "full", UNLIMITED)
     assert table.cell(estimate, 100, 1) == "-"
-    assert table.plain({"barrier": estimate})["barrier"]["value"] is None
+    assert (
+        table.plain(table.Results([{"barrier": estimate}], {}))["rows"][0]["barrier"]["value"]
+        is None
+    )
+
+
+def test_weights_of_other_models_are_left_out_of_what_adaptations_explain(table, children):
+    """Prompted models have no weight distance from plain ones."""
+    points = np.random.default_rng(3).normal(size=(len(children.ids), 50))
+    points += 10 * children.of("lora")[:, None]
+    squared = ((points[:, None] - points) ** 2).sum(-1)
+    squared[children.of("head")] = squared[:, children.of("head")] = np.nan
+    effects = table.explained_of(children, squared)
+    assert effects["adaptation"].models == 8
+    assert effects["adaptation"].adjusted.value > 0.9
+    assert effects["seed"].adjusted.value < 0.1
