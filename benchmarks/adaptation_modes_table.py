@@ -24,7 +24,7 @@ from vitarium.studies.statistics.bootstrap import FRACTION, UNLIMITED, Bootstrap
 from vitarium.studies.statistics.variance import Explained, complete, explained
 
 FULL, HEAD = "full", "head"
-BARRIER = {"points": 5, "num_images": 1000}
+BARRIER = {"points": 5, "num_images": 500}
 NOT_NEGATIVE: Limits = (0, np.inf)
 Values = NDArray[np.float64]
 """Of models, [models], or of pairs of them, [models, models]; NaN where there is none."""
