@@ -163,9 +163,9 @@ class Run:
         return growth.zoo, models[models["id"].isin([model.id for model in growth.plan.models])]
 
 
-def chosen_rates(run: Run) -> dict[str, float]:
+def chosen_rates(run: Run, adaptations: Sequence[str]) -> dict[str, float]:
     """By adaptation, of its learning rates that of the highest validation accuracy, first seed."""
-    tried = {name: [(rate, 0) for rate in rates] for name, (_, rates) in ADAPTATIONS.items()}
+    tried = {name: [(rate, 0) for rate in ADAPTATIONS[name][1]] for name in adaptations}
     _, models = run.grow(tried)
     models = models[models["stage"] != PARENT]
     best = models.loc[models.groupby("stage")["val_accuracy"].idxmax()]
@@ -194,11 +194,12 @@ def main() -> int:
                 subset(args.data_dir / data, args.folder / "data" / data)
         started = time.monotonic()
         run = Run(TRANSFERS[name], args.folder / name, args.folder / "data", args.workers)
-        rates = chosen_rates(run)
+        rates = chosen_rates(run, [name for name in ADAPTATIONS if name not in args.without])
         seeds = range(args.seeds)
         zoo, models = run.grow({n: [(rate, seed) for seed in seeds] for n, rate in rates.items()})
         measured = results(Children(zoo, in_order(models), run.data_dir))
-        write(args.folder, name, zoo, measured)
+        (parent,) = models[models["stage"] == PARENT]["test_accuracy"]
+        write(args.folder, name, parent, measured)
         print(f"{name}: {time.monotonic() - started:.0f} s\n\n{markdown(measured)}", flush=True)
     draw(args.folder)
     return 0
@@ -212,16 +213,9 @@ def in_order(models: pd.DataFrame) -> pd.DataFrame:
     return children.sort_values(["order", "seed"], ignore_index=True)
 
 
-def write(folder: Path, name: str, zoo: Zoo, measured: Results) -> None:
-    """The table as Markdown and JSON, with what was trained for it."""
-    models = zoo.models(measured=False)
-    (parent,) = models[models["stage"] == PARENT].to_dict("records")
-    about = {
-        "parent_test_accuracy": parent["test_accuracy"],
-        "models": len(models),
-        "training_seconds": float(models["seconds"].sum()),
-        **plain(measured),
-    }
+def write(folder: Path, name: str, parent_accuracy: float, measured: Results) -> None:
+    """The table as Markdown and JSON."""
+    about = {"parent_test_accuracy": parent_accuracy, **plain(measured)}
     (folder / f"{name}.md").write_text(markdown(measured))
     (folder / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n")
 
@@ -260,6 +254,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("adaptation-modes"))
     parser.add_argument("--transfers", nargs="+", choices=TRANSFERS, default=list(TRANSFERS))
     parser.add_argument("--seeds", type=int, default=4, help="children of each adaptation")
+    parser.add_argument("--without", nargs="+", choices=list(ADAPTATIONS)[2:], default=[])
     parser.add_argument("--workers", type=int, default=2, help="models that are grown at a time")
     args = parser.parse_args()
     if "cifar" in args.transfers and args.data_dir is None:

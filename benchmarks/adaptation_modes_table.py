@@ -19,7 +19,6 @@ from vitarium.architectures.heads import is_head
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.core.registry import choose
 from vitarium.engine.tuning.model_size import parameters
-from vitarium.evaluation.checkpoints import PairsName
 from vitarium.studies.statistics.bootstrap import FRACTION, UNLIMITED, Bootstrap, Estimate, Limits
 from vitarium.studies.statistics.variance import Explained, complete, explained
 
@@ -55,23 +54,26 @@ class Children:
 
     def measured(self, name: str, **settings: Any) -> pd.DataFrame:
         """Values of a measure of models, or of all pairs, where there are any."""
-        return self._measured(self.ids, "all", name, settings)
+        return self._measured(self.ids, name, settings)
 
     def barriers(self) -> pd.DataFrame:
-        """Between siblings of the same adaptation, and between those and siblings of `full`."""
-        tables = []
+        """Between siblings of the same adaptation, and between children of one and of `full`, half
+        of the seeds of either with the other half of the other: never of the same seed."""
+        late = self.models["seed"].to_numpy() >= self.models["seed"].nunique() // 2
+        groups = []
         for adaptation in dict.fromkeys(self.adaptations):
-            chosen = self.of(adaptation) | self.of(FULL)
-            ids = [id for id, is_chosen in zip(self.ids, chosen, strict=True) if is_chosen]
-            tables.append(self._measured(ids, "all", "barrier", BARRIER))
+            chosen, full = self.of(adaptation), self.of(FULL)
+            groups += [chosen, (chosen & late) | (full & ~late), (chosen & ~late) | (full & late)]
+        tables = [
+            self._measured([self.ids[number] for number in group.nonzero()[0]], "barrier", BARRIER)
+            for group in groups
+        ]
         return pd.concat(tables).drop_duplicates(["model", "other", "part"])
 
-    def _measured(
-        self, ids: Sequence[str], pairs: PairsName, name: str, settings: Mapping[str, Any]
-    ) -> pd.DataFrame:
+    def _measured(self, ids: Sequence[str], name: str, settings: Mapping[str, Any]) -> pd.DataFrame:
         section = choose("measure", name, **settings)
         options: dict[str, Any] = {"data_dir": self.data_dir, "device": "cpu"}
-        table = measure(self.zoo, [section], models=ids, pairs=pairs, **options)
+        table = measure(self.zoo, [section], models=ids, pairs="all", **options)
         return table[table["refused"] == ""]
 
     def values(self, table: pd.DataFrame, part: str = "") -> Values:
