@@ -61,6 +61,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/lineage_accuracy.py
 	$(BIN)/python benchmarks/multiplexing.py
 	$(BIN)/python benchmarks/adapting.py
+	$(BIN)/python benchmarks/accumulation.py
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/exploring.py
 	$(BIN)/python benchmarks/gpu.py
