@@ -3,7 +3,7 @@
 Steps of the same batch, whole and in parts, are timed in turns in one process, so that what else
 runs slows both alike. Reported are medians of the rounds' ratios.
 
-    python benchmarks/accumulation.py [--rounds 9] [--threads 2]
+    python benchmarks/accumulation.py [--rounds 9] [--threads 1]
 """
 
 import argparse
@@ -30,7 +30,7 @@ BATCH, PARTS = 16, 4
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     table = Table(title=f"Batches of {BATCH} in {PARTS} parts")
     for column in ("model", "images/s, whole", "in parts", "cost", "target"):
