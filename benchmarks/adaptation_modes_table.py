@@ -155,9 +155,11 @@ class PairMeans:
     counts: Values
 
     def __call__(self, values: Values, first: str, second: str) -> Values:
-        """Of pairs between two adaptations that have a value: [draws]; NaN: there is none."""
+        """Of pairs between two adaptations that have a value, of different seeds as siblings are:
+        [draws]; NaN: there is none."""
         block = np.ix_(self.children.of(first), self.children.of(second))
-        known = np.isfinite(values[block])
+        seeds = self.children.models["seed"].to_numpy()
+        known = np.isfinite(values[block]) & (seeds[:, None] != seeds)[block]
         left, right = (self.counts[:, self.children.of(name)] for name in (first, second))
         total = np.einsum("di,ij,dj->d", left, np.where(known, values[block], 0), right)
         count = np.einsum("di,ij,dj->d", left, known.astype(float), right)

@@ -50,16 +50,17 @@ def distances(children, noise):
 
 
 def mean_over_pairs(children, values, first, second):
-    numbered = list(enumerate(children.adaptations))
+    """Of different seeds."""
+    numbered = list(enumerate(zip(children.adaptations, children.models["seed"], strict=True)))
     chosen = [
         values[i, j]
-        for (i, left), (j, right) in product(numbered, numbered)
-        if i != j and left == first and right == second
+        for (i, (left, seed)), (j, (right, other)) in product(numbered, numbered)
+        if seed != other and left == first and right == second
     ]
     return np.mean(chosen)
 
 
-def test_means_are_over_pairs_of_different_models(table, children):
+def test_means_are_over_pairs_of_different_seeds(table, children):
     values = distances(children, np.random.default_rng(0))
     statistics = table.Statistics(children)
     for first, second in (("lora", "lora"), ("lora", "full")):
