@@ -143,14 +143,14 @@ class Planner:
         if not spec.recipe.early_stopping:
             return Parent(spec.id, spec.recipe, tuple(spec.recipe.kept_epochs))
         try:
-            found = self.find(Start.read({"models": [spec.id]})) if self.find else ()
+            grown = self.find(Start.read({"models": [spec.id]})) if self.find else ()
         except DivergedParent:  # of which children are skipped
             return Parent(spec.id, spec.recipe, tuple(spec.recipe.kept_epochs))
         except (VitariumError, UnknownParent):
-            found = ()
-        if not found:
+            grown = ()
+        if not grown:
             raise NotGrown(stage)
-        return Parent(spec.id, spec.recipe, found[0].epochs)
+        return Parent(spec.id, spec.recipe, grown[0].epochs)
 
     def _model(
         self,

@@ -260,8 +260,8 @@ def _other_additions(spec: ModelSpec, parent: Parent | None) -> Problem | None:
         why = f"the stage sets {described(differences)}; give both the same"
         return Problem(("adaptation",), f"{fault}, with other settings: {why}")
     remedy = "start from its parent, or let that be adapted by one that is merged, as `lora` is"
-    place = f"only a stage of the same adaptation goes on with that; {remedy}"
-    return Problem(("start",), f"{fault}, and {place}")
+    rule = f"only a stage of the same adaptation goes on with that; {remedy}"
+    return Problem(("start",), f"{fault}, and {rule}")
 
 
 def _misfit(spec: ModelSpec, parent: Parent, error: IncompatibleWeights) -> Problem:

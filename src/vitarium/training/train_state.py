@@ -224,8 +224,8 @@ class TrainState:
             for name, images in self.evaluation.items()
             if images.epochs == "all" or epoch == self.last_epoch
         }
-        whole = [name for name, outputs in sets.items() if outputs is None]
-        splits = ["val", *(["test"] if self.keeps(epoch) else []), *whole]
+        of_all_outputs = [name for name, outputs in sets.items() if outputs is None]
+        splits = ["val", *(["test"] if self.keeps(epoch) else []), *of_all_outputs]
         scores = self._evaluated(self.forward, score or self.score_batches, splits)
         for name, outputs in sets.items():
             if outputs is not None:

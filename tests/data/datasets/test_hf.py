@@ -212,23 +212,23 @@ def hub(root, monkeypatch):
         "test": [address + "test.parquet"],
         "unsupervised": [address + "unsupervised.parquet"],
     }
-    asked = SimpleNamespace(lists=0, downloads=[], files=files, fails=set())
+    hub_calls = SimpleNamespace(lists=0, downloads=[], files=files, fails=set())
 
     def load_dataset_builder(name, config_name, revision):
         assert (name, config_name, revision) == ("some/images", None, None)
-        asked.lists += 1
-        return SimpleNamespace(config=SimpleNamespace(data_files=asked.files))
+        hub_calls.lists += 1
+        return SimpleNamespace(config=SimpleNamespace(data_files=hub_calls.files))
 
     def hf_hub_download(repository, path, repo_type, revision, local_dir):
         assert (repository, repo_type, revision) == ("some/images", "dataset", "refs/pr/1")
-        asked.downloads.append(path)
-        if path in asked.fails:
+        hub_calls.downloads.append(path)
+        if path in hub_calls.fails:
             raise ConnectionError
         return shutil.copy(root / path, local_dir)
 
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    return asked
+    return hub_calls
 
 
 def stream(root: Path):

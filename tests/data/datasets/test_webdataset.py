@@ -158,9 +158,9 @@ def test_batches_do_not_depend_on_loader_workers(root):
     here, workers = (
         Batches(data, augmentation, (3, 8, 8), 4, seed=0, loader_workers=count) for count in (0, 1)
     )
-    for one, two in zip(here.train(3), workers.train(3), strict=True):
-        assert torch.equal(one.images, two.images)
-        assert torch.equal(one.labels, two.labels)
+    for batch, same_batch in zip(here.train(3), workers.train(3), strict=True):
+        assert torch.equal(batch.images, same_batch.images)
+        assert torch.equal(batch.labels, same_batch.labels)
 
 
 def test_a_grown_model_can_be_planned_and_keeps_to_the_contract(root):
@@ -240,21 +240,21 @@ def test_links_and_devices_are_refused(root, kind, what):
 
 def test_a_shard_that_is_cut_short_anywhere_is_named(root):
     shard = root / "train-001.tar"
-    whole = shard.read_bytes()
-    end = len(whole.rstrip(b"\0"))
+    content = shard.read_bytes()
+    end = len(content.rstrip(b"\0"))
     for length in [*range(0, end, 100), -(-end // 512) * 512]:
-        shard.write_bytes(whole[:length])
+        shard.write_bytes(content[:length])
         with pytest.raises(InvalidData, match=r"train-001\.tar (is cut short|is damaged|has no)"):
             read(root)
 
 
 def test_damaged_headers_are_named(root):
     shard = root / "train-001.tar"
-    whole = bytearray(shard.read_bytes())
+    content = bytearray(shard.read_bytes())
     with tarfile.open(shard) as archive:
         middle = archive.getmembers()[5].offset
-    whole[middle + 150] ^= 0xFF  # in the checksum, at which tarfile ends as at the end
-    shard.write_bytes(whole)
+    content[middle + 150] ^= 0xFF  # in the checksum, at which tarfile ends as at the end
+    shard.write_bytes(content)
     with pytest.raises(InvalidData, match=f"train-001.tar is damaged at byte {middle}"):
         read(root)
 

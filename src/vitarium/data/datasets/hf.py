@@ -140,7 +140,7 @@ def _local_files(folder: str, folders: DataFolders) -> Mapping[str, list[Path]]:
                 piece = _PIECE.fullmatch(file.stem)
                 splits.setdefault(piece[1] if piece else file.stem, []).append(file)
             return splits
-    looked = ", ".join(str(place / folder) for place in folders.all)
+    looked = ", ".join(str(data_folder / folder) for data_folder in folders.all)
     raise DataNotFound(f"no parquet files in {looked}")
 
 
