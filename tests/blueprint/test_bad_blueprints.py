@@ -50,6 +50,8 @@ def complaint(values, write_blueprint) -> str:
         ({"stages.pretrain.early_stopping": {"metric": "val_ema_loss"}}, "no val_ema_loss without a moving average"),
         ({"stages.pretrain.early_stopping": {"metric": "val_trained_loss"}, "stages.pretrain.ema": {}}, "checkpoint_weights is trained, so val_trained_loss is called val_loss"),
         ({"stages.pretrain.early_stopping": {"metric": "val_ema_loss"}, "stages.pretrain.ema": {}, "stages.pretrain.checkpoint_weights": "ema"}, "checkpoint_weights is ema, so val_ema_loss is called val_loss"),
+        ({"stages.pretrain.early_stopping": {"metric": "val_acuracy"}}, "objective 'supervised' gives no val_acuracy; did you mean 'val_accuracy'?; it gives val_loss, val_accuracy"),
+        ({"stages.pretrain.early_stopping": {"metric": "val_ema_acc"}, "stages.pretrain.ema": {}}, "gives no val_ema_acc"),
         ({"stages.pretrain.optimizer": {"name": "sam", "lr": 0.1}}, "optimizer.lr: a setting of the optimizer that takes the steps"),
         ({"stages.pretrain.optimizer": {"name": "muon", "ns_steps": 10**9}}, "ns_steps: 1000000000 is not less than or equal to 100"),
         ({"stages.pretrain.schedule": {"name": "cosine", "warmup_epochs": 1e308}}, "warmup_epochs: 1e+308 is not less"),

@@ -39,6 +39,17 @@ def test_metrics_that_are_no_scalars_are_named(registered):
         check_objective("wide")
 
 
+def test_scores_that_are_not_those_declared_are_named(registered):
+    @objective("other", **(CLASSIFICATION | {"scores": ("loss", "recall")}))
+    def other(config, model, batch):
+        return Loss(F.cross_entropy(model(batch.images), batch.targets))
+
+    with pytest.raises(
+        AssertionError, match=r"it declares the scores .*recall.* and gave .*accuracy"
+    ):
+        check_objective("other")
+
+
 @pytest.mark.parametrize("facts", [{"vews": 1}, {"records_block": True}, {"views": 0}])
 def test_a_misspelled_fact_is_refused(facts):
     with pytest.raises(TypeError):

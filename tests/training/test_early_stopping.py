@@ -88,7 +88,9 @@ def test_it_trains_to_the_end_while_scores_become_better(tiny, tmp_path):
     assert len(run(plan(blueprint(tiny, **patient)).models[0], tmp_path).epochs()) == 7
 
 
-def test_a_score_that_there_is_not_is_named_before_training(tiny, tmp_path):
+def test_a_score_that_there_is_not_is_named_before_training(tiny, tmp_path, monkeypatch):
+    supervised = plan(blueprint(tiny)).models[0].recipe.objective.facts
+    monkeypatch.setitem(supervised, "scores", ())  # an objective that does not declare its scores
     chosen = plan(blueprint(tiny, early_stopping={"metric": "val_acc"})).models[0]
     folder = ModelFolder(tmp_path / chosen.id)
     with pytest.raises(InvalidInput, match=r"no 'val_acc', but val_loss, val_accuracy"):

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from vitarium.core.errors import did_you_mean
+
 if TYPE_CHECKING:
     from vitarium.blueprint.recipe import Recipe
 
@@ -59,6 +61,13 @@ def _early_stopping(recipe: "Recipe") -> dict[str, str]:
         plain = metric.replace(f"_{which}_", "_", 1)
         message = f"checkpoint_weights is {which}, so {metric} is called {plain}"
         return {"early_stopping": message}
+    prefix = of_average if average else of_trained if trained else f"{stopping.images}_"
+    scores = [prefix + score for score in recipe.objective.facts["scores"]]
+    if scores and metric not in scores:
+        what = f"objective '{recipe.objective.name}' gives no {metric}"
+        return {
+            "early_stopping": f"{what}{did_you_mean(metric, scores)}; it gives {', '.join(scores)}"
+        }
     return {}
 
 

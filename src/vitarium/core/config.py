@@ -16,8 +16,8 @@ _OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]|(constrained-)?(int|float|str|b
 
 
 _ABSENT = {
-    "pretrained": "weights come from a zoo: import them into one (`vitarium import`), and then "
-    "`start: {models: [ID]}`",
+    "pretrained": "weights are what a stage starts from: `start: {checkpoint: FILE}`, or "
+    "`hf-hub:timm/NAME.TAG` for timm's",
 }
 """Names that people know from elsewhere, with what there is instead."""
 

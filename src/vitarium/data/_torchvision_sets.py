@@ -132,7 +132,7 @@ SETS: Mapping[str, TorchvisionSet] = {
         options={"annotation_level": ("variant", "family", "manufacturer")},
         numbers={
             ("annotation_level", "family"): (70, _AIRCRAFT),
-            ("annotation_level", "manufacturer"): (None, _AIRCRAFT),
+            ("annotation_level", "manufacturer"): (30, _AIRCRAFT),
         },
     ),
     "FakeData": _whole(

@@ -108,7 +108,11 @@ def _one_model(start: Start, zoo: Zoo | str | Path | None) -> tuple[ForeignZoo, 
         foreign = find_models(downloaded(name), importer=importer, zoo=zoo, **settings)
         foreign = foreign.renamed(name.removeprefix(HUB))
     else:
-        foreign = find_models(name, importer=importer, zoo=zoo, **settings)
+        try:
+            foreign = find_models(name, importer=importer, zoo=zoo, **settings)
+        except NotAZoo as error:  # only what changes a model of the zoo looks there
+            what = f"{name} changes a model, which has to be in the zoo"
+            raise InvalidInput(f"{what}, but {error}; import that model first") from error
     if len(foreign.models) != 1:
         names = ", ".join(model.name for model in foreign.models[:5])
         what = f"{name} has {len(foreign.models)} models ({names})"

@@ -47,6 +47,7 @@ def objective(
     views: PositiveInt,
     outputs: Callable[[Any, int], int],
     evaluate: Evaluate,
+    scores: tuple[str, ...] = (),
     needs_head: bool = True,
     per_image: bool = True,
     teacher: Callable[[Any], Any] | None = None,
@@ -63,6 +64,8 @@ def objective(
     Args:
         views: augmented views of each image in a batch; images are [views * batch, c, h, w].
         outputs: `(config, num_classes)` -> width of the model's outputs.
+        scores: names of what `evaluate` gives for a split; a blueprint that stops by another one is
+            refused before anything is trained. Empty: unknown, and none is refused.
         needs_head: False where a model without head can be trained, too.
         per_image: its loss is the mean of losses that depend on one image each, so that a batch can
             be computed in parts; False where it compares images with each other.

@@ -63,6 +63,8 @@ def check_objective(name: str, **settings: Any) -> None:
             ["val"],
         )
     rule(set(scores) == {"val"}, f"evaluate was asked for val and gave {sorted(scores)}")
+    holds = not facts["scores"] or {*scores["val"]} == {*facts["scores"]}
+    rule(holds, f"it declares the scores {facts['scores']} and gave {(*scores['val'],)}")
     for metric, score in scores["val"].items():
         holds = isinstance(score, float) and math.isfinite(score)
         rule(holds, f"score '{metric}' is {score!r}, not a finite float")

@@ -123,6 +123,18 @@ def test_children_of_several_parents_are_labeled_with_theirs(planned):
     assert all(" of " not in labels[model.id] for model in planned.of_stage("pretrain"))
 
 
+def test_labels_name_the_factors_of_values_that_are_no_names(tiny):
+    values = {"objective.class_weights": [None, [1, 2.5]], "optimizer.lr": [0.01]}
+    del tiny["stages"]["finetune"]
+    tiny["stages"]["pretrain"]["grid"] = values
+    planned = plan(Blueprint.read(tiny))
+    texts = [module.labels(planned)[model.id] for model in planned.of_stage("pretrain")]
+    assert [text.split(" ", 2)[2] for text in texts] == [
+        "class_weights=none",
+        "class_weights=[1.0,2.5]",
+    ]
+
+
 def test_bars_count_models_and_epochs(planned, monkeypatch):
     message = show(planned, monkeypatch, True)
     assert "3 of 6 models" in message

@@ -184,6 +184,10 @@ def test_a_stage_starts_from_an_adapter_of_a_model_of_its_zoo(base, saved):
     del start["importer_settings"]
     with pytest.raises(InvalidInput, match=r"name it: importer_settings: \{base: ID\}"):
         grow(values, zoo, **options)
+    with pytest.raises(
+        InvalidInput, match=r"changes a model, which has to be in the zoo, but .* is not a zoo"
+    ):
+        grow(values, folder.parent / "none", **options)
 
 
 def test_pickled_tensors_are_read_as_data_and_nothing_is_run(base, saved):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich import progress as rich_progress
 from rich.console import Console, RenderableType
@@ -99,13 +100,19 @@ def labels(plan: Plan) -> dict[str, str]:
         flat = flatten(model.recipe.factors())
         parts = []
         for path in [path for path in factors[model.stage] if path in flat][:5]:
-            value, is_number = flat[path], isinstance(flat[path], int | float)
-            # a name says enough by itself (mlp, simclr); a number needs its factor's
-            parts.append(f"{path.rpartition('.')[2]}={value:g}" if is_number else str(value))
+            value, name = flat[path], path.rpartition(".")[2]
+            # a name says enough by itself (mlp, simclr); all else needs its factor's
+            parts.append(value if isinstance(value, str) else f"{name}={_printed(value)}")
         if model.parent and len(parents[model.stage]) > 1:  # else their children look alike
             parts.insert(0, f"of {model.parent[:8]}")
         texts[model.id] = " ".join([model.stage, model.id[:8], *parts])
     return texts
+
+
+def _printed(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, int | float) else str(value).replace(" ", "")
 
 
 class _Display:

@@ -28,18 +28,24 @@ def evaluate(
     return scores
 
 
+SCORES = ("loss", "accuracy")
+"""What `evaluate` gives for a split."""
+
+
 class ClassificationFacts(TypedDict):
     """Facts of an objective that learns classes."""
 
     views: int
     outputs: Callable[[Any, int], int]
     evaluate: Evaluate
+    scores: tuple[str, ...]
 
 
 CLASSIFICATION: ClassificationFacts = {
     "views": 1,
     "outputs": lambda config, num_classes: num_classes,
     "evaluate": evaluate,
+    "scores": SCORES,
 }
 """Facts for `@objective(name, config=..., **CLASSIFICATION)`."""
 

@@ -8,7 +8,7 @@ from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
-from vitarium.objectives.classification.base import accuracy, evaluate
+from vitarium.objectives.classification.base import SCORES, accuracy, evaluate
 
 
 class Supervised(Config):
@@ -30,7 +30,7 @@ def _outputs(config: Supervised, num_classes: int) -> int:
     return num_classes
 
 
-@objective("supervised", views=1, outputs=_outputs, evaluate=evaluate)
+@objective("supervised", views=1, outputs=_outputs, evaluate=evaluate, scores=SCORES)
 def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
     """Supervised classification: cross-entropy with the classes, with optional label smoothing.
 

@@ -53,6 +53,7 @@ def evaluate(
     per_image=False,
     outputs=lambda config, num_classes: config.out_dim,
     evaluate=evaluate,
+    scores=("knn_accuracy",),
     paper="Chen et al. 2020, arXiv 2002.05709",
 )
 def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
