@@ -335,6 +335,20 @@ def test_an_index_of_another_version_is_made_anew(zoo, version, read):
     assert sorted(read) == ids(zoo)
 
 
+def test_a_heading_is_no_other_factor_of_the_zoo():
+    factors = {"optimizer": "sam", "optimizer.base": "sgd", "seed": 0}
+    of_sam = [factors | {"optimizer.base.lr": lr} for lr in (0.1, 0.2)]
+    of_sgd = {"optimizer": "sgd", "optimizer.lr": 0.1, "seed": 0}
+    alone = _index_tables._headings([entry(factors) for factors in of_sam])
+    assert alone == {"optimizer.base.lr": "lr"}
+    headings = _index_tables._headings([entry(factors) for factors in (*of_sam, of_sgd)])
+    assert headings["optimizer.base.lr"] == "optimizer.base.lr"
+
+
+def entry(factors):
+    return {"facts": {"stage": "train"}, "factors": factors}
+
+
 @pytest.mark.parametrize("headings", [{"nope": "x"}, {"seed": 1}, [], None])
 def test_headings_that_are_none_are_not_believed(zoo, headings):
     expected = index.load(zoo).headings

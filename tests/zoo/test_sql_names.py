@@ -11,6 +11,7 @@ from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.zoo import _index_tables
 from vitarium.zoo._sql_names import hyphenated, short_names, with_column, with_full_ids, with_quotes
 from vitarium.zoo.listing import listing
+from vitarium.zoo.query import UnknownColumn
 
 IDS = ["2a14103d5e6f", "2a99103d5e6f", "77b0aaaaaaaa"]
 
@@ -79,6 +80,11 @@ def test_a_last_part_is_short_for_the_one_column_that_ends_so():
     columns = ["id", "seed", "optimizer.lr", "head.seed", "data.mean", "objective.mean", "loss"]
     assert short_names(columns, ["LR"]) == {}
     assert short_names([*columns, "objective.loss"]) == {"lr": "optimizer.lr"}
+
+
+def test_of_an_ambiguous_last_part_the_columns_are_named():
+    error = UnknownColumn("lr", ["seed", "optimizer.base.lr", "optimizer.lr"])
+    assert str(error) == "unknown column 'lr'; did you mean 'optimizer.lr' or 'optimizer.base.lr'?"
 
 
 def test_a_short_name_is_replaced_wherever_it_stands_for_a_column():

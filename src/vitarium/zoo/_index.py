@@ -29,7 +29,7 @@ Entry = dict[str, Any]
 """Of a model: facts (id, stage, ...), factors by dotted name, with what it was trained
 (`trained.torch`, ...), metrics of the last epoch; and its rows in the tables epochs and records."""
 
-VERSION = 9
+VERSION = 10
 METADATA = "vitarium"
 """Key of the index's version, headings and checksum in the file's metadata."""
 _COLUMNS = {

@@ -212,7 +212,8 @@ def _kind(values: list[Any]) -> pa.DataType:
 
 
 def _headings(entries: list[Entry]) -> dict[str, str]:
-    """The factors that vary inside a stage, by the last part of their names where that will do.
+    """The factors that vary inside a stage, by the last part of their names where that will do:
+    `lr` is never `optimizer.base.lr` where there is an `optimizer.lr`.
 
     What an imported model is called where it comes from tells models apart, but is no factor.
     """
@@ -224,7 +225,16 @@ def _headings(entries: list[Entry]) -> dict[str, str]:
     names = [name for name in factors if name in distinguishing - _NAMES_ELSEWHERE]
     last = {name: name.rpartition(".")[2] or name for name in names}
     count = Counter(short.lower() for short in last.values())
-    return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
+    depth: dict[str, int] = {}
+    for factor in factors:
+        short = (factor.rpartition(".")[2] or factor).lower()
+        depth[short] = min(factor.count("."), depth.get(short, factor.count(".")))
+    return {
+        name: short
+        if count[short.lower()] == 1 and name.count(".") == depth[short.lower()]
+        else name
+        for name, short in last.items()
+    }
 
 
 def disagreements(zoo: Path) -> list[str]:

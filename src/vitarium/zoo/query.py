@@ -264,6 +264,9 @@ class UnknownColumn(UnknownName):
         super().__init__("column", name, columns)
         if (meant := _SYNONYMS.get(name.lower())) in self.candidates:
             self.args = (f"unknown column '{name}'; did you mean '{meant}'?",)
+        elif ending := [c for c in self.candidates if c.lower().endswith(f".{name.lower()}")]:
+            meant = " or ".join(map(repr, sorted(ending, key=lambda c: c.count("."))[:3]))
+            self.args = (f"unknown column '{name}'; did you mean {meant}?",)
         elif is_text and not difflib.get_close_matches(name, self.candidates, cutoff=0.7):
             is_alike = difflib.get_close_matches(name, self.candidates, cutoff=0.5)
             known = "" if is_alike else "".join(str(self).partition("; known: ")[1:])
