@@ -17,7 +17,7 @@ _OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]|(constrained-)?(int|float|str|b
 
 _ABSENT = {
     "pretrained": "weights are what a stage starts from: `start: {checkpoint: FILE}`, or "
-    "`hf-hub:timm/NAME.TAG` for timm's",
+    "`hf-hub:timm/NAME.TAG` for timm's; `vitarium import` brings them into a zoo",
 }
 """Names that people know from elsewhere, with what there is instead."""
 
