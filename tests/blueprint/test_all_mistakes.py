@@ -145,7 +145,7 @@ def test_weights_of_others_are_said_to_be_imported(tiny, where):
     changes = where or {"pretrained": True}
     (message,) = of_stage(tiny, **changes).values()
     assert "`vitarium import`" in message
-    assert "start: {models: [ID]}" in message
+    assert "start: {checkpoint: FILE}" in message
 
 
 def test_pretrained_inside_an_architecture_says_so_too(tiny):
