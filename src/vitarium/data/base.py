@@ -13,7 +13,9 @@ from torch import Tensor
 
 from vitarium.core.cache import cache_folder
 from vitarium.core.config import Config
+from vitarium.core.errors import DataNotFound
 from vitarium.core.filenames import user_path
+from vitarium.core.parameters import parameter
 from vitarium.core.registry import contract, register
 
 
@@ -140,6 +142,16 @@ class DataFolders:
         """The first folder of that name; an absolute path stands for itself."""
         paths = [folder / name for folder in self.all]
         return next((path for path in paths if os.access(path, os.F_OK) and path.is_dir()), None)
+
+    def require(self, name: str, kind: str, content: str) -> Path:
+        """As `find`. Raises DataNotFound, which says what such a folder has to hold."""
+        if (path := self.find(name)) is not None:
+            return path
+        looked_for = ", ".join(str(folder / name) for folder in self.all)
+        raise DataNotFound(
+            f"{kind} '{name}' is not there; looked for {looked_for}. It has to hold {content}; "
+            f"name its parent: {parameter('data_dir', 'DIR')} or VITARIUM_DATA"
+        )
 
 
 class Expected(NamedTuple):

@@ -17,8 +17,8 @@ def unscored(zoo: Zoo, plan: Plan) -> Iterator[str]:
     for spec in plan.models:
         sets, folder = spec.recipe.evaluate_on, zoo.folder(spec.id)
         if sets and folder.exists:
-            begun = folder.factors()["recipe"]["evaluate_on"]
-            models.update(n for n, each in sets.items() if begun.get(n) != each.factors())
+            recorded = folder.factors()["recipe"]["evaluate_on"]
+            models.update(n for n, each in sets.items() if recorded.get(n) != each.factors())
     for name, count in models.items():
         yield (
             f"{counted(count, 'model')} of this plan began without the evaluation set '{name}', "

@@ -36,8 +36,8 @@ class EvaluationImages:
 def begun_sets(recipe: Recipe, folder: ModelFolder) -> EvaluationSets:
     """The evaluation sets with which a model was begun, or will be; an unfinished one goes on with
     them, so that all of its epochs have the same metrics."""
-    begun = folder.spec().origin if folder.exists else recipe
-    return EvaluationSets(begun.evaluate_on if isinstance(begun, Recipe) else {})
+    origin = folder.spec().origin if folder.exists else recipe
+    return EvaluationSets(origin.evaluate_on if isinstance(origin, Recipe) else {})
 
 
 def evaluation_images(

@@ -7,13 +7,12 @@ and gives any row for itself. Neither takes more memory for more images.
 
 import hashlib
 import json
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from vitarium.core.file_faults import writing
 from vitarium.core.printable import printable
 from vitarium.data._image_files import RULES, decoded
 from vitarium.data.base import Split
+from vitarium.data.datasets._rows_of_files import RowsOfFiles
 
 FORMAT = 1
 BATCH_ROWS = 64
@@ -145,31 +145,19 @@ def split_of(copies: Sequence[ArrowCopy]) -> tuple[Split, tuple[str, ...] | None
     for copy in copies:
         stamp.update(_stamp(copy))
     ends = [*accumulate(map(len, labels))]
-    images = ArrowImages([*copies], ends, stamp.hexdigest())
+    images = ArrowImages(ends, stamp.hexdigest(), copies)
     return Split(images, torch.from_numpy(np.concatenate(labels))), names and tuple(names)
 
 
 @dataclass(frozen=True)
-class ArrowImages:
-    """Images in copies, each read from the disk when it is asked for."""
+class ArrowImages(RowsOfFiles):
+    """Images in copies of parquet files."""
 
-    thread_safe: ClassVar = True
-    copies: list[ArrowCopy]
-    ends: list[int]
-    """How many images there are up to the end of each copy."""
-    stamp: str
-
-    def __len__(self) -> int:
-        return self.ends[-1]
-
-    @property
-    def fingerprint(self) -> str:
-        return self.stamp
+    copies: Sequence[ArrowCopy]
 
     def __getitem__(self, index: int) -> Tensor:
-        number = range(len(self))[index]
-        at = bisect_right(self.ends, number)
-        copy, row = self.copies[at], number - (self.ends[at - 1] if at else 0)
+        file, row = self.locate(index)
+        copy = self.copies[file]
         table = _table(copy)
         content = table["image"][row].as_buffer().to_pybytes()
         label, checksum = (table[name][row].as_py() for name in ("label", "xxh3"))

@@ -1,7 +1,5 @@
 """Images that nobody has divided into splits: one folder per class, and nothing else."""
 
-from vitarium.core.errors import DataNotFound
-from vitarium.core.parameters import parameter
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, dataset
 from vitarium.data.datasets._class_folders import read_classes
 from vitarium.data.splits import with_splits, with_test_split
@@ -18,13 +16,7 @@ class ClassFolders(OwnDataConfig):
 @dataset("class_folders")
 def class_folders(config: ClassFolders, folders: DataFolders) -> Dataset:
     """A folder of image files without splits: one folder per class."""
-    root = folders.find(config.folder)
-    if root is None:
-        looked = ", ".join(str(folder / config.folder) for folder in folders.all)
-        raise DataNotFound(
-            f"folder '{config.folder}' is not there; looked for {looked}. It has to hold "
-            f"CLASS/*.jpg; name its parent: {parameter('data_dir', 'DIR')} or VITARIUM_DATA"
-        )
+    root = folders.require(config.folder, "folder", "CLASS/*.jpg")
     classes, images = read_classes(root)
     train, test = with_test_split(images.images, images.labels)
     mean, std = config.mean, config.std

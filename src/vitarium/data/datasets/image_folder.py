@@ -1,7 +1,6 @@
 """Any data set of image files in one folder per class: ImageNet, Imagenette, your own."""
 
 from vitarium.core.errors import DataNotFound, InvalidData
-from vitarium.core.parameters import parameter
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, dataset
 from vitarium.data.datasets._class_folders import read_classes
 from vitarium.data.splits import with_splits
@@ -19,14 +18,8 @@ class ImageFolder(OwnDataConfig):
 @dataset("image_folder")
 def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
     """A folder of image files: train/, val/ and test/, each with one folder per class."""
-    root = folders.find(config.folder)
-    if root is None:
-        looked = ", ".join(str(folder / config.folder) for folder in folders.all)
-        raise DataNotFound(
-            f"image folder '{config.folder}' is not there; looked for {looked}. It has to hold "
-            "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent: "
-            f"{parameter('data_dir', 'DIR')} or VITARIUM_DATA"
-        )
+    content = "train/CLASS/*.jpg and val/CLASS/*.jpg"
+    root = folders.require(config.folder, "image folder", content)
     there = [part for part in ("train", "val", "test") if (root / part).is_dir()]
     parts = {part: read_classes(root / part) for part in there}
     if lacking := [part for part in ("train", "val") if part not in parts]:

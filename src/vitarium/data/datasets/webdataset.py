@@ -2,22 +2,21 @@
 
 import hashlib
 import os
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData
-from vitarium.core.parameters import parameter
 from vitarium.data._image_cache import Allocate, from_cache
 from vitarium.data._image_files import EXTENSIONS, RULES, decoded
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
+from vitarium.data.datasets._rows_of_files import RowsOfFiles
 from vitarium.data.datasets._shards import shard_files
 from vitarium.data.datasets._tar_index import Members, indexed_images, member_at
 from vitarium.data.splits import with_splits
@@ -63,13 +62,7 @@ class WebDataset(OwnDataConfig):
 @dataset("webdataset")
 def webdataset(config: WebDataset, folders: DataFolders) -> Dataset:
     """WebDataset shards: uncompressed tar files of images and classes, read at random."""
-    root = folders.find(config.folder)
-    if root is None:
-        looked = ", ".join(str(folder / config.folder) for folder in folders.all)
-        raise DataNotFound(
-            f"folder of shards '{config.folder}' is not there; looked for {looked}. "
-            f"Name its parent: {parameter('data_dir', 'DIR')} or VITARIUM_DATA"
-        )
+    root = folders.require(config.folder, "folder of shards", "train*.tar and val*.tar")
     shards = {part: _shards(root, part, getattr(config, part)) for part in _PARTS}
     _check_shards(shards, root)
     names = _class_names(root, config.class_names)
@@ -130,29 +123,17 @@ def _class_names(root: Path, file: str | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class ShardImages:
+class ShardImages(RowsOfFiles):
     """Images in tar files, read where an index says they lie."""
 
-    thread_safe: ClassVar = True
-    shards: list[Path]
-    indexes: list[Tensor]
+    shards: Sequence[Path]
+    indexes: Sequence[Tensor]
     """Of each shard: int64 [n, 3], where header and content of an image begin, and its size."""
-    ends: list[int]
-    """How many images there are up to the end of each shard."""
-    stamp: str
-
-    def __len__(self) -> int:
-        return self.ends[-1]
-
-    @property
-    def fingerprint(self) -> str:
-        return self.stamp
 
     def __getitem__(self, index: int) -> Tensor:
-        number = range(len(self))[index]
-        at = bisect_right(self.ends, number)
-        shard, spans = self.shards[at], self.indexes[at]
-        header, offset, size = spans[number - self.ends[at]].tolist()
+        at, row = self.locate(index)
+        shard = self.shards[at]
+        header, offset, size = self.indexes[at][row].tolist()
         try:
             with shard.open("rb", buffering=0) as file:
                 content = os.pread(file.fileno(), size, offset)
@@ -171,7 +152,7 @@ def _split(shards: list[Path], members: Members) -> Split:
     stamp = hashlib.sha256(RULES + repr(members).encode())
     for shard in shards:
         stamp.update(repr(_stamp(shard)).encode())
-    images = ShardImages(shards, [*indexes], ends, stamp.hexdigest())
+    images = ShardImages(ends, stamp.hexdigest(), shards, indexes)
     return Split(images, torch.cat(labels))
 
 
