@@ -25,6 +25,8 @@ from rich.table import Table
 
 from vitarium import Blueprint, Zoo, plan
 from vitarium.blueprint import ModelSpec
+from vitarium.core import files
+from vitarium.zoo._model_files import FORMAT
 
 ROUNDS, TARGET = 10, 1.0
 FAMILY = 40
@@ -105,16 +107,19 @@ def seconds(command: list[str], folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def write_zoo(folder: Path, count: int) -> None:
-    """Families of a pre-trained model and its children, which differ in their hyper-parameters."""
+def write_zoo(folder: Path, count: int, *, version: int = FORMAT) -> None:
+    """Families of a pre-trained model and its children, which differ in their hyper-parameters.
+
+    version: of the models' files, 1 or 2.
+    """
     Zoo.create(folder)
     pretrain, finetune = (plan(Blueprint.load("demo")).of_stage(s)[0] for s in _STAGES)
     children = [_child(finetune, number) for number in range(FAMILY - 1)]
     for number in range(-(-count // FAMILY)):
         parent = _seeded(pretrain, number)
-        _write(folder, parent)
+        _write(folder, parent, version)
         for child in children[: count - number * FAMILY - 1]:
-            _write(folder, child.model_copy(update={"parent": parent.id}))
+            _write(folder, child.model_copy(update={"parent": parent.id}), version)
 
 
 _STAGES = ("pretrain", "finetune")
@@ -133,15 +138,21 @@ def _seeded(spec: ModelSpec, seed: int) -> ModelSpec:
     return ModelSpec.restore({**spec.factors(), "recipe": {**spec.recipe.factors(), "seed": seed}})
 
 
-def _write(folder: Path, spec: ModelSpec) -> None:
+def _write(folder: Path, spec: ModelSpec, version: int) -> None:
     """The files of a finished model. Written plainly: to sync 30,000 files takes minutes."""
     place = folder / "models" / spec.id
     place.mkdir(parents=True)
     about = {"num_outputs": 10, "classes": [str(digit) for digit in range(10)], "software": {}}
-    value = {"format": 1, "spec": spec.factors(), **about}
-    (place / "model.json").write_text(json.dumps(value, indent=1) + "\n")
-    (place / "epochs.jsonl").write_text("".join(json.dumps(e) + "\n" for e in _epochs(spec.id)))
-    (place / "result.json").write_text('{"status": "finished", "message": ""}\n')
+    description = {"format": version, "spec": spec.factors(), **about}
+    result, epochs = {"status": "finished", "message": ""}, list(_epochs(spec.id))
+    if version == 1:  # without checksums
+        (place / "model.json").write_text(json.dumps(description))
+        (place / "epochs.jsonl").write_text("".join(json.dumps(e) + "\n" for e in epochs))
+        (place / "result.json").write_text(json.dumps(result))
+        return
+    (place / "model.json").write_text(files.with_checksum(description, indent=1))
+    (place / "epochs.jsonl").write_bytes(files.lines_with_checksum(epochs))
+    (place / "result.json").write_text(files.with_checksum(result, indent=1))
 
 
 def _epochs(id: str) -> Iterator[dict[str, Any]]:

@@ -39,6 +39,7 @@ def test_there_is_an_example_of_each_kind():
     assert decorators == [
         "architecture",
         "objective",
+        "objective",
         "measure",
         "lineage",
         "study",
@@ -76,8 +77,31 @@ def test_the_importer_brings_timms_own_weights(examples, tmp_path):
 def test_the_examples_that_are_trained_keep_to_their_contracts(examples):
     check_architecture("parallel_vit")
     check_objective("focal")
+    check_objective("hidden_views")
     check_measure("hoyer")
     check_operator("line")
+
+
+def test_the_example_with_companions_learns_from_crops_and_keeps_them(examples, tiny, tmp_path):
+    from vitarium import plan
+    from vitarium.engine.worker import Job, run_job
+    from vitarium.training import TrainOptions
+
+    stage = tiny["stages"]["pretrain"] | {
+        "objective": {"name": "hidden_views", "mask_ratio": 0.5},
+        "augmentation": {"name": "multi_crop", "local_crops": 2, "local_size": 4},
+        "epochs": 1,
+        "keep_companions": True,
+    }
+    spec = plan(Blueprint.read({"name": "x", "stages": {"pretrain": stage}})).models[0]
+    zoo = Zoo.create(tmp_path / "zoo")
+    run_job(Job(str(zoo.path), (spec.factors(),), TrainOptions()), lambda event: None)
+    companions = zoo.companions(spec.id)
+    assert companions.center.abs().sum() > 0
+    assert companions.mask_token.abs().sum() > 0
+    student = zoo.state_dict(spec.id)["blocks.0.attn.qkv.weight"]
+    teacher = companions.teacher.module.blocks[0].attn.qkv.weight
+    assert 0 < (student - teacher).abs().max() < student.abs().max()
 
 
 def test_the_example_of_lineage_recovery_keeps_the_contract(examples):

@@ -9,8 +9,12 @@ from .core.errors import VitariumError as VitariumError
 from .core.progress import Progress as Progress
 from .data.function_dataset import dataset as dataset
 from .encoders._runner.encode import encode as encode
+from .engine._lesson_writer import LessonDrift as LessonDrift
+from .engine._lesson_writer import WrittenLessons as WrittenLessons
 from .engine.grow import grow as grow
 from .engine.growth import Growth as Growth
+from .engine.lessons import check_lessons as check_lessons
+from .engine.lessons import write_lessons as write_lessons
 from .engine.tune import Tuning as Tuning
 from .engine.tune import tune as tune
 from .evaluation.compare import compare as compare

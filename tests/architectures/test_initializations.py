@@ -75,6 +75,29 @@ def test_biases_stay_when_none_is_given():
             assert torch.equal(parameter, before.get_parameter(name))
 
 
+def test_mae_takes_the_patch_convolution_for_a_linear_layer_and_draws_tokens():
+    with seeds.seeded(0):
+        model = VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=128, depth=1, num_heads=4, num_classes=9,
+            reg_tokens=64,
+        )  # fmt: skip
+    positions = model.pos_embed.clone()
+    with seeds.seeded(1):
+        section("initialization", {"name": "mae"})(model)
+    for name, layer in model.named_modules():
+        if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            continue
+        fan_out, fan_in = layer.weight.flatten(1).shape
+        bound = math.sqrt(6 / (fan_in + fan_out))  # of a uniform distribution
+        assert 0.98 * bound < layer.weight.abs().max() <= bound, name
+        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05), name
+        assert not layer.bias.any(), name
+    assert model.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
+    assert model.reg_token.std().item() == pytest.approx(0.02, rel=0.03)
+    assert torch.equal(model.pos_embed, positions)
+    assert bool((model.norm.weight == 1).all())
+
+
 def test_default_changes_nothing():
     before, after = vit(), initialized(name="default")
     assert all(torch.equal(p, before.get_parameter(n)) for n, p in after.named_parameters())

@@ -107,7 +107,7 @@ def test_with_one_mistake_left_out_all_the_rest_stays(write_blueprint):
         ("learning_rate", 0.1, "optimizer.lr"),
         ("learningrate", 0.1, "optimizer.lr"),
         ("weight_decay", 0.1, "optimizer.weight_decay"),
-        ("momentum", 0.9, "optimizer.momentum (of muon, sgd)"),
+        ("nesterov", True, "optimizer.nesterov (of muon, sgd)"),
         ("label_smoothing", 0.1, "objective.label_smoothing"),
         ("mixup", 0.1, "augmentation.mixup"),
         ("warmup_epochs", 1, "schedule.warmup_epochs"),
@@ -122,6 +122,12 @@ def test_with_one_mistake_left_out_all_the_rest_stays(write_blueprint):
 def test_a_name_of_another_level_is_said_with_its_path(tiny, setting, value, meant):
     message = of_stage(tiny, **{setting: value})[f"stages.pretrain.{setting}"]
     assert message == f"unknown factor '{setting}'; did you mean '{meant}'?"
+
+
+def test_a_name_of_several_sections_is_said_with_all_of_its_paths(tiny):
+    message = of_stage(tiny, momentum=0.9)["stages.pretrain.momentum"]
+    assert "'objective.momentum (of " in message
+    assert " or 'optimizer.momentum (of muon, sgd)'?" in message
 
 
 @pytest.mark.parametrize(

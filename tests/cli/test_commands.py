@@ -66,6 +66,16 @@ def test_a_dry_run_measures_nothing_unless_it_is_asked_to(
     assert "measuring" not in err
 
 
+def test_a_dry_run_lists_lists_apart(vitarium, tiny, tmp_path, write_blueprint):
+    del tiny["stages"]["finetune"]
+    betas = [[0.9, 0.95], [0.9, 0.999]]
+    tiny["stages"]["pretrain"]["grid"] = {"optimizer.betas": betas, "clip_grad_norm": [None, 1.0]}
+    out = vitarium("grow", write_blueprint(tiny), "--zoo", tmp_path / "zoo", "--dry-run")[1]
+    values = dict(line.split(maxsplit=1) for line in out.splitlines() if " " in line.strip())
+    assert values["optimizer.betas"] == "[0.9, 0.95], [0.9, 0.999]"
+    assert values["clip_grad_norm"] == "none, 1"
+
+
 def test_a_dry_run_says_how_to_get_the_time(vitarium, tiny, tmp_path, write_blueprint, monkeypatch):
     monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
     path = write_blueprint(tiny)

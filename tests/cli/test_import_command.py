@@ -121,6 +121,14 @@ def test_help_has_examples(vitarium):
     assert "vitarium import published-zoo --dry-run" in out
 
 
+@pytest.mark.parametrize("id", ["4695", "4e55", '"4695"'])
+def test_the_beginning_of_an_id_may_look_like_a_number(vitarium, written_zoo, tmp_path, id):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora/adapter_config.json").write_text("{}")
+    arguments = ("import", tmp_path / "lora", "--zoo", written_zoo.path, "--set", f"base={id}")
+    assert f"'{id.strip(chr(34))}'" in vitarium(*arguments)[2]
+
+
 def test_a_table_is_named_by_its_path_or_in_the_source(vitarium, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("files", "notes"):

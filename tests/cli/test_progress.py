@@ -78,7 +78,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(capsys, then, words):
             "Nothing was written to out; run the same command again",
         ),
         (
-            "formats.foreign_zoo.find_models",
+            "formats.foreign_zoo.recognized_importer",
             "import zoo --zoo other",
             "Nothing was imported yet; run the same command again",
         ),

@@ -26,8 +26,8 @@ RUNNER = Path(runner.__file__)
 
 @dataclass(frozen=True)
 class Example:
-    """What a user types: {zoo}, {model}, {child} (of the model), {blueprint}, {search}, {weights},
-    {out}.
+    """What a user types: {zoo}, {model}, {child} (of the model), {blueprint}, {search}, {lessons},
+    {weights}, {out}.
 
     writes: into the "zoo"; "out": into a folder; "beside" the zoo, for a while; "numbers": into the
         zoo, and they are shown all the same where it may only be read.
@@ -70,6 +70,9 @@ EXAMPLES = {
             "--set 'embeddings=[]' --set n_resamples=20",
             "out",
         )
+    ],
+    "study factors": [
+        Example("study factors {zoo} --out {out}/x.html --target test_loss --n-resamples 20", "out")
     ],
     "study soups": [
         Example(
@@ -116,6 +119,10 @@ EXAMPLES = {
         Example("merge {zoo} --method list"),
     ],
     "compress": [Example("compress {zoo} {model} --share all --epochs 1 --workers 0", "zoo")],
+    "lessons write": [
+        Example("lessons write {lessons} --out {out}/lessons --zoo {zoo}", "out"),
+    ],
+    "lessons check": [Example("lessons check {weights} --zoo {zoo}", status=2)],  # there are none
     "plugins": [Example("plugins measures"), Example("plugins --json")],
 }
 ALL = [example for examples in EXAMPLES.values() for example in examples]
@@ -314,7 +321,13 @@ def material(_grown, tmp_path_factory):
     search = folder / "search.yaml"
     stages = {"pretrain": recipe | {"seed": 10, "sample": sample}}
     search.write_text(json.dumps({"name": "search", "stages": stages}))
+    taught = {
+        "objective": {"name": "stored_lessons", "lessons": "lessons", "teacher": parents[child]}
+    }
+    lessons = folder / "lessons.yaml"
+    lessons.write_text(json.dumps({"name": "taught", "stages": {"student": recipe | taught}}))
     return {
+        "lessons": lessons,
         "zoo": zoo.path,
         "weights": folder / "weights",
         "blueprint": blueprint,

@@ -1,13 +1,14 @@
 """Faults of the hub: a line that says what to do, whatever the library had to say."""
 
 import importlib
+import logging
 import re
 
 import pytest
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import errors
 
-from vitarium.core.hub_faults import hub_fault
+from vitarium.core.hub_faults import hub_fault, quiet_hub
 
 httpx = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])
 """What the hub's library makes its requests with depends on its version."""
@@ -58,3 +59,31 @@ def test_causes_that_go_in_a_circle_end():
     first, second = RuntimeError("first"), RuntimeError("second")
     first.__cause__, second.__cause__ = second, first
     assert hub_fault(first) == "first"
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    """What huggingface_hub logs, as its own handler would print it."""
+    lines, logger = [], logging.getLogger("huggingface_hub")
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: lines.append(record.getMessage()))
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+def test_the_library_prints_no_line_for_each_attempt(printed, monkeypatch):
+    log = logging.getLogger("huggingface_hub.utils._http").warning
+
+    def fail():
+        log("Retrying in 1s")
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError), quiet_hub():
+        fail()
+    assert not printed
+    log("after it")
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "level", logging.DEBUG)
+    with quiet_hub():
+        log("asked for")
+    assert printed == ["after it", "asked for"]

@@ -22,10 +22,10 @@ from vitarium.data.augmentations._crops import (
     Frame,
     random_resized_crops,
     resized_crops,
-    rotated_images,
 )
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
 from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
+from vitarium.data.augmentations._rotation import rotated_images
 
 PHOTOS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 40, 60), np.uint8))
 SMOOTH = F.gaussian_blur(PHOTOS.float() / 255, 9, 3.0)
@@ -92,12 +92,14 @@ def test_random_resized_crops_with_their_own_boxes_and_flips(mode):
         assert torch.allclose(augmented[n], expected, atol=1e-5)
 
 
-def test_crops_of_padded_images():
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_crops_of_padded_images(mode):
     places = uniform(6, 2)
-    augmented = resized_crops((40, 60), (40, 60), shorter=40, padding=4, crop_numbers=places).cut(
-        PHOTOS
+    frame = resized_crops(
+        (40, 60), (40, 60), shorter=40, padding=4, padding_mode=mode, crop_numbers=places
     )
-    padded = F.pad(PHOTOS, [4]).float() / 255
+    augmented = frame.cut(PHOTOS)
+    padded = F.pad(PHOTOS, [4], padding_mode=mode).float() / 255
     for n in range(6):
         top, left = (int(place * 9) for place in places[n])
         assert torch.allclose(

@@ -307,6 +307,7 @@ def test_every_fixed_data_set_that_is_here_keeps_to_the_contract(name, without_n
 def test_every_data_set_is_in_one_of_the_contract_tests():
     assert {n for n, p in plugins("dataset").items() if not p.facts["fixed"]} == {
         "image_folder",
+        "mosaics",
         "hf",
         "class_folders",
         "torchvision",

@@ -43,7 +43,7 @@ BLUEPRINT = {
             },
             "data": {"name": "digits"},
             "augmentation": {"name": "standard", "crop": "random", "padding": 1, "mixup": 0.5},
-            "epochs": 6,
+            "epochs": 4,
             "batch_size": 32,
             "grid": {"seed": [1, 2]},
         },
@@ -51,7 +51,7 @@ BLUEPRINT = {
             "start": "pretrain",
             "data": {"name": "digits", "split_seed": 1},
             "optimizer": {"name": "sgd", "momentum": 0.9},
-            "epochs": 3,
+            "epochs": 2,
             "batch_size": 32,
         },
     },
@@ -122,7 +122,7 @@ def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(
     process = grow(blueprint, broken)
     assert process.wait() == 0, process.messages
     assert digests(broken) == digests(whole)
-    assert len(digests(whole)) == 2 * 7 + 2 * 4
+    assert len(digests(whole)) == 2 * 5 + 2 * 3
     assert not list(broken.rglob("*.tmp"))
     assert not (broken / "failures").exists()
 

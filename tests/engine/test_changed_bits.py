@@ -49,10 +49,10 @@ def test_other_bits_are_said_of_the_model_and_of_who_started_from_it(
     grown_zoo.remove(parent, keep_dependents=True)
     commit = ModelFolder.commit
 
-    def disturbed(folder, number, metrics, weights, progress, **options):
+    def disturbed(folder, number, metrics, weights, *more, **options):
         if folder.path.name == parent and weights:
             weights = {name: tensor * (1 + 1e-6) for name, tensor in weights.items()}
-        commit(folder, number, metrics, weights, progress, **options)
+        commit(folder, number, metrics, weights, *more, **options)
 
     monkeypatch.setattr(ModelFolder, "commit", disturbed)
     _, notices = grown_again(grown_zoo, tiny)

@@ -43,6 +43,7 @@ def other_size(tiny):
         ({"finetune.architecture": {"depth": 3, "img_size": 16}}, "finetune.architecture.depth", "blocks.1.attn.proj.bias is missing"),
         ({"finetune.grid": {"architecture.depth": [1, 2]}}, "finetune.grid.architecture.depth", "blocks.1.attn.proj.bias is missing"),
         ({"finetune.architecture": "mini_deit"}, "finetune.architecture", "do not fit the architecture"),
+        ({"pretrain.objective": "simclr", "pretrain.augmentation": "standard"}, "pretrain.augmentation", "all views by this augmentation are the same: choose one that draws"),
         ({"finetune.batch_size": 4096}, "finetune.batch_size", "a batch of 4096 images is more than the 64 training images"),
         ({"pretrain.grid": {"batch_size": [32, 97]}}, "pretrain.grid.batch_size", "more than the 96 training images"),
         ({"finetune.start": {"stage": "pretrain", "keep_head": True}, "finetune.data": "cifar100"}, "finetune.start.keep_head", "head.bias is (10,), not (100,)"),
@@ -57,6 +58,11 @@ def other_size(tiny):
         ({"finetune.adaptation": {"name": "kronecker", "terms": 10**9}}, "finetune.adaptation", "the model cannot be adapted: RuntimeError"),
         ({"pretrain.architecture.embed_dim": 10**30}, "pretrain.architecture", "it cannot be built"),
         ({"pretrain.architecture": {"name": "timm", "model": "deit_tiny_distilled_patch16_224"}}, "pretrain.architecture", "several heads"),
+        ({"pretrain.architecture": {"name": "timm", "model": "swin_tiny_patch4_window7_224"}, "pretrain.objective": "mae"}, "pretrain.objective", "needs a plain vision transformer, and SwinTransformer is none"),
+        ({"pretrain.objective": {"name": "mae", "mask_ratio": 0.9}}, "pretrain.objective", "leaves 0 of 4 patches visible"),
+        ({"pretrain.objective": {"name": "mae", "mask_ratio": 0.0}}, "pretrain.objective.mask_ratio", "greater than 0"),
+        ({"pretrain.objective": {"name": "mae", "mask_ratio": 1.0}}, "pretrain.objective.mask_ratio", "less than 1"),
+        ({"pretrain.objective": {"name": "mae", "mask_ratio": 0.5, "decoder_heads": 3}}, "pretrain.objective", "decoder_dim 512 is not divisible by decoder_heads 3"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_located_before_training(

@@ -69,6 +69,7 @@ def whole(zoo: Zoo) -> bool:
     ]
 
 
+@pytest.mark.evidence  # over a minute on two busy cores; test_grow.py has it without Ray
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_model_whose_worker_is_lost_goes_on_with_the_same_bits(
     cluster, faulty, tmp_path, request, shared
@@ -117,6 +118,7 @@ def test_a_model_whose_worker_is_lost_goes_on_with_the_same_bits(
         assert all(faulty_one in path for path in again)
 
 
+@pytest.mark.evidence  # test_grow.py has it without Ray
 def test_a_lack_of_memory_halves_the_models_at_a_time(cluster, faulty, tmp_path):
     events = []
     growth = with_ray(faulty(fault="memory"), tmp_path / "ray", listener=events.append)

@@ -43,7 +43,7 @@ def as_seen(spec, zoo, path):
     chosen = spec.recipe.normalization
     data = load(spec.recipe.data)
     mean, std = chosen.values if chosen else (data.mean, data.std)
-    (answers,) = member.teacher(batch.images[0]).values()
+    (answers,) = member.teacher(batch.of_model(0)).values()
     return batch.images[0] * std[0] + mean[0], answers, teacher
 
 

@@ -27,7 +27,7 @@ from vitarium.engine.tuning.estimate import estimate
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.worker import Job, run_job
 from vitarium.training import TrainOptions
-from vitarium.training.train_state import Teacher
+from vitarium.training.teacher import Teacher
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
 VIT = {"name": "vit", **SIZES}

@@ -9,12 +9,13 @@ import pytest
 
 from vitarium import Zoo, tune
 from vitarium.blueprint.distributions import distribution
+from vitarium.blueprint.recipe_rules import score_names
 from vitarium.core import extras
 from vitarium.core.errors import InvalidInput
 from vitarium.core.extras import MissingExtra
 from vitarium.engine.events import EpochEnded
 from vitarium.engine.search import Search
-from vitarium.engine.tune import Tuning
+from vitarium.engine.tune import Tuning, _is_of_training
 
 SPACE = {
     "a.uniform": {"uniform": [-1, 2]},
@@ -265,11 +266,38 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
     assert not (tmp_path / "zoo").exists()
 
 
-def test_a_metric_that_there_is_not_is_refused_with_those_that_there_are(space, tuned):
-    with pytest.raises(
-        InvalidInput, match=r"have no metric 'accuracy'; did you mean .*; they have"
-    ):
-        tuned(space, trials=3, metric="accuracy")
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("accuracy", "; did you mean .*; they have val_loss, val_accuracy, test_loss, test_acc"),
+        ("val_acuracy", "; did you mean 'val_accuracy'"),
+        ("val_knn_accuracy", "; did you mean 'val_accuracy'"),
+        ("v2_los", "; did you mean 'v2_loss'"),
+        ("val_trained_accuracy", "; did you mean 'val_ema_accuracy'"),
+    ],
+)
+def test_a_metric_that_no_model_will_have_is_refused_before_any_is_trained(
+    space, tuned, tmp_path, metric, message
+):
+    space["stages"]["pretrain"] |= {"evaluate_on": {"v2": "digits"}, "ema": {}}
+    with pytest.raises(InvalidInput, match=f"have no metric '{metric}'{message}"):
+        tuned(space, trials=3, metric=metric)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_every_score_that_a_model_has_is_known_before_it_is_trained(space, tuned):
+    space["stages"]["pretrain"] |= {"evaluate_on": {"v2": "digits"}, "ema": {}}
+    (trial,) = tuned(space, trials=1, metric="v2_ema_loss").trials
+    zoo = tuned(space, trials=1, metric="train_loss").zoo
+    (id,) = trial.models
+    metrics = zoo.folder(id).epochs()[-1].metrics
+    of_training = {name for name in metrics if _is_of_training(name)}
+    assert {*score_names(zoo.spec(id).recipe)} == {*metrics} - of_training
+
+
+def test_a_metric_of_training_that_there_is_not_is_refused_with_those_that_there_are(space, tuned):
+    with pytest.raises(InvalidInput, match="have no metric 'train_los'; did you mean 'train_loss'"):
+        tuned(space, trials=3, metric="train_los")
 
 
 def test_a_wrong_blueprint_is_refused_with_its_paths(space, tuned):

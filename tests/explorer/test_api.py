@@ -135,7 +135,9 @@ def test_a_soups_page_names_its_ingredients(client, kept_zoo):
 
 
 def test_pages_take_neither_plugins_nor_torch(tmp_path):
-    write_zoo(tmp_path / "zoo", 12)  # which says of its models less than this version does
+    write_zoo(
+        tmp_path / "zoo", 12, version=1
+    )  # which says of its models less than this version does
     zoo = Zoo.open(tmp_path / "zoo")
     zoo.models()  # with its index, which is made once
     lines = f"""

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from vitarium import Zoo, merge
-from vitarium.core import registry
+from vitarium.core import files, registry
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput, UnknownName
@@ -18,6 +18,7 @@ from vitarium.data.expected import normalization
 from vitarium.data.load import load
 from vitarium.formats.base import Skipped, exporter, importer
 from vitarium.formats.export import export, exported
+from vitarium.formats.foreign_zoo import find_models
 from vitarium.formats.import_zoo import import_zoo
 from vitarium.testing import check_exporter
 
@@ -219,6 +220,20 @@ def test_what_safetensors_files_hold_is_imported_with_lineage_and_factors(zoo, t
         assert again.epochs(id)["test_accuracy"].iloc[-1] == pytest.approx(
             zoo.epochs(name)["test_accuracy"].iloc[-1]
         )
+
+
+def test_scores_on_evaluation_sets_are_exported_and_come_back_as_scores(lone, tmp_path):
+    zoo = lone(evaluate_on={"v2": "digits"})
+    (id,) = zoo.ids()
+    file = zoo.path / "models" / id / "epochs.jsonl"
+    epochs = [json.loads(line) for line in file.read_text().splitlines()[:-1]]
+    epochs[-1]["metrics"] |= {"v2_accuracy": 0.25, "v2_loss": 2.0, "epoch_lr": 0.1}
+    files.write_lines(file, epochs)
+    export(zoo, "safetensors", out=tmp_path / "out")
+    (model,) = find_models(tmp_path / "out").models
+    metrics = model.epochs[-1].metrics
+    assert (metrics["v2_accuracy"], metrics["v2_loss"]) == (0.25, 2.0)
+    assert not {"v2_accuracy", "epoch_lr"} & model.settings.keys()
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist5k"])

@@ -71,7 +71,7 @@ def test_a_misspelled_or_missing_fact_is_refused():
         study("x", title="X", tinny={})
     with pytest.raises(TypeError, match="title"):
         study("x")
-    with pytest.raises(TypeError, match="of: 'zo' is not 'zoo' or 'weights'"):
+    with pytest.raises(TypeError, match="of: 'zo' is not 'zoo', 'weights' or 'records'"):
         study("x", title="X", of="zo")
     with pytest.raises(TypeError, match=r"exports\.json: 3 is not callable"):
         study("x", title="X", exports={"json": 3})

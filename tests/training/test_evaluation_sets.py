@@ -10,6 +10,7 @@ from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import section
 from vitarium.data.load import load
+from vitarium.engine.check import ModelCheck
 from vitarium.engine.events import Notice
 from vitarium.page.live import training_curve
 from vitarium.training import EpochEnded, Task, TrainOptions, train, train_together
@@ -216,10 +217,36 @@ def test_mistakes_are_named_where_they_stand(tiny, case):
         plan({"name": "x", "stages": {"a": stage}})
 
 
-def test_classes_that_the_model_has_not_are_named_before_anything_is_trained(tiny, tmp_path):
+@pytest.fixture
+def letters():
+    """A data set whose classes no model here learns."""
     vitarium.dataset(name="letters", classes=["x", "y"])(
         lambda split: (np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
     )
+
+
+def test_a_check_compares_classes_where_the_data_is_here_and_downloads_nothing(
+    tiny, letters, tmp_path, monkeypatch
+):
+    def fail(*_, **__):
+        raise AssertionError
+
+    for module in ("cifar", "mnist", "svhn"):
+        for name in ("download_and_extract_archive", "download_url"):
+            monkeypatch.setattr(f"torchvision.datasets.{module}.{name}", fail, raising=False)
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
+    absent = {"c": "cifar10", "m": "mnist", "t": {"name": "torchvision", "dataset": "SVHN"}}
+    absent["h"] = {"name": "hf", "dataset": "some/images"}
+    values = blueprint(tiny, evaluate_on={"v1": "few", "v2": "letters", **absent})
+    with pytest.raises(InvalidConfig) as refused:
+        plan(Blueprint.read(values), check=ModelCheck())
+    assert str(refused.value).count("evaluate_on") == 1
+    assert "evaluate_on.v2: the classes of 'v2' are not the model's" in str(refused.value)
+
+
+def test_classes_that_the_model_has_not_are_named_before_anything_is_trained(
+    tiny, letters, tmp_path
+):
     with pytest.raises(InvalidConfig, match=r"evaluate_on\.v2: the classes of 'v2' are not"):
         grow(blueprint(tiny, evaluate_on={"v2": "letters"}), tmp_path / "zoo", **PLAIN)
     assert not (tmp_path / "zoo").exists()

@@ -367,7 +367,7 @@ def sequences(count, steps):
 
 @pytest.mark.slow
 class TestSomeSequences(Store.TestCase):
-    settings = sequences(30, 4)
+    settings = sequences(15, 4)
 
 
 @pytest.mark.evidence

@@ -257,8 +257,9 @@ def test_zoos_in_use_are_left_as_they_are(zoo, tmp_path):
             archive(zoo, out=tmp_path / "d")
 
 
+@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.evidence)])
 @pytest.mark.parametrize("how", ["merge", "archive"])
-def test_killed_at_any_moment_the_copy_is_whole_and_goes_on(zoo, tmp_path, how):
+def test_killed_at_any_moment_the_copy_is_whole_and_goes_on(zoo, tmp_path, how, stride):
     before = weights(zoo)
     first, second = split(zoo, tmp_path)
     parent, out, moment = parent_of(zoo), tmp_path / "c", 0
@@ -285,7 +286,7 @@ def test_killed_at_any_moment_the_copy_is_whole_and_goes_on(zoo, tmp_path, how):
             assert [f for f in verify(out, deep=True) if not _is_of_lineage(f, how)] == []
         copy()
         assert_whole(Zoo.open(out), expected)
-        moment += 1 if moment < 3 else 13
+        moment += 1 if moment < 3 else stride
     assert moment > 30
     assert not [path for path in Path(out).iterdir() if path.name.endswith(".tmp")]
 

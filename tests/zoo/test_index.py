@@ -5,16 +5,20 @@ import os
 import shutil
 import threading
 import warnings
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from vitarium import Zoo
+from vitarium.blueprint import ImportedSpec, ModelSpec
 from vitarium.core import files
+from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, DamagedCache, NotReadable, NotWritable
 from vitarium.zoo import Record, _index_tables, query
 from vitarium.zoo import _index as index
+from vitarium.zoo._index_version import field_names, index_version
 from vitarium.zoo._model_files import model_stamps
 
 
@@ -324,7 +328,7 @@ def test_an_entry_that_is_none_is_not_believed(zoo, entry):
     assert index.rows(zoo) == expected
 
 
-@pytest.mark.parametrize("version", [1, index.VERSION + 1, None, str(index.VERSION)])
+@pytest.mark.parametrize("version", [1, 10, index.VERSION + "0", None])
 def test_an_index_of_another_version_is_made_anew(zoo, version, read):
     index.rows(zoo)
     rewrite(zoo, lambda table: table, version=version)
@@ -333,6 +337,28 @@ def test_an_index_of_another_version_is_made_anew(zoo, version, read):
     with warnings.catch_warnings(action="error"):
         query.Database(zoo)
     assert sorted(read) == ids(zoo)
+
+
+def fields(kind):
+    """Of a configuration, and of those inside of it."""
+    names = set(kind.model_fields)
+    for field in kind.model_fields.values():
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Config):
+                names |= fields(inner)
+    return names
+
+
+def test_the_version_follows_from_the_names_of_all_factors(tmp_path):
+    expected = fields(ModelSpec) | fields(ImportedSpec)
+    assert {"optimizer", "patience", "decay", "split", "initial_epoch", "keep_head"} <= expected
+    assert expected <= field_names()
+    source = "class Recipe(Config):\n    epochs: int\n{}"
+    versions = set()
+    for more in ("", "    # another remark\n", "    ema_warmup: bool = False\n"):
+        (tmp_path / "recipe.py").write_text(source.format(more))
+        versions.add(index_version(tmp_path))
+    assert len(versions) == 2
 
 
 def test_a_heading_is_no_other_factor_of_the_zoo():

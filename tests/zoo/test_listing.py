@@ -10,10 +10,10 @@ from vitarium import Blueprint, Zoo, plan
 from vitarium.blueprint.spec import ImportedSpec
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.errors import UnknownName
+from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import choose
 from vitarium.zoo import About, records
-from vitarium.zoo.listing import listing
+from vitarium.zoo.listing import evaluate, listing
 from vitarium.zoo.records import Measured
 
 
@@ -216,3 +216,26 @@ def test_models_can_be_chosen_and_shown_by_what_varies(zoo):
         assert varying[column].astype(str).nunique() > 1
     assert list(zoo.models(where=f"id = '{models['id'][0]}'", varying=True).columns) == ["id"]
     assert len(zoo.models(where="lr > 9", varying=True)) == 0
+
+
+def test_an_expression_is_evaluated_of_each_model(zoo):
+    ids = zoo.ids()
+    record(zoo, ids[0], "weight_norm", 3.0)
+    values = evaluate(zoo.path, "weight_norm * 2 + lr - lr", ids[:2])
+    assert values == {ids[0]: 6.0, ids[1]: None}
+    assert evaluate(zoo.path, "test_accuracy > 2", ids[:1]) == {ids[0]: 0.0}
+    assert evaluate(zoo.path, "lr-- a comment", []) == {}
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("test_acuracy", "unknown column 'test_acuracy'; did you mean 'test_accuracy'"),
+        ("stage", "'stage' is no number: of model .* it is"),
+        ("1 +", "this is no SQL expression: '1 [+]'"),
+        ("(SELECT 1) FROM models; DROP TABLE models", "no SQL|cannot be used|statements"),
+    ],
+)
+def test_what_is_no_number_of_a_model_is_refused(zoo, expression, message):
+    with pytest.raises(InvalidInput, match=message):
+        evaluate(zoo.path, expression, zoo.ids())

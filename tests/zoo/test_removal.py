@@ -224,8 +224,9 @@ def killed_at(moment):
         yield changes
 
 
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.evidence)])
 @pytest.mark.parametrize("what", ["parent", "family", "epochs"])
-def test_killed_at_any_moment_the_zoo_is_whole_and_goes_on(zoo, what, tmp_path):
+def test_killed_at_any_moment_the_zoo_is_whole_and_goes_on(zoo, what, stride, tmp_path):
     parent, before = parent_of(zoo), weights(zoo)
     child = zoo.children(parent)[0]
     models = [f"{parent}@0", f"{parent}@2", f"{child}@0"] if what == "epochs" else [parent]
@@ -252,7 +253,7 @@ def test_killed_at_any_moment_the_zoo_is_whole_and_goes_on(zoo, what, tmp_path):
         assert verify(zoo.path, deep=True) == []
         assert weights(zoo).items() <= before.items()
         assert {*zoo.records()["model"]} == numbered & {*zoo.ids()}
-        moment += 1 if moment < 4 else 4
+        moment += 1 if moment < 4 else stride
     assert moment > 12
     assert verify(zoo.path, deep=True) == []
 

@@ -265,11 +265,11 @@ def test_a_file_at_the_place_of_another_that_holds_the_same_is_found(zoo, child,
         other.commit(1, {}, None, {"model/x": torch.ones(1)})
         (other.path / "result.json").unlink()
         other.checkpoints.plain(2).unlink()
-    shutil.copy(first.progress_path(1), second.progress_path(1))
+    shutil.copy(first.progress_file.path(1), second.progress_file.path(1))
     faults = {fault.path: fault.fault for fault in verify(zoo.path, deep=deep)}
     place = f"models/{child}/checkpoints/epoch-0001.safetensors"
     assert faults[place] == f"it is whole, but says that it is of model {child} after epoch 0"
-    progress = second.progress_path(1).relative_to(zoo.path).as_posix()
+    progress = second.progress_file.path(1).relative_to(zoo.path).as_posix()
     assert f"of model {first.path.name} after epoch 1" in faults[progress]
 
 

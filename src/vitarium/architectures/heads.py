@@ -4,6 +4,7 @@ A head is put in the place of timm's classifier, so a model with a linear head h
 (`head.weight`) and one with an MLP those of the published zoo (`head.0.weight`, `head.2.weight`).
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -25,6 +26,10 @@ class LinearHead(Config):
     """Initialization of the head's linear layers; `default` is PyTorch's."""
     seed: NonNegativeInt | None = None
     """Random seed of the head's initial weights; none: the model's seed."""
+    initial_bias: float | None = None
+    """Bias of each output before training; none: as the initialization draws it. With objective
+    `multilabel` and c classes about -log(c), so that the outputs begin at probabilities of 1/c:
+    -6.9 for ImageNet-1k, -10 for ImageNet-21k (Steiner et al. 2022, arXiv 2106.10270)."""
 
 
 class MlpHead(LinearHead):
@@ -34,7 +39,7 @@ class MlpHead(LinearHead):
     """Activation function of the hidden layer."""
 
 
-_START = ("initialization", "seed")
+_START = ("initialization", "seed", "initial_bias")
 """Factors of what a head is drawn from."""
 
 
@@ -43,19 +48,24 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     """A linear classification head: one linear layer on the features."""
     layer = nn.Linear(num_features(model), num_outputs)
     config.initialization(layer)
+    _fill_bias(config, layer)
     _replace(model, layer, num_outputs)
 
 
 @head("mlp", training_factors=_START, tiny={"hidden_dim": 8})
 def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     """An MLP head: one hidden layer between the features and the outputs."""
-    layers = nn.Sequential(
-        nn.Linear(num_features(model), config.hidden_dim),
-        _ACTIVATIONS[config.activation](),
-        nn.Linear(config.hidden_dim, num_outputs),
-    )
+    first = nn.Linear(num_features(model), config.hidden_dim)
+    last = nn.Linear(config.hidden_dim, num_outputs)
+    layers = nn.Sequential(first, _ACTIVATIONS[config.activation](), last)
     config.initialization(layers)
+    _fill_bias(config, last)
     _replace(model, layers, num_outputs)
+
+
+def _fill_bias(config: LinearHead, layer: nn.Linear) -> None:
+    if config.initial_bias is not None:
+        nn.init.constant_(layer.bias, config.initial_bias)
 
 
 @head("none")
@@ -85,6 +95,76 @@ class MeanOfHeads(nn.ModuleList):
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.stack([head(features) for head in self]).mean(0)
+
+
+class TokenHeads(MeanOfHeads):
+    """A head for each of several tokens, whose features lie side by side; see `MeanOfHeads`."""
+
+    def of_tokens(self, features: Tensor) -> list[Tensor]:
+        """[batch, tokens * width] -> each token's outputs [batch, num_outputs]"""
+        parts = features.chunk(len(self), dim=-1)
+        return [head(part) for head, part in zip(self, parts, strict=True)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.stack(self.of_tokens(features)).mean(0)
+
+
+class TokenHeadsConfig(LinearHead):
+    tokens: Annotated[int, Field(ge=2)] = 2
+    """Tokens whose features lie side by side: `distilled_vit` has 2."""
+
+
+@head("token_heads", training_factors=_START, paper="Touvron et al. 2021, arXiv 2012.12877")
+def token_heads(config: TokenHeadsConfig, model: nn.Module, num_outputs: int) -> None:
+    """A linear head for each pooled token, class and distillation token, and their mean."""
+    width, rest = divmod(num_features(model), config.tokens)
+    if rest:
+        raise InvalidInput(
+            f"token_heads: {num_features(model)} features are not those of {config.tokens} tokens"
+        )
+    heads = [nn.Linear(width, num_outputs) for _ in range(config.tokens)]
+    for layer in heads:
+        config.initialization(layer)
+    _replace(model, TokenHeads(heads), num_outputs)
+
+
+class ReusedClassifierConfig(LinearHead):
+    width: PositiveInt | None = None
+    """Width of the teacher's features; none: the model's own."""
+    layers: Literal[1, 2, 3] = 3
+    """Linear layers of the projector, with ReLU between them."""
+    hidden_dim: PositiveInt | None = None
+    """Units of the projector's hidden layers; none: half of the model's features."""
+    last_activation: bool = False
+    """End the projector in a ReLU, as published; it cannot reach negative features, which those of
+    a LayerNorm are by half."""
+
+
+@head("reused_classifier", training_factors=_START, paper="Chen et al. 2022, arXiv 2203.14001")
+def reused_classifier(config: ReusedClassifierConfig, model: nn.Module, num_outputs: int) -> None:
+    """SimKD's head: a projector to a teacher's features, and the teacher's linear classifier."""
+    start, width = num_features(model), config.width or num_features(model)
+    widths = [start, *[config.hidden_dim or start // 2] * (config.layers - 1), width]
+    projector = nn.Sequential()
+    for number, (incoming, outgoing) in enumerate(pairwise(widths), start=1):
+        projector.append(nn.Linear(incoming, outgoing))
+        if number < config.layers or config.last_activation:
+            projector.append(nn.ReLU())
+    layers = ReusedClassifier(projector, nn.Linear(width, num_outputs))
+    config.initialization(layers)
+    _replace(model, layers, num_outputs)
+
+
+class ReusedClassifier(nn.Module):
+    """[batch, num_features] -> [batch, num_outputs], by way of a teacher's features."""
+
+    def __init__(self, projector: nn.Module, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.projector, self.classifier = projector, classifier
+
+    def forward(self, features: Tensor) -> Tensor:
+        outputs: Tensor = self.classifier(self.projector(features))
+        return outputs
 
 
 def head_prefix(model: nn.Module) -> str:

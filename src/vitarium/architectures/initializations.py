@@ -60,6 +60,22 @@ def trunc_normal(config: TruncNormal, module: nn.Module) -> None:
     _fill(config, module, partial(nn.init.trunc_normal_, std=config.std, a=-cut, b=cut))
 
 
+@initialization("mae", paper="He et al. 2022, arXiv 2111.06377")
+def mae(config: NoConfig, module: nn.Module) -> None:
+    """MAE's: xavier-uniform, the patch convolution as a linear layer; biases 0; tokens N(0, 0.02).
+
+    Tokens are the class token and registers. The default takes a truncated normal of 0.02.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight.detach().flatten(1))  # changes the weight itself
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        for name in ("cls_token", "reg_token"):
+            if isinstance(token := getattr(layer, name, None), nn.Parameter):
+                nn.init.normal_(token, std=0.02)
+
+
 def _fill(config: Initialization, module: nn.Module, weight: Callable[[Tensor], Tensor]) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):

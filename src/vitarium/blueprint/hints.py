@@ -85,8 +85,12 @@ def _elsewhere(settings: Mapping[str, Any]) -> dict[str, str]:
             if is_chosen:
                 paths.setdefault(name, f"{section}.{name}")
             owners.setdefault(f"{section}.{name}", []).append(plugin.name)
+    of_others: dict[str, list[str]] = {}
     for path, names in owners.items():
-        paths.setdefault(path.partition(".")[2], f"{path} (of {', '.join(names)})")
+        described = f"{path} (of {', '.join(names)})"
+        of_others.setdefault(path.partition(".")[2], []).append(described)
+    for name, described_paths in of_others.items():
+        paths.setdefault(name, "' or '".join(described_paths))
     for name in Numerics.model_fields:
         paths.setdefault(name, f"numerics.{name} (beside `stages`)")
     return paths

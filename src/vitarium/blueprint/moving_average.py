@@ -1,6 +1,9 @@
 """How a recipe averages weights over the steps of training."""
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from vitarium.core.config import Config
 
@@ -13,6 +16,13 @@ class Ema(Config):
     warmup: bool = False
     """The decay of step t, from 0, is (1 + t) / (10 + t) at most, so that short runs forget their
     initial weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping | Ema):
+            raise ValueError("give its settings: `ema: {decay: 0.99}`, or `ema: {}` for 0.999")
+        return values
 
     def decay_at(self, step: int) -> float:
         """The decay of a step, counted from 0."""

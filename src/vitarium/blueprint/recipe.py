@@ -18,9 +18,10 @@ from vitarium.blueprint.early_stopping import EarlyStopping
 from vitarium.blueprint.evaluation_set import EvaluationSets, NamedEvaluationSets
 from vitarium.blueprint.moving_average import Ema
 from vitarium.blueprint.normalization import MeanStd, none_for_the_data
+from vitarium.blueprint.progressive import Progressive
 from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import Section, SectionOf
+from vitarium.core.registry import Section, SectionOf, section
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,6 +92,11 @@ class Recipe(Config):
     checkpoint_precision: Literal["exact", "bf16"] = "exact"
     """`bf16` keeps weights rounded to bfloat16, in half the space or less: metrics are of the exact
     weights, but children start from the rounded ones."""
+    keep_companions: bool = False
+    """Keep what the objective brings beside the model (a decoder, a momentum teacher) after the
+    last epoch, too: a later stage of the same objective goes on with it."""
+    progressive: Progressive | None = None
+    """Train in stages with rising image sizes; None: the model's size throughout."""
     normalization: Annotated[MeanStd | None, BeforeValidator(none_for_the_data)] = None
     """Mean and std of pixels in [0, 1] by which images are normalized; None: those of the data set.
     A child takes them from its parent where that was trained elsewhere, or has them itself."""
@@ -113,6 +119,19 @@ class Recipe(Config):
             rest["adaptation"] = "head"
         return rest
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_head(cls, values: Any) -> Any:
+        """An objective that trains no head has none by default; or the head that it needs."""
+        if not isinstance(values, Mapping) or "head" in values or "objective" not in values:
+            return values
+        try:
+            facts = section("objective", values["objective"]).facts
+        except InvalidConfig:  # which its own field says
+            return values
+        needed = facts.get("head") or ("" if facts.get("trains_head", True) else "none")
+        return {**values, "head": needed} if needed else values
+
     @field_validator("checkpoints", mode="after")
     @classmethod
     def _in_order(cls, epochs: Any) -> Any:
@@ -130,6 +149,18 @@ class Recipe(Config):
     def adds_modules(self) -> bool:
         """Whether its model has parts beside those of the architecture: prompts, adapters."""
         return bool(self.adaptation.facts.get("adds_modules"))
+
+    @property
+    def extra_channels(self) -> int:
+        """Channels of an image beside those of the model: of a modality that its objective sees."""
+        count = self.objective.facts.get("extra_channels")
+        return int(count(self.objective.config)) if count else 0
+
+    @property
+    def image_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images of training: the model's, with extra ones."""
+        channels, height, width = self.architecture.config.input_size
+        return channels + self.extra_channels, height, width
 
     def identity(self) -> dict[str, Any]:
         """What enters the id, in the words of the version that first knew a factor."""

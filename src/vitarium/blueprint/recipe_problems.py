@@ -11,7 +11,8 @@ Settings = dict[str, Any]
 _NEUTRAL = {"architecture": "vit", "data": "digits", "epochs": MAX_EPOCHS, "batch_size": 2}
 """Stand for required settings that are wrong, while the others are checked against each other."""
 _LOOKED_AT_WITH = {
-    "objective": ("head", "augmentation", "accumulation"),
+    "objective": ("head", "augmentation", "accumulation", "progressive"),
+    "epochs": ("progressive",),
     "batch_size": ("accumulation",),
     "architecture": ("normalization", "drop_path_schedule"),
 }

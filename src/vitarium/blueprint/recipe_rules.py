@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vitarium.core.errors import did_you_mean
+from vitarium.core.errors import InvalidInput, did_you_mean
 
 if TYPE_CHECKING:
     from vitarium.blueprint.recipe import Recipe
@@ -18,6 +18,22 @@ def misfits(recipe: "Recipe") -> dict[str, str]:
     for rule in _RULES:
         problems |= rule(recipe)
     return problems
+
+
+def score_names(recipe: "Recipe") -> list[str]:
+    """Names of the scores that a model has after its last epoch: `val_accuracy`, `v2_ema_loss`.
+
+    Empty where its objective does not declare them.
+    """
+    names = [
+        f"{images}_{score}"
+        for images in ("val", "test", *recipe.evaluate_on)
+        for score in recipe.objective.facts["scores"]
+    ]
+    if recipe.ema is None:
+        return names
+    weights = "trained" if recipe.checkpoint_weights == "ema" else "ema"
+    return [*names, *(name.replace("_", f"_{weights}_", 1) for name in names)]
 
 
 def _mixing(recipe: "Recipe") -> dict[str, str]:
@@ -38,6 +54,23 @@ def _repeats(recipe: "Recipe") -> dict[str, str]:
     if repeats <= recipe.batch_size:
         return {}
     message = f"repeats is {repeats}, more than the {recipe.batch_size} images of a batch"
+    return {"augmentation": message}
+
+
+def _views(recipe: "Recipe") -> dict[str, str]:
+    """An augmentation may treat each of an objective's views in a way of its own."""
+    objective = recipe.objective
+    if recipe.architecture.is_missing:
+        return {}
+    try:
+        augmentation = recipe.augmentation(recipe.architecture.config.input_size, 1)
+    except InvalidInput:  # which is said where the augmentation is looked at
+        return {}
+    count, views = len(augmentation.changes), objective.plugin.facts["views"]
+    if count in (0, views):
+        return {}
+    name = recipe.augmentation.name
+    message = f"'{name}' makes {count} views, and objective '{objective.name}' takes {views}"
     return {"augmentation": message}
 
 
@@ -63,6 +96,8 @@ def _early_stopping(recipe: "Recipe") -> dict[str, str]:
         return {"early_stopping": message}
     prefix = of_average if average else of_trained if trained else f"{stopping.images}_"
     scores = [prefix + score for score in recipe.objective.facts["scores"]]
+    if metric.endswith("_map"):  # in the place of accuracies, of images with several labels
+        scores += [score.replace("_accuracy", "_map") for score in scores]
     if scores and metric not in scores:
         what = f"objective '{recipe.objective.name}' gives no {metric}"
         return {
@@ -116,6 +151,12 @@ def _checkpoints(recipe: "Recipe") -> dict[str, str]:
 def _head(recipe: "Recipe") -> dict[str, str]:
     problems: dict[str, str] = {}
     objective = recipe.objective
+    if recipe.head.name != "none" and not objective.plugin.facts.get("trains_head", True):
+        message = f"objective '{objective.name}' trains no head: write `head: none`, or nothing"
+        problems["head"] = message
+    needed = objective.plugin.facts.get("head")
+    if needed and recipe.head.name != needed:
+        problems["head"] = f"objective '{objective.name}' needs `head: {needed}`, its default"
     if recipe.head.name == "none":
         if objective.plugin.facts.get("needs_head", True):
             message = f"objective '{objective.name}' needs a head with an output per class"
@@ -125,9 +166,35 @@ def _head(recipe: "Recipe") -> dict[str, str]:
     return problems
 
 
+def _companions(recipe: "Recipe") -> dict[str, str]:
+    if not recipe.keep_companions or recipe.objective.facts.get("companions"):
+        return {}
+    message = f"objective '{recipe.objective.name}' brings no companions to keep; leave it out"
+    return {"keep_companions": message}
+
+
+def _progressive(recipe: "Recipe") -> dict[str, str]:
+    progressive, facts = recipe.progressive, recipe.objective.facts
+    if progressive is None:
+        return {}
+    if recipe.epochs % progressive.stages:
+        message = f"{recipe.epochs} epochs are no multiple of {progressive.stages} stages"
+        return {"progressive": message}
+    needs = ("companions", "masks", "teacher_outputs", "records_blocks")
+    if any(facts.get(name) for name in needs):
+        message = f"objective '{recipe.objective.name}' needs images of one size; leave it out"
+        return {"progressive": message}
+    return {}
+
+
+def _objective(recipe: "Recipe") -> dict[str, str]:
+    rule = recipe.objective.facts.get("misfits")
+    return dict(rule(recipe.objective.config, recipe)) if rule else {}
+
+
 def _normalization(recipe: "Recipe") -> dict[str, str]:
     if recipe.normalization and not recipe.architecture.is_missing:
-        misfit = recipe.normalization.misfit(recipe.architecture.config.input_size[0])
+        misfit = recipe.normalization.misfit(recipe.image_size[0])
         return {"normalization": misfit} if misfit else {}
     return {}
 
@@ -135,6 +202,7 @@ def _normalization(recipe: "Recipe") -> dict[str, str]:
 _RULES = (
     _mixing,
     _repeats,
+    _views,
     _early_stopping,
     _accumulation,
     _clipping,
@@ -142,5 +210,8 @@ _RULES = (
     _average,
     _checkpoints,
     _head,
+    _objective,
+    _companions,
     _normalization,
+    _progressive,
 )

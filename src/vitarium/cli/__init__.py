@@ -21,6 +21,7 @@ from vitarium.cli import (
     grow,
     importing,
     keep,
+    lessons,
     measuring,
     merging,
     plugins,
@@ -111,6 +112,7 @@ _PANELS: dict[str, list[tuple[str, Any]]] = {
     "Make new models from them": [
         ("merge", merging.merge),
         ("compress", compressing.compress),
+        ("lessons", lessons.app),
     ],
     "Share it": [
         ("export", exporting.export),

@@ -75,7 +75,11 @@ def _reads_files(planned: "Plan") -> bool:
 
     for spec in planned.models:
         teacher = teacher_of(spec)
+        if spec.recipe.objective.facts.get("stored_outputs"):
+            return True
         if None in expected(spec.recipe.data)[:2] or (teacher and not teacher.is_parent):
+            return True
+        if spec.recipe.evaluate_on:
             return True
         if spec.parent is not None and spec.parent not in planned:
             return True

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vitarium.cli._blueprint import print_normalizations
-from vitarium.cli._tables import HAS_ALL, print_json, print_rows, print_text
+from vitarium.cli._tables import HAS_ALL, print_json, print_rows, print_text, text
 from vitarium.core.numerals import counted, duration, size
 from vitarium.core.terminal import Terminal, print_line
 
@@ -93,12 +93,19 @@ def print_estimate(estimated: PlanEstimate, *, as_json: bool, as_csv: bool) -> N
     _print_notes(estimated)
 
 
-def _brief(values: list[Any]) -> object:
-    """Many numbers, as of a sample, by their range."""
+def _brief(values: list[Any]) -> str:
+    """As a blueprint has them; many numbers, as of a sample, by their range."""
     is_numeric = all(isinstance(value, int | float) for value in values)
     if len(values) <= _LISTED or not is_numeric:
-        return values
+        return ", ".join(map(_as_written, values))
     return f"{len(values)} from {min(values)} to {max(values)}"
+
+
+def _as_written(value: Any) -> str:
+    """A list in brackets, so that several do not run together."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_written, value))}]"
+    return "none" if value is None else text(value)
 
 
 def _without_unknown(rows: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -118,8 +118,12 @@ def parsed(
     example: str = "check=false",
     *,
     of: Callable[..., Any] = lambda: None,
+    config: type[Any] | None = None,
 ) -> dict[str, Any]:
     """["check=false", "mean=[0.5]"] -> {"check": False, "mean": [0.5]}; what is no JSON is text.
+
+    With the config of the plug-in, a number for a setting that is text is text as it was typed: the
+    beginning of an id may be of digits alone, or read 4e55.
 
     Raises InvalidInput for what is no pair, or is a parameter of its own of the function `of` that
     will be called with them.
@@ -137,7 +141,16 @@ def parsed(
             settings[name] = json.loads(value)
         except ValueError:
             settings[name] = value
+        if isinstance(settings[name], int | float) and _is_text(config, name):
+            settings[name] = value
     return settings
+
+
+def _is_text(config: type[Any] | None, name: str) -> bool:
+    """Whether the setting of that name is a text, or a text or none."""
+    field = config.model_fields.get(name) if config else None
+    kinds = {field.annotation, *get_args(field.annotation)} if field else set()
+    return str in kinds and kinds <= {str, str | None, NoneType}
 
 
 def section(

@@ -69,11 +69,15 @@ def import_(
       vitarium import my-lora --zoo my-zoo --set base=3f2a
     """
     with resumable("Nothing was imported yet", AGAIN):
+        from vitarium.core.registry import get
         from vitarium.formats._weight_checks import check_weights
-        from vitarium.formats.foreign_zoo import find_models
+        from vitarium.formats.foreign_zoo import find_models, recognized_importer
         from vitarium.formats.import_zoo import import_zoo
 
         chosen = options.parsed(settings)
+        has_table = table is not None or chosen.get("table") is not None
+        importer = importer or recognized_importer(source, has_table=has_table)
+        chosen = options.parsed(settings, config=get("importer", importer).config)
         if table is not None and "table" in chosen:
             raise InvalidInput("--table and --set table=… name a table each; leave one out")
         chosen |= _table_setting(table, source)

@@ -87,7 +87,7 @@ def _descriptions() -> dict[str, dict[str, Any]]:
     return {
         name: {
             "help": inspect.getdoc(plugin.function),
-            "runs_models": plugin.facts["of"] == "zoo",
+            "of": plugin.facts["of"],
             "exports": {
                 export: (inspect.getdoc(write) or "").partition("\n")[0]
                 for export, write in plugin.facts["exports"].items()
@@ -103,9 +103,10 @@ def _descriptions() -> dict[str, dict[str, Any]]:
 
 def _command(name: str, study: Mapping[str, Any]) -> Any:
     """A command whose options are the fields of the study's settings."""
-    runs_models = study["runs_models"]
+    runs_models = study["of"] == "zoo"
+    folder = ZooOrWeights if study["of"] == "weights" else options.ZooFolder
     parameters: dict[str, tuple[Any, Any]] = {
-        "directory": (options.ZooFolder if runs_models else ZooOrWeights, inspect.Parameter.empty),
+        "directory": (folder, inspect.Parameter.empty),
         "models": (StudyModels, None),
         "out": (Annotated[Path | None, path_option(_PAGE.format(study=name))], None),
         "figures": (Figures, None),

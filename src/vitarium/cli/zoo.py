@@ -1,7 +1,7 @@
 """`vitarium ls` and `vitarium show`: what is in a zoo."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli import _completion as completion
 from vitarium.cli._models import for_people, print_models, titled
@@ -13,8 +13,11 @@ from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 from vitarium.zoo._model_files import ranges
 
+if TYPE_CHECKING:
+    from vitarium.zoo.model_folder import ModelFolder
+
 _SPARE_METRICS = ("images_per_second", "seconds", "epoch_lr", "train_loss", "train_accuracy")
-_OWN = ("tags", "note", "outputs", "trained with")
+_OWN = ("tags", "note", "companions", "outputs", "trained with")
 """Rows of `show` that come after the factors, which foreign tables may call so, too."""
 ON_A_TERMINAL = 100  # models that are listed on a terminal unless more are asked for
 
@@ -146,7 +149,8 @@ def show(
         columns = dict.fromkeys(column for row in epochs for column in row)
         epochs = [{column: row.get(column) for column in columns} for row in epochs]
         family = {"status": folder.status, "children": children}
-        print_json({**spec, **family, **asdict(about), "epochs": epochs})
+        beside = {"companions": _companions(folder)}
+        print_json({**spec, **family, **beside, **asdict(about), "epochs": epochs})
         return
     facts: dict[str, Any] = {
         "stage": handle.stage,
@@ -164,6 +168,9 @@ def show(
             facts[f"factor {name}" if name in (*facts, *_OWN) else name] = value
     facts |= {"tags": ", ".join(handle.tags)} if handle.tags else {}
     facts |= {"note": handle.note} if handle.note else {}
+    if companions := _companions(folder):
+        size, numbers = companions["nbytes"] / 1e6, companions["numbers"]
+        facts["companions"] = f"{numbers:,} numbers, {size:,.2f} MB: Zoo.companions({id!r})"
     facts["outputs"] = about.num_outputs
     software = ", ".join(f"{name} {value}" for name, value in about.software.items())
     facts |= {"trained with": software} if software else {}
@@ -173,6 +180,14 @@ def show(
         map(_epoch_for_people, epochs), title="Epochs", spare=_SPARE_METRICS, complete=HAS_ALL
     )
     print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch={chosen})")
+
+
+def _companions(folder: "ModelFolder") -> dict[str, int] | None:
+    """How large what its objective brought is; None: that is not kept."""
+    if (file := folder.companions()) is None:
+        return None
+    numbers = sum(stored.count for stored in file.tensors.values())
+    return {"numbers": numbers, "nbytes": file.path.stat().st_size}
 
 
 def _epoch_for_people(row: dict[str, Any]) -> dict[str, Any]:

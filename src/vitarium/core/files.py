@@ -211,8 +211,13 @@ def read_sealed(
 
 def write_lines(path: Path, values: list[Any], *, root: Path | None = None) -> None:
     """One JSON value a line, and a last line with their number and a checksum of all before it."""
+    write(path, lines_with_checksum(values), root=root)
+
+
+def lines_with_checksum(values: list[Any]) -> bytes:
+    """The content of the file that `write_lines` writes."""
     body = "".join(json.dumps(value) + "\n" for value in values).encode()
-    write(path, body + _last_line(body, len(values)), root=root)
+    return body + _last_line(body, len(values))
 
 
 def read_lines(path: Path, *, sealed: bool) -> list[Any]:

@@ -1,6 +1,8 @@
 """What went wrong on the way to the Hugging Face hub, in a line that says what to do."""
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from vitarium.core.printable import printable, shortened
 
@@ -22,6 +24,22 @@ def hub_fault(error: BaseException) -> str:
             return text
     first = printable(str(error)).strip() or type(error).__name__
     return shortened(first, _MAX_LENGTH)
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Inside, huggingface_hub does not print a line for every attempt to reach the hub: what went
+    wrong is in its exception. Where HF_HUB_VERBOSITY asks for more than warnings, it does."""
+    with suppress(ImportError):
+        import huggingface_hub.utils  # noqa: F401 - sets the level once, when it is imported
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    if before == logging.WARNING:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -47,11 +47,15 @@ def _targets(part: Any, where: str) -> Any:
 
 
 def _labels(labels: Any, where: str) -> Tensor:
-    """int64 [n]"""
+    """int64 [n], or bool [n, classes]"""
     values = torch.as_tensor(np.asarray(labels))
+    if values.ndim == 2 and values.dtype == torch.bool:
+        return values
     if values.ndim != 1 or values.is_floating_point() or values.dtype == torch.bool:
         shape = f"{values.dtype} {list(values.shape)}"
-        raise InvalidData(f"{where}: labels are {shape}; give an integer per image")
+        raise InvalidData(
+            f"{where}: labels are {shape}; give an integer per image, or bool [n, classes]"
+        )
     return values.long()
 
 

@@ -42,6 +42,8 @@ def load_torchvision(
             if unpack:
                 unpack(target)
                 parts = _read(source, target)
+            if parts is None and not folders.may_download:
+                raise FileNotFoundError("it was not to be downloaded")
             if parts is None:
                 train = source(root=target, train=True, download=True)
                 parts = train, source(root=target, train=False, download=True)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -30,6 +30,20 @@ class DataConfig(Config):
     images."""
     train_limit: PositiveInt | None = None
     """Largest number of training images to use; none: all of them."""
+    train_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the training images to use, each class in proportion, chosen by `split_seed`."""
+    imbalance: float = Field(1.0, ge=1)
+    """How many times the first class has the training images of the last; between them the numbers
+    fall exponentially (Cui et al. 2019, arXiv 1901.05555)."""
+    imbalance_seed: NonNegativeInt = 0
+    """Random seed of the choice of images that an imbalance leaves."""
+    label_noise: float = Field(0.0, ge=0, le=1)
+    """Share of the training images whose label is replaced by a wrong one."""
+    label_noise_kind: Literal["symmetric", "pairs"] = "symmetric"
+    """Which label is wrong: any of the other classes (symmetric), or the next class, after the last
+    the first (pairs; Han et al. 2018, arXiv 1804.06872)."""
+    label_noise_seed: NonNegativeInt = 0
+    """Random seed of the choice of images with wrong labels, and of these labels."""
 
 
 class OwnDataConfig(DataConfig):
@@ -65,13 +79,24 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Images, and their classes as int64 [n]."""
+    """Images, and their classes as int64 [n]; of images with several labels bool [n, classes]."""
 
     images: Images
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.labels.ndim == 2
+
+    def class_counts(self, num_classes: int) -> Tensor:
+        """How many images have each label: int64 [num_classes]"""
+        if self.is_multilabel:
+            return self.labels.sum(0)
+        return self.labels.bincount(minlength=num_classes)
 
     def select(self, indices: Sequence[int] | Tensor) -> "Split":
         """The images with these numbers, int64 [n], in that order."""
@@ -120,12 +145,19 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether its images may have several labels, or none."""
+        return self.train.is_multilabel
+
 
 @dataclass(frozen=True)
 class DataFolders:
     """Where data sets are looked for, and the folder into which they are downloaded."""
 
     data_dir: Path | None = None
+    may_download: bool = True
+    """Otherwise, what is not on this machine is DataNotFound."""
 
     @property
     def all(self) -> list[Path]:
@@ -177,14 +209,17 @@ def dataset(
     expected: Callable[[Any], Expected] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    several_labels: bool = False,
     paper: str = "",
     tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[MakeDataset], MakeDataset]:
     """Register a data set: a function `(config, folders) -> Dataset`.
 
     It reads the data set from the first of the folders that has it, or gets it into
-    `folders.writable`. Splits share no image; `with_splits` of `data/splits.py` makes validation
-    images as the configuration says. Test images do not depend on the configuration.
+    `folders.writable`, if `folders.may_download`. Splits share no image; `with_splits` of
+    `data/splits.py` makes validation images as the configuration says. Test images do not depend on
+    the configuration. What else the configuration says of training images (train_fraction,
+    imbalance, label_noise) is done by `data.load.load`, alike for all data sets.
 
     Args:
         fixed: the data set is the same on every machine, and its splits are tensors: it is read
@@ -194,6 +229,8 @@ def dataset(
             declares them (OwnDataConfig), or nobody knows.
         expected: `(config)` -> Expected, where these numbers follow from the configuration.
         mean, std: of the pixels in [0, 1], per channel; as num_classes.
+        several_labels: known to have several labels of an image without the files; labels are then
+            bool [n, classes].
         paper: authors, year and arXiv number, or an address.
         tiny: settings for the contract tests; None: the defaults.
 

@@ -56,11 +56,12 @@ def dataset(
 
     The function is called with "train", "val" and "test". It returns (images, labels): uint8 or
     floating-point pixels in [0, 1], as an array [n, h, w] or [n, h, w, c] or a tensor [n, h, w] or
-    [n, c, h, w], and integers [n]; or a `torch.utils.data.Dataset` with a length, of pairs of an
-    image (Pillow's, or such an array or tensor of one image) and its label; or None for "val" or
-    "test": then these images are taken from those for training. Its further parameters are the
-    settings, checked by their annotations; one that is called `data_dir` is given the folder that
-    is looked into first. It has to return the same whenever it is called.
+    [n, c, h, w], and integers [n], or booleans [n, classes] for several labels; or a
+    `torch.utils.data.Dataset` with a length, of pairs of an image (Pillow's, or such an array or
+    tensor of one image) and its label; or None for "val" or "test": then these images are taken
+    from those for training. Its further parameters are the settings, checked by their annotations;
+    one that is called `data_dir` is given the folder that is looked into first. It has to return
+    the same whenever it is called.
 
     Args:
         name: of the plug-in; None: the function's.
@@ -106,6 +107,7 @@ def _registered(
 
     facts: dict[str, Any] = {"expected": lambda config: counts, "mean": mean, "std": std}
     unused: dict[str, Any] = {"fixed": False, "num_classes": None, "num_train": None, "tiny": None}
+    unused |= {"several_labels": False}  # known when it is called
     register("dataset", name, config, **facts, **unused, paper=paper)(read)
     return function
 
@@ -185,7 +187,8 @@ def _dataset(
         train, test = with_test_split(train.images, train.labels)
     names = classes or getattr(parts["train"], "classes", None)
     if names is None:
-        count = 1 + max(int(split.labels.max()) for split in splits.values())
+        several = train.labels.shape[1] if train.is_multilabel else None
+        count = several or 1 + max(int(split.labels.max()) for split in splits.values())
         names = map(str, range(count))
     return with_splits(
         name,

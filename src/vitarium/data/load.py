@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitarium.core.errors import InvalidData
+from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.core.file_faults import reading
 from vitarium.core.registry import Section
 from vitarium.data import _image_cache as image_cache
 from vitarium.data._decode_ahead import decode_ahead
+from vitarium.data._training_split import SETTINGS, with_training_split
 from vitarium.data.base import DataFolders, Dataset, Split
 from vitarium.data.expected import expected
 
@@ -32,13 +33,30 @@ def load(section: Section, data_dir: Path | None = None) -> Dataset:
         return _load(section, data_dir)
 
 
+def load_local(section: Section, data_dir: Path | None = None) -> Dataset | None:
+    """The data set as its files have it, without decoding and keeping its images; None where it is
+    not on this machine, or not what the blueprint says: nothing is downloaded.
+
+    Raises NotReadable, DiskFull.
+    """
+    folders = DataFolders(data_dir, may_download=False)
+    is_fixed = section.plugin.facts.get("fixed", False)
+    try:
+        with reading(data_dir or folders.writable):
+            return _fixed(section, folders) if is_fixed else section(folders)
+    except (DataNotFound, InvalidData):
+        return None
+
+
 @lru_cache(maxsize=4)
 def _load(section: Section, data_dir: Path | None) -> Dataset:
     if section.plugin.facts.get("fixed", False):
-        data = _fixed(section, data_dir)
+        data = _fixed(section, DataFolders(data_dir))
     else:
-        data = section(DataFolders(data_dir))
-        decoded = {part: _decoded(data.name, getattr(data, part)) for part in _PARTS}
+        data = _read(section, DataFolders(data_dir))
+        decoded: dict[str, Any] = {
+            part: _decoded(data.name, getattr(data, part)) for part in _PARTS
+        }
         data = replace(data, **decoded)
     declared = expected(section)
     if declared.num_classes is not None and declared.num_classes != data.num_classes:
@@ -49,11 +67,16 @@ def _load(section: Section, data_dir: Path | None) -> Dataset:
     return data
 
 
-def _fixed(section: Section, data_dir: Path | None) -> Dataset:
+def _read(section: Section, folders: DataFolders) -> Dataset:
+    data: Dataset = section(folders)
+    return with_training_split(data, section.config)
+
+
+def _fixed(section: Section, folders: DataFolders) -> Dataset:
     """A data set that is the same everywhere: read once per machine, then from the cache."""
 
     def fill(allocate: image_cache.Allocate) -> Mapping[str, Any]:
-        read: Dataset = section(DataFolders(data_dir))
+        read = _read(section, folders)
         for part in _PARTS:
             split: Split = getattr(read, part)
             for name, values in (("images", split.images), ("labels", split.labels)):
@@ -61,12 +84,20 @@ def _fixed(section: Section, data_dir: Path | None) -> Dataset:
                 allocate(f"{part}-{name}", tuple(values.shape), values.dtype).copy_(values)
         return {"classes": read.classes, "mean": read.mean, "std": read.std}
 
-    cached = image_cache.from_cache(section.name, section.config.factors(), fill)
+    cached = image_cache.from_cache(section.name, _cache_key(section), fill)
     train, val, test = (
         Split(cached.tensors[f"{part}-images"], cached.tensors[f"{part}-labels"]) for part in _PARTS
     )
     classes, mean, std = (tuple(cached.about[name]) for name in ("classes", "mean", "std"))
     return Dataset(section.name, classes, train, val, test, mean, std)
+
+
+def _cache_key(section: Section) -> Mapping[str, Any]:
+    """What decides the content; settings of training images where they change some, so that what
+    earlier versions kept is used."""
+    changes = section.config.factors(defaults=False)
+    settings = section.config.factors().items()
+    return {n: value for n, value in settings if n not in SETTINGS or n in changes}
 
 
 class _SizesDiffer(Exception):

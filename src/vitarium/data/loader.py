@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData, InvalidInput, UnknownName
 from vitarium.data._decode_ahead import decode_ahead
+from vitarium.data._framed_images import Decoded, as_it_is, changed, gather, unpacked
 from vitarium.data._to_device import on_device, to_device
 from vitarium.data.augmentations._single_image import cut_image
 from vitarium.data.augmentations.base import Augmentation, channels
@@ -43,7 +44,7 @@ class Batches:
     """All batches of one training run.
 
     Args:
-        input_size: channels, height and width that the model takes.
+        input_size: channels, height and width of the images that come out.
         views: augmented views of each image in a batch.
         sampling: each image once in a pass, or drawn so that all classes are as frequent.
         steps_per_epoch: batches of an epoch; None: those of one pass through the images.
@@ -97,7 +98,7 @@ class Batches:
     def train(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, in an order of its own."""
         for batch in stacked_batches([self], epoch):
-            yield Batch(batch.images[0], batch.labels[0], batch.targets[0])
+            yield batch.of_model(0)
 
     def score(self, split: SplitName, limit: int | None = None) -> Iterator[Batch]:
         """Every image of a split once, in order and not augmented; with `limit` the first ones."""
@@ -144,8 +145,20 @@ class Batches:
 
     def numbers(self, epoch: int, step: int) -> Tensor:
         """What the images of a batch are augmented by, float64 [views * batch_size, numbers]."""
-        stream = torch.Generator().manual_seed(seeds.derive(self.seed, "augmentation", epoch, step))
-        shape = (self.views * self.batch_size, self.augmentation.numbers)
+        return self._drawn(self.views, self.augmentation.numbers, epoch, step)
+
+    def other_numbers(self, epoch: int, step: int) -> dict[str, Tensor]:
+        """What other views are made by, float64 [count * batch_size, numbers] by name."""
+        return {
+            name: self._drawn(views.count, views.numbers, epoch, step, name)
+            if views.numbers
+            else self.numbers(epoch, step)
+            for name, views in self.augmentation.other_views.items()
+        }
+
+    def _drawn(self, views: int, numbers: int, *step: int | str) -> Tensor:
+        stream = torch.Generator().manual_seed(seeds.derive(self.seed, "augmentation", *step))
+        shape = (views * self.batch_size, numbers)
         return torch.rand(shape, dtype=torch.float64, generator=stream)
 
     def normalized(self, images: Tensor) -> Tensor:
@@ -168,38 +181,43 @@ class Batches:
             return lambda images: images
         return lambda images: (self.pixels(images) - mean) / std
 
-    def framed(self, epoch: int, order: Tensor) -> Iterator[Tensor]:
-        """Framed batches of images to decode: float [views * batch_size, c, h, w] in [0, 1]."""
+    def framed(self, epoch: int, order: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Framed batches of images to decode, by the name of the view; the objective's own views
+        have none (""): float [views * batch_size, c, h, w] in [0, 1]."""
         which = [(epoch, step, chosen) for step, chosen in enumerate(order.numpy())]
         apart = copy(self)
         apart._idle = []  # no cycle with its loaders: torch waits 5 s for workers of garbage
-        source = _Decoded(self.dataset.train, apart._cut_framed)
+        source = Decoded(self.dataset.train, apart._cut_framed)
         if not self.loader_workers:
-            yield from map(self._unpacked, map(source.__getitems__, which))
+            yield from map(self._pixels, map(source.__getitems__, which))
             return
         # Workers stay for the next epoch; two epochs at a time have workers of their own, since
         # a loader that is iterated anew forgets where it was.
         loader = self._idle.pop() if self._idle else self._loader(source, [], stay=True)
         loader.batch_sampler[:] = which  # type: ignore[index]
         try:
-            yield from map(self._unpacked, loader)
+            yield from map(self._pixels, loader)
         finally:
             self._idle.append(loader)
 
-    def _cut_framed(self, images: Images, which: tuple[int, int, Any]) -> list[Tensor]:
+    def _cut_framed(self, images: Images, which: tuple[int, int, Any]) -> dict[str, list[Tensor]]:
         """Of (epoch, step, numbers of the images): all first views before all second ones."""
         epoch, step, chosen = which
-        drawn = self.numbers(epoch, step).unflatten(0, (self.views, len(chosen)))
-        views: list[list[Tensor]] = [[] for _ in range(self.views)]
+        drawn = {"": self.numbers(epoch, step)} | self.other_numbers(epoch, step)
+        frames = {"": self.augmentation.frame}
+        frames |= {name: views.frame for name, views in self.augmentation.other_views.items()}
+        by_view = {name: n.unflatten(0, (-1, len(chosen))) for name, n in drawn.items()}
+        cut: dict[str, list[list[Tensor]]] = {n: [[] for _ in each] for n, each in by_view.items()}
         for index, image in enumerate(decode_ahead(images, chosen.tolist())):
-            for view, cut in enumerate(views):
-                frame = self.augmentation.frame(drawn[view, index][None], *image.shape[-2:])
-                cut.append(cut_image(frame, image))
-        return [image for cut in views for image in cut]
+            for name, numbers in by_view.items():
+                for view, images_of_view in enumerate(cut[name]):
+                    frame = frames[name](numbers[view, index][None], *image.shape[-2:])
+                    images_of_view.append(cut_image(frame, image))
+        return {name: [image for view in views for image in view] for name, views in cut.items()}
 
-    def _cut_plain(self, images: Images, chosen: Any) -> list[Tensor]:
-        decoded = decode_ahead(images, chosen.tolist())
-        return [cut_image(self.augmentation.plain(*image.shape[-2:]), image) for image in decoded]
+    def _cut_plain(self, images: Images, chosen: Any) -> dict[str, list[Tensor]]:
+        plain, decoded = self.augmentation.plain, decode_ahead(images, chosen.tolist())
+        return {"": [cut_image(plain(*image.shape[-2:]), image) for image in decoded]}
 
     def _plain(self, part: Split, chosen: list[Tensor]) -> Iterator[Tensor]:
         """The images to score in their frames, float [n, c, h, w]."""
@@ -207,78 +225,76 @@ class Batches:
             pixels = on_device(self.device, part.images)
             frame = self.augmentation.plain(*pixels.shape[-2:])
             for numbers in chosen:
-                yield frame.cut(_gather(pixels, numbers, self.device))
+                yield frame.cut(gather(pixels, numbers, self.device))
             return
-        source, which = _Decoded(part, self._cut_plain), [numbers.numpy() for numbers in chosen]
+        source, which = Decoded(part, self._cut_plain), [numbers.numpy() for numbers in chosen]
         here = map(source.__getitems__, which)
-        yield from map(self._unpacked, self._loader(source, which) if self.loader_workers else here)
+        batches = self._loader(source, which) if self.loader_workers else here
+        yield from (self._pixels(views)[""] for views in batches)
 
-    def _loader(self, source: "_Decoded", chosen: list[Any], stay: bool = False) -> DataLoader[Any]:
+    def _loader(self, source: Decoded, chosen: list[Any], stay: bool = False) -> DataLoader[Any]:
         """With as many batches ready as the memory allows, up to four for each worker."""
-        images = max(self.views * self.batch_size, _SCORED_AT_ONCE)
-        batch_bytes = images * int(np.prod(self.input_size))
+        others = self.augmentation.other_views.values()
+        pixels = self.views * self.batch_size * int(np.prod(self.input_size))
+        pixels += self.batch_size * sum(views.count * int(np.prod(views.size)) for views in others)
+        batch_bytes = max(pixels, _SCORED_AT_ONCE * int(np.prod(self.input_size)))
         ready = max(1, min(4, PREFETCH_BYTES // (batch_bytes * self.loader_workers)))
         return DataLoader(
             source,  # type: ignore[arg-type]
             batch_sampler=chosen,
             num_workers=self.loader_workers,
             prefetch_factor=ready,
-            collate_fn=torch.as_tensor,  # it is one already
+            collate_fn=as_it_is,
             pin_memory=self.device.type == "cuda",
             persistent_workers=stay,
             generator=torch.Generator(),  # so that the loader draws nothing from the global one
         )
 
-    def _unpacked(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.device, non_blocking=True).float().div_(255)
+    def _pixels(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: unpacked(pixels, self.device) for name, pixels in views.items()}
 
     def _targets(self, labels: Tensor) -> Tensor:
-        return F.one_hot(labels, self.dataset.num_classes).float()
+        is_hot = labels.dtype == torch.bool  # several labels
+        return (labels if is_hot else F.one_hot(labels, self.dataset.num_classes)).float()
 
 
 def stacked_batches(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
     """The batches of an epoch for several models on the same data, made as one.
 
     Each model's are those that it would have by itself. They differ in their seeds alone. Yields
-    images [k, views * batch_size, *input_size], labels [k, batch_size] and targets [k, batch_size,
-    num_classes] for k models.
+    images [k, views * batch_size, *input_size], labels [k, batch_size, ...], targets [k,
+    batch_size, num_classes] and other views [k, count * batch_size, *size], of k models.
     """
     first = members[0]
+    augmentation, train = first.augmentation, first.dataset.train
     orders = torch.stack([member.order(epoch) for member in members], dim=1)
-    train = first.dataset.train
     pixels = on_device(first.device, train.images) if isinstance(train.images, Tensor) else None
     streams = [member.framed(epoch, orders[:, k]) for k, member in enumerate(members)]
+    frames = {"": augmentation.frame}
+    frames |= {name: views.frame for name, views in augmentation.other_views.items()}
     for step, chosen in enumerate(orders):
         numbers = torch.stack([member.numbers(epoch, step) for member in members])
-        flat = numbers.flatten(0, 1)
+        drawn = {"": numbers}
+        for name in augmentation.other_views:
+            by_member = [member.other_numbers(epoch, step)[name] for member in members]
+            drawn[name] = torch.stack(by_member)
         if pixels is not None:
-            frame = first.augmentation.frame(flat, *pixels.shape[-2:])
-            indices = chosen.repeat(1, first.views).flatten()
-            images = frame.cut(_gather(pixels, indices, first.device))
+            views = {}
+            for name, of_views in drawn.items():
+                frame = frames[name](of_views.flatten(0, 1), *pixels.shape[-2:])
+                indices = chosen.repeat(1, of_views.shape[1] // chosen.shape[1]).flatten()
+                views[name] = frame.cut(gather(pixels, indices, first.device))
         else:
-            images = torch.cat([next(stream) for stream in streams])
-        images = first.normalized(first.augmentation.change(images, flat))
+            decoded = [next(stream) for stream in streams]
+            views = {name: torch.cat([each[name] for each in decoded]) for name in drawn}
+        images = first.normalized(changed(augmentation, views.pop(""), numbers))
+        others = {}
+        for name, framed in views.items():
+            change, of_views = augmentation.other_views[name].change, drawn[name]
+            normalized = first.normalized(change(framed, of_views.flatten(0, 1)))
+            others[name] = normalized.unflatten(0, of_views.shape[:2])
         labels = to_device(train.labels[chosen], first.device)
-        mixed, targets = first.augmentation.mix(
+        mixed, targets = augmentation.mix(
             images.unflatten(0, numbers.shape[:2]), first._targets(labels), numbers
         )
-        yield Batch(mixed, labels, targets)
-
-
-class _Decoded:
-    """Batches of images that are decoded and framed now, uint8 [n, c, h, w]: rounded, for a quarter
-    of the bytes to pass on and to keep."""
-
-    def __init__(self, split: Split, cut: Callable[[Images, Any], list[Tensor]]) -> None:
-        self.split, self.cut = split, cut
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitems__(self, which: Any) -> Tensor:
-        return torch.stack(self.cut(self.split.images, which))
-
-
-def _gather(pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:
-    """The images of these numbers [n], on the device: [n, c, h, w]"""
-    return to_device(pixels[to_device(numbers, pixels.device)], device)
+        yield Batch(mixed, labels, targets, other_views=others)

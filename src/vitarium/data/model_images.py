@@ -14,6 +14,7 @@ from vitarium.core.registry import Section
 from vitarium.data import load as datasets
 from vitarium.data.class_outputs import ClassOutputs, class_outputs
 from vitarium.data.expected import Normalization
+from vitarium.data.image_channels import check_channels, first_channels
 from vitarium.data.loader import Batches, SplitName, check_images
 from vitarium.data.preprocessing import (
     Assumed,
@@ -88,6 +89,9 @@ def plain_batches(
 ) -> Batches:
     """Batches of images that are not augmented. Raises DataNotFound and InvalidData."""
     dataset = datasets.load(data, data_dir)
+    if preprocessing.extra_channels:
+        dataset = first_channels(dataset, preprocessing.input_size[0])
+    check_channels(dataset, preprocessing.input_size[0])
     frames = preprocessing.frames(dataset.num_classes)
     size, normalization = preprocessing.input_size, preprocessing.normalization
     return Batches(dataset, frames, size, 1, seed=0, device=device, normalization=normalization)
@@ -123,11 +127,12 @@ def model_images(
     return ModelImages(chosen, preprocessing, split, outputs, names, data_dir)
 
 
-class ModelImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
+class ModelImages(torch.utils.data.Dataset[tuple[Tensor, int | Tensor]]):
     """A split of a data set as a model sees it: what `zoo.data` gives.
 
     Item `i` is an image, float32 [channels, height, width], resized, cropped and normalized, and
-    its label. It is pickled without its images, which every worker maps into its own memory.
+    its label, or bool [classes] of several labels. It is pickled without its images, which every
+    worker maps into its own memory.
 
     Args:
         data: the data set.
@@ -161,9 +166,15 @@ class ModelImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
     @cached_property
     def labels(self) -> Tensor:
-        """int64 [n], numbers of `classes`."""
+        """int64 [n], numbers of `classes`; of images with several labels bool [n, classes]."""
         labels: Tensor = getattr(self._batches.dataset, self.split).labels
-        return torch.tensor(self._numbers)[labels] if self._numbers else labels
+        if not self._numbers:
+            return labels
+        if labels.ndim == 2:
+            of_outputs = labels.new_zeros(len(labels), len(self.classes))
+            of_outputs[:, list(self._numbers)] = labels
+            return of_outputs
+        return torch.tensor(self._numbers)[labels]
 
     @property
     def targets(self) -> list[int]:
@@ -174,10 +185,11 @@ class ModelImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         number = range(len(self))[index]  # IndexError ends an iteration
         (batch,) = self._batches.plain(self.split, torch.tensor([number]), 1)
-        return batch.images[0], int(self.labels[number])
+        label = self.labels[number]
+        return batch.images[0], label if label.ndim else int(label)
 
     def __repr__(self) -> str:
         channels, height, width = self.preprocessing.input_size

@@ -45,10 +45,15 @@ class Preprocessing:
     """How the middle is rounded; none: images are not cropped, and others than those that have the
     `input_size` after resizing are refused."""
 
+    extra_channels: int = field(default=0, repr=False)
+    """Channels that images may have after those that the model sees."""
+
     @property
     def key(self) -> str:
         """A text that tells it from all others."""
-        return repr(self) + ("" if self.center_crop == "round" else f" {self.center_crop}")
+        extra = f" +{self.extra_channels}" if self.extra_channels else ""
+        crop = "" if self.center_crop == "round" else f" {self.center_crop}"
+        return repr(self) + crop + extra
 
     @property
     def normalization(self) -> Normalization | None:
@@ -56,7 +61,8 @@ class Preprocessing:
 
     def normalized_by(self, normalization: Normalization) -> Self:
         """The same with mean and std, of one channel, of colors or of the model's channels."""
-        mean, std = (per_channel(values, self.input_size[0]) for values in normalization)
+        channels, extra = self.input_size[0], self.extra_channels
+        mean, std = (per_channel(values, channels, extra) for values in normalization)
         return replace(self, mean=mean, std=std)
 
     def frames(self, num_classes: int = 1) -> Augmentation:
@@ -124,7 +130,15 @@ def preprocessing_of(spec: Spec) -> Preprocessing:
         resize = getattr(chosen.config, "resize", None) or min(size[1:])
         interpolation: crops.Interpolation = getattr(chosen.config, "interpolation", "bilinear")
         augmentation = chosen if chosen.facts.get("own_plain", False) else None
-        return Preprocessing(size, resize, interpolation, mean, std, augmentation)
+        return Preprocessing(
+            size,
+            resize,
+            interpolation,
+            mean,
+            std,
+            augmentation,
+            extra_channels=origin.extra_channels,
+        )
     words = ImageSettings(spec.id, origin.settings, origin.source)
     size = words.input_size(size, partial(_takes, origin))
     mean, std = words.normalization(size[0]) or (None, None)

@@ -34,6 +34,9 @@ def with_splits(
     for part, split in (("training", train), ("validation", val), ("test", test)):
         if split is None:
             continue
+        if split.is_multilabel:
+            _check_several(name, part, split.labels, len(classes))
+            continue
         wrong = split.labels[(split.labels < 0) | (split.labels >= len(classes))]
         if len(wrong):
             raise InvalidData(
@@ -93,9 +96,12 @@ def stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
     """Numbers of `count` images, in order: int64 [count], of labels [n].
 
     Each class is there in proportion, to within one image; what rounding leaves over goes to the
-    classes that it cut most (largest remainders).
+    classes that it cut most (largest remainders). Images with several labels, [n, classes], are
+    chosen regardless of these.
     """
     generator = np.random.default_rng(derive(seed, "split", purpose))
+    if labels.ndim == 2:
+        return torch.from_numpy(np.sort(generator.permutation(len(labels))[:count]))
     classes, sizes = np.unique(labels.numpy(), return_counts=True)
     shares = count * sizes / len(labels)
     quotas = np.floor(shares).astype(int)
@@ -115,8 +121,22 @@ def without(chosen: Tensor, count: int) -> Tensor:
     return rest.nonzero()[:, 0]
 
 
+def fraction_of(count: int, fraction: float) -> int:
+    """Images that a share of `count` is; one at least."""
+    return max(1, round(count * fraction))
+
+
 def num_val(num_train: int, config: DataConfig) -> int:
-    return max(1, round(num_train * config.val_fraction))
+    return fraction_of(num_train, config.val_fraction)
+
+
+def _check_several(name: str, part: str, labels: Tensor, classes: int) -> None:
+    if labels.dtype != torch.bool or labels.shape[1] != classes:
+        shape = f"{labels.dtype} {list(labels.shape)}"
+        raise InvalidData(
+            f"data set '{name}' has the labels {shape} of its {part} images; of images with "
+            f"several labels they are bool [n, {classes}]"
+        )
 
 
 def _check_count(name: str, what: str, count: int, field: str, config: DataConfig) -> None:

@@ -8,23 +8,26 @@ import torch
 from torch import nn
 
 from vitarium.architectures.adaptation import start_weights
-from vitarium.architectures.compare import adaptation_differences, described
 from vitarium.blueprint import ModelSpec, Plan, Recipe
 from vitarium.blueprint.parents import Parent
-from vitarium.core.config import InvalidConfig, KeyPath, Problem
+from vitarium.core.config import InvalidConfig, Problem
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import DataNotFound, IncompatibleWeights, InvalidInput, VitariumError
-from vitarium.data.load import load
+from vitarium.engine._evaluation_set_problems import evaluation_set_problems
+from vitarium.engine._image_channels import check_image_channels
+from vitarium.engine._label_problems import label_problems
 from vitarium.engine._parent_models import ParentModels
+from vitarium.engine._start_misfits import other_additions, start_misfit
+from vitarium.engine._view_problems import view_problems
+from vitarium.engine.kept_companions import expected_companions, hollow_companions
 from vitarium.engine.teacher_images import teacher_normalization
-from vitarium.engine.teachers import load_teacher, teacher_of
-from vitarium.engine.tuning.model_size import num_outputs, num_train
-from vitarium.training._evaluation_images import classes_among
-from vitarium.training.train_state import Teacher
+from vitarium.engine.teachers import load_teacher, needs_teachers_companions, teacher_of
+from vitarium.engine.tuning.model_size import num_classes, num_outputs, num_train
+from vitarium.objectives.companions import TeacherWithCompanions
+from vitarium.training._companions import check_fit
+from vitarium.training._progressive import image_sizes
+from vitarium.training.teacher import Teacher
 from vitarium.zoo import Zoo
-
-_ADAPTED = ("img_size", "patch_size", "in_chans", "window_size")
-"""Settings of an architecture to which weights are adapted."""
 
 
 class ModelCheck:
@@ -60,19 +63,24 @@ class ModelCheck:
             return
         recipe = spec.recipe
         sizes = (recipe.augmentation, recipe.batch_size, recipe.architecture)
-        images = repr((recipe.data, recipe.evaluate_on, *sizes))
+        views = recipe.objective.facts.get("views")
+        images = repr((recipe.data, recipe.evaluate_on, views, *sizes))
         parts = (recipe.architecture, recipe.head, recipe.initialization, recipe.objective)
-        how = (recipe.adaptation, recipe.data)
+        how = (recipe.adaptation, recipe.data, recipe.progressive)
         start = (spec.conversion, spec.keep_head, self._kind(parent, spec.parent_epoch))
         kind = repr((*parts, *how, *start))
         outputs = repr((recipe.objective, recipe.data))
         if problems := self._once(("outputs", outputs), lambda: self._check_outputs(recipe)):
+            raise InvalidConfig(problems)
+        if problems := label_problems(recipe, self.data_dir, self.needs_data):
             raise InvalidConfig(problems)
         problems = self._once(("images", images), lambda: self._check_images(recipe))
         problems += self._once(("shapes", kind), lambda: self._check_shapes(spec, parent, kind))
         problems += self._once(("start", spec.parent, spec.parent_epoch), lambda: self._gone(spec))
         if not problems:
             problems = self._once(("teacher", kind), lambda: self._check_teacher(spec, parent))
+        if not problems:
+            problems = list(self._check_stored(spec))
         if problems:
             raise InvalidConfig(problems)
         noted = self.adaptations.setdefault(spec.stage, [])
@@ -110,7 +118,7 @@ class ModelCheck:
             return parent and (parent.id, epoch)
         recipe = self._parents.planned[parent.id]
         parts = (recipe.architecture, recipe.head, recipe.data, recipe.objective)
-        return (*parts, recipe.adaptation)
+        return (*parts, recipe.adaptation, recipe.keep_companions)
 
     def _once(self, key: Hashable, check: Callable[[], Iterator[Problem]]) -> list[Problem]:
         if key not in self._problems:
@@ -125,27 +133,19 @@ class ModelCheck:
 
     def _check_images(self, recipe: Recipe) -> Iterator[Problem]:
         with _problems_at("data") as problems:
-            if self.needs_data:
-                load(recipe.data, self.data_dir)
+            check_image_channels(recipe, self.data_dir, self.needs_data)
             images = num_train(recipe, self.data_dir)
             if images is not None and images < recipe.batch_size:
                 fault = f"a batch of {recipe.batch_size} images is more than the {images} training"
                 remedy = f"images of '{recipe.data.name}'; choose a smaller one"
                 problems.append(Problem(("batch_size",), f"{fault} {remedy}"))
         yield from problems
-        if self.needs_data and not problems:
-            yield from self._check_evaluation_sets(recipe)
+        if not problems:
+            yield from evaluation_set_problems(recipe, self.data_dir, self.needs_data)
         with _problems_at("augmentation") as problems:
             outputs = num_outputs(recipe, self.data_dir) or 1
-            recipe.augmentation(recipe.architecture.config.input_size, outputs)
-        yield from problems
-
-    def _check_evaluation_sets(self, recipe: Recipe) -> Iterator[Problem]:
-        own = load(recipe.data, self.data_dir)
-        for name, chosen in recipe.evaluate_on.items():
-            with _problems_at("evaluate_on", name) as problems:
-                classes_among(own, load(chosen.data, self.data_dir), name)
-            yield from problems
+            recipe.augmentation(recipe.image_size, outputs)
+        yield from problems or view_problems(recipe, outputs)
 
     def _check_shapes(
         self, spec: ModelSpec, parent: Parent | None, kind: Hashable
@@ -157,7 +157,7 @@ class ModelCheck:
         if problems:
             return
         goes_on = parent is not None and parent.origin.adds_modules
-        if goes_on and (problem := _other_additions(spec, parent)):
+        if goes_on and (problem := other_additions(spec, parent)):
             yield problem
             return
         if not goes_on:
@@ -165,8 +165,31 @@ class ModelCheck:
         with _problems_at("adaptation") as problems:
             _adapt(spec.recipe, model)
         yield from problems
-        if goes_on and not problems:
+        if not problems and spec.recipe.progressive:
+            with _problems_at("progressive") as problems:
+                image_sizes(spec.recipe, model)
+            yield from problems
+        if problems:
+            return
+        if goes_on:
             yield from self._check_start(spec, parent, kind, model, outputs)
+        yield from self._check_objective(spec, parent, kind, model)
+
+    def _check_objective(
+        self, spec: ModelSpec, parent: Parent | None, kind: Hashable, model: nn.Module
+    ) -> Iterator[Problem]:
+        """Whether it goes with the model, and with the companions that the parent kept."""
+        beside = None
+        if parent is not None:
+            with _problems_at("start") as problems:
+                beside = expected_companions(spec, parent, self._parents)
+                self._changes[kind] = (*self._changes.get(kind, ()), *filter(None, [beside.remark]))
+            yield from problems
+        with _problems_at("objective") as problems, meta_device():
+            classes, scratch = num_classes(spec.recipe, self.data_dir) or 1, parent is None
+            with _faults_of_libraries("it does not go with the model"):
+                check_fit(spec.recipe, model, classes, from_scratch=scratch, parent=beside)
+        yield from problems
 
     def _check_start(
         self,
@@ -186,7 +209,7 @@ class ModelCheck:
         try:
             fitted = start_weights(model, weights, head=False, parent_model=parent_model)
         except IncompatibleWeights as error:
-            yield _misfit(spec, parent, error)
+            yield start_misfit(spec, parent, error)
             return
         self._changes[kind] = fitted.changes
         if spec.keep_head and outputs:
@@ -206,6 +229,9 @@ class ModelCheck:
         with _problems_at("objective", "teacher") as problems:
             if reference.is_parent and parent:
                 teacher = self._parents.hollow(parent, spec.parent_epoch or 0).model
+                beside = hollow_companions(parent, self._parents)
+                if teacher and beside and needs_teachers_companions(spec):
+                    teacher = TeacherWithCompanions(teacher, beside)
             elif reference.is_path or self._parents.zoo:
                 zoo = self._parents.zoo or Zoo(Path())
                 teacher = load_teacher(spec, zoo)
@@ -217,6 +243,19 @@ class ModelCheck:
             student = _built(recipe, outputs)
             _adapt(recipe, student)
             Teacher(recipe, teacher, student, example)
+        yield from problems
+
+    def _check_stored(self, spec: ModelSpec) -> Iterator[Problem]:
+        """A teacher's outputs that were computed before are there, and go with the recipe."""
+        objective, outputs = spec.recipe.objective, num_outputs(spec.recipe, self.data_dir)
+        find_stored = objective.facts.get("stored_outputs")
+        if find_stored is None or outputs is None:
+            return
+        if spec.parent is not None and not self._is_finished(spec.parent):
+            return  # its teacher may be that parent, which is trained before this one
+        with _problems_at("objective") as problems:
+            zoo = self._parents.zoo.path if self._parents.zoo else Path()
+            find_stored(objective.config, spec, zoo).check(outputs)
         yield from problems
 
 
@@ -243,37 +282,6 @@ def _faults_of_libraries(problem: str) -> Iterator[None]:
         # torch appends where in its C++ code a number overflows
         text, *_ = str(error).split("\nException raised from ")
         raise InvalidInput(f"{problem}: {type(error).__name__}: {text}") from None
-
-
-def _other_additions(spec: ModelSpec, parent: Parent | None) -> Problem | None:
-    """Where a model would have no place for what its parent's adaptation added."""
-    assert parent
-    assert isinstance(parent.origin, Recipe)
-    name = parent.origin.adaptation.name
-    fault = f"{parent.id} has what its adaptation '{name}' added"
-    if spec.conversion:
-        return Problem(("start", "operator"), f"{fault}, and no operator converts that")
-    differences = adaptation_differences(spec.recipe, parent.origin)
-    if not differences:
-        return None
-    if spec.recipe.adaptation.name == name:
-        why = f"the stage sets {described(differences)}; give both the same"
-        return Problem(("adaptation",), f"{fault}, with other settings: {why}")
-    remedy = "start from its parent, or let that be adapted by one that is merged, as `lora` is"
-    rule = f"only a stage of the same adaptation goes on with that; {remedy}"
-    return Problem(("start",), f"{fault}, and {rule}")
-
-
-def _misfit(spec: ModelSpec, parent: Parent, error: IncompatibleWeights) -> Problem:
-    """Where the architecture is set otherwise than the parent's."""
-    before, after = parent.origin.architecture, spec.recipe.architecture
-    if before is None or spec.conversion or before.name != after.name:
-        return Problem(("architecture",), str(error))
-    old, new = before.factors(), after.factors()
-    differing = [name for name in new if new[name] != old.get(name) and name not in _ADAPTED]
-    changes = [f"{name} is {new[name]}, and its parent's {old.get(name)}" for name in differing]
-    path: KeyPath = ("architecture", *differing[:1])
-    return Problem(path, "; ".join([*changes, str(error)]))
 
 
 @contextmanager

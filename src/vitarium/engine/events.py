@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from vitarium.training import EpochEnded as EpochEnded
+from vitarium.training import Remarked as Remarked
 from vitarium.training import Spent as Spent
 from vitarium.training import Stepped as Stepped
 
@@ -43,6 +44,6 @@ class Notice(NamedTuple):
     text: str
 
 
-Event = Started | Stepped | EpochEnded | Ended | Retried | Halved | Spent | Notice
+Event = Started | Stepped | EpochEnded | Ended | Retried | Halved | Spent | Remarked | Notice
 """Stepped comes a few times a second at most."""
 Listener = Callable[[Event], None]

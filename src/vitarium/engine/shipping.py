@@ -14,7 +14,8 @@ from vitarium.core import files
 from vitarium.core.errors import WriteFault
 from vitarium.core.scratch import temporary_folder
 from vitarium.engine.events import Ended, EpochEnded, Event
-from vitarium.engine.teachers import in_zoo, teacher_files, teacher_of
+from vitarium.engine.kept_companions import needs_companions
+from vitarium.engine.teachers import in_zoo, needs_teachers_companions, teacher_files, teacher_of
 from vitarium.engine.worker import Job, Message, run_job
 from vitarium.zoo import Zoo
 from vitarium.zoo._format import packing
@@ -48,14 +49,20 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
         checkpoints: set[CheckpointRef] = set()
         if spec.parent:
             checkpoints.add(CheckpointRef(spec.parent, spec.parent_epoch or 0))
+        with_companions = {spec.parent} if spec.parent and needs_companions(spec, zoo) else set()
         teacher = teacher_of(spec)
         if teacher and teacher.is_path:
             paths = teacher_files(teacher, zoo)
             goods |= {path: file.read_bytes() for path, file in paths.items()}
         elif teacher:
             checkpoints.add(ref := in_zoo(teacher, spec, zoo))
+            with_companions |= {ref.model} if needs_teachers_companions(spec) else set()
             result = zoo.folder(ref.model).path / "result.json"
             needed += [result] if result.exists() else []
+        for model in with_companions:
+            if companions := zoo.folder(model).companions():
+                companions.check_stored()
+                needed.append(companions.path)
         if student.exists:  # then the next checkpoints build on those that are there
             checkpoints |= set(student.bases(len(student.epochs())))
         for model, epoch in checkpoints:

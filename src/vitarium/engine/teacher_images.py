@@ -11,6 +11,7 @@ from vitarium.data.expected import Normalization, per_channel
 from vitarium.data.preprocessing import preprocessing_of
 from vitarium.engine.teachers import SETTINGS, find_path, in_zoo, teacher_of
 from vitarium.formats._foreign_json import read_object
+from vitarium.objectives.distillation.base import TeacherRef
 from vitarium.zoo import Zoo
 
 
@@ -23,7 +24,14 @@ def teacher_normalization(
     layout does. Raises as `in_zoo`, and InvalidInput where what is known makes no sense.
     """
     teacher = teacher_of(spec)
-    if teacher is None or teacher.is_file:
+    return None if teacher is None else named_teachers_normalization(teacher, spec, zoo, data_dir)
+
+
+def named_teachers_normalization(
+    teacher: TeacherRef, spec: ModelSpec, zoo: Zoo, data_dir: Path | None = None
+) -> Normalization | None:
+    """As `teacher_normalization`, of a teacher that the model names."""
+    if teacher.is_file:
         return None
     channels = spec.recipe.architecture.config.input_size[0]
     if teacher.is_path:

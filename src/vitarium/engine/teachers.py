@@ -13,8 +13,10 @@ from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput,
 from vitarium.core.files import digest
 from vitarium.core.weight_suffixes import SUFFIXES, weight_suffix
 from vitarium.formats.weights import read_state_dict
+from vitarium.objectives.companions import TeacherWithCompanions
 from vitarium.objectives.distillation.base import TeacherRef
 from vitarium.zoo import Zoo
+from vitarium.zoo.kept_companions import companions_epoch
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 """What a folder in timm's layout holds."""
@@ -34,11 +36,26 @@ def load_teacher(spec: ModelSpec, zoo: Zoo) -> nn.Module | None:
     UntrustedFile and IncompatibleWeights.
     """
     teacher = teacher_of(spec)
-    if teacher is None:
-        return None
+    return None if teacher is None else named_teacher(teacher, spec, zoo)
+
+
+def named_teacher(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> nn.Module:
+    """The teacher that a model names, on the CPU; raises as `load_teacher`."""
     if teacher.is_path:
         return _from_path(teacher, zoo)
-    return zoo.load(*in_zoo(teacher, spec, zoo))
+    ref = in_zoo(teacher, spec, zoo)
+    if not needs_teachers_companions(spec):
+        return zoo.load(*ref)
+    if (kept_after := companions_epoch(zoo.folder(ref.model))) not in (None, ref.epoch):
+        raise InvalidInput(
+            f"teacher {ref}: its companions are those after epoch {kept_after}; name that one"
+        )
+    return TeacherWithCompanions(zoo.load(*ref), zoo.companions(ref.model)).eval()
+
+
+def needs_teachers_companions(spec: ModelSpec) -> bool:
+    """Whether the model's objective asks its teacher's decoder, or the like."""
+    return bool(spec.recipe.objective.facts.get("teacher_companions"))
 
 
 def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> CheckpointRef:

@@ -1,6 +1,6 @@
 """Tune: search hyper-parameters by growing models of a zoo."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.blueprint.distributions import Choice, Distribution
+from vitarium.blueprint.recipe_rules import score_names
 from vitarium.blueprint.sampling import Sample
 from vitarium.blueprint.stage import Stage
 from vitarium.core.errors import InvalidInput, UnknownName, did_you_mean
@@ -26,6 +27,10 @@ from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SPEED = ("seconds", "images_per_second")
+"""Metrics of every epoch, whatever the objective."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +198,15 @@ class _Evaluation:
         return self.zoo.path if isinstance(self.zoo, Zoo) else user_path(self.zoo)
 
     def run(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The trials, with their models and scores."""
+        """The trials, with their models and scores.
+
+        Raises InvalidInput, before anything is trained, for a metric that their models will lack.
+        """
         plans = [self._plan(trial) for trial in trials]
+        for model in (model for each in plans for model in each.of_stage(self.stage)):
+            names = score_names(model.recipe)
+            if names and self.metric not in names and not _is_of_training(self.metric):
+                raise self._no_metric(names)
         models = {model.id: model for each in plans for model in each.models}
         self.has_grown = not self._has(models)
         if self.has_grown:
@@ -234,7 +246,15 @@ class _Evaluation:
 
     def _metric(self, metrics: Mapping[str, float]) -> float:
         if self.metric not in metrics:
-            hint = did_you_mean(self.metric, metrics)
-            what = f"models of stage '{self.stage}' have no metric '{self.metric}'"
-            raise InvalidInput(f"{what}{hint}; they have {', '.join(metrics)}")
+            raise self._no_metric(metrics)
         return metrics[self.metric]
+
+    def _no_metric(self, names: Collection[str]) -> InvalidInput:
+        hint = did_you_mean(self.metric, names)
+        what = f"models of stage '{self.stage}' have no metric '{self.metric}'"
+        return InvalidInput(f"{what}{hint}; they have {', '.join(names)}")
+
+
+def _is_of_training(metric: str) -> bool:
+    """Whether a metric is none of those that objectives declare as their scores."""
+    return metric in SPEED or metric.startswith(("train_", "epoch_"))

@@ -25,6 +25,7 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.core.registry import Section
 from vitarium.engine.events import Ended, Event, Listener, Stepped
+from vitarium.engine.kept_companions import parent_companions
 from vitarium.engine.teacher_images import teacher_normalization
 from vitarium.engine.teachers import load_teacher, teacher_of
 from vitarium.evaluation.loader import ModelLoader
@@ -82,8 +83,11 @@ def run_job(job: Job, emit: Listener) -> None:
                 teachers[teacher, at] = load_teacher(spec, zoo)
             architecture = parent_architecture(zoo, spec)
             request = teachers[teacher, at], teacher_normalization(spec, zoo, job.options.data_dir)
+            beside = parent_companions(spec, zoo)
             tasks.append(
-                Task(spec, zoo.folder(spec.id), parent, request[0], architecture, request[1])
+                Task(
+                    spec, zoo.folder(spec.id), parent, request[0], architecture, request[1], beside
+                )
             )
         except VitariumError as error:
             emit(Ended(factors["id"], "failed", str(error)))

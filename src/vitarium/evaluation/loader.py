@@ -138,6 +138,9 @@ class ModelLoader:
         preprocessing = prepared(spec, data, self.normalization, self.data_dir)
         dataset = datasets.load(data, self.data_dir)
         classes = (dataset.classes, dataset.name)
+        if dataset.is_multilabel:
+            what = f"images of '{dataset.name}' have several labels, and single ones are needed"
+            return preprocessing, ClassOutputs(mismatch=what)
         outputs = outputs_for(spec, about.num_outputs, about.classes, *classes)
         if outputs.by_number:
             self.by_number.add(model)

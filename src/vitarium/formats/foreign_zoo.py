@@ -1,6 +1,6 @@
 """Models of someone else, found in a folder or file; nothing is written yet."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,8 @@ def find_models(
     Raises UnknownName, InvalidConfig, InvalidInput, NotAZoo and NotReadable.
     """
     path = user_path(source)
+    name = importer or recognized_importer(path, has_table=settings.get("table") is not None)
     with reading(path):
-        if path.is_dir():
-            files.listed(path)
-        name = importer or _recognized(path, settings)
         section = registry.choose("importer", name, **settings)
         models = parents_first(  # names that UTF-8 can encode: files and JSON may have others
             _with_fitting_classes(
@@ -111,11 +109,21 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
     return ordered
 
 
-def _recognized(source: Path, settings: Mapping[str, Any]) -> str:
+def recognized_importer(source: str | Path, *, has_table: bool = False) -> str:
     """The one importer whose format it is; a table makes it that of tables, whatever else is there.
-    Raises InvalidInput where there is none, or several."""
+
+    Raises InvalidInput where there is none, or several, and NotReadable.
+    """
+    path = user_path(source)
+    with reading(path):
+        if path.is_dir():
+            files.listed(path)
+        return _recognized(path, has_table)
+
+
+def _recognized(source: Path, has_table: bool) -> str:
     plugins = registry.plugins("importer").values()
-    if settings.get("table") is not None and source.exists():
+    if has_table and source.exists():
         detected = [plugin for plugin in plugins if "table" in plugin.config.model_fields]
     else:
         detected = [plugin for plugin in plugins if plugin.facts["detects"](source)]

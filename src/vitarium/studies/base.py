@@ -79,7 +79,7 @@ def study(
     name: str,
     *,
     title: str,
-    of: Literal["zoo", "weights"] = "zoo",
+    of: Literal["zoo", "weights", "records"] = "zoo",
     exports: Mapping[str, Callable[[Any, Path], None]] = {},
     paper: str = "",
     tiny: Mapping[str, Any] = {},
@@ -100,7 +100,7 @@ def study(
         title: of its page, before the name of the population, e.g. "Diversity".
         of: "zoo": it runs models on images, and so has the options `--split`, `--num-images`,
             `--data`, `--device` and `--data-dir`; "weights": it needs weights only, and so takes a
-            folder of weight files as well.
+            folder of weight files as well; "records": it reads what is known of a zoo's models.
         exports: further files that it can write, by the name of the option, each from what the
             study returned: `{"json": write_json}`. The first line of the docstring is the help.
         paper: authors, year, and where it is.

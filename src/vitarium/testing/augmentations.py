@@ -1,11 +1,13 @@
 """The contract of augmentations."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitarium.core.registry import choose
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import Section, choose
 from vitarium.data.augmentations.base import Augmentation
 from vitarium.data.augmentations.policies.base import Policy
 from vitarium.data.preprocessing import Preprocessing
@@ -24,12 +26,23 @@ def check_augmentation(name: str, **settings: Any) -> None:
     """
     rule = Contract("augmentation", name, settings)
     for section in (choose("augmentation", name), rule.section):
-        for size in _SIZES:
+        for size in _fitting_sizes(rule, section):
             augmentation: Augmentation = section(size, _CLASSES)
             _check_images(rule, augmentation, size)
             if not section.facts["own_plain"]:
                 _check_plain(rule, augmentation, section.config, size)
         _check_mixing(rule, section(_SIZES[0], _CLASSES), _SIZES[0])
+
+
+def _fitting_sizes(rule: Contract, section: Section) -> list[tuple[int, int, int]]:
+    """Those that it does not refuse: not all go with images of one channel."""
+    fitting = []
+    for size in _SIZES:
+        with suppress(InvalidInput):
+            section(size, _CLASSES)
+            fitting.append(size)
+    rule(_SIZES[0] in fitting, f"it refuses images of {_SIZES[0]}")
+    return fitting
 
 
 def _check_images(rule: Contract, augmentation: Augmentation, size: tuple[int, int, int]) -> None:

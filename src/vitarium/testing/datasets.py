@@ -63,9 +63,14 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
 def _check_split(rule: Contract, data: Dataset, part: str, split: Split) -> None:
     rule(len(split) > 0, f"its {part} split is empty")
     rule(len(split.images) == len(split), f"{part}: as many images as labels are needed")
-    rule(split.labels.dtype == torch.int64, f"{part}: labels are {split.labels.dtype}, not int64")
-    holds = bool(((split.labels >= 0) & (split.labels < data.num_classes)).all())
-    rule(holds, f"{part}: a label is none of 0 to {data.num_classes - 1}")
+    if split.is_multilabel:
+        holds = split.labels.dtype == torch.bool and split.labels.shape[1] == data.num_classes
+        rule(holds, f"{part}: several labels have to be bool [n, {data.num_classes}]")
+    else:
+        kind = split.labels.dtype
+        rule(kind == torch.int64, f"{part}: labels are {kind}, not int64")
+        holds = bool(((split.labels >= 0) & (split.labels < data.num_classes)).all())
+        rule(holds, f"{part}: a label is none of 0 to {data.num_classes - 1}")
     image = split.images[0]
     holds = image.dtype == torch.uint8 and image.ndim == 3
     rule(holds, f"{part}: images are {image.dtype} {tuple(image.shape)}, not uint8 [c, h, w]")

@@ -6,6 +6,7 @@ from vitarium.training.loop import train as train
 from vitarium.training.loop import train_together as train_together
 from vitarium.training.options import EpochEnded as EpochEnded
 from vitarium.training.options import Precision as Precision
+from vitarium.training.options import Remarked as Remarked
 from vitarium.training.options import Spent as Spent
 from vitarium.training.options import Stepped as Stepped
 from vitarium.training.options import TrainOptions as TrainOptions

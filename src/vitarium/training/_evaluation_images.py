@@ -1,9 +1,11 @@
 """The images of a recipe's evaluation sets, as its model sees them and knows their classes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from vitarium.blueprint.evaluation_set import EvaluationSets
 from vitarium.blueprint.recipe import Recipe
@@ -11,6 +13,7 @@ from vitarium.core.errors import InvalidData
 from vitarium.data import load as datasets
 from vitarium.data.base import Dataset, Split
 from vitarium.data.class_outputs import ClassOutputs, class_outputs
+from vitarium.data.image_channels import check_channels
 from vitarium.data.loader import Batches
 from vitarium.data.splits import joined
 from vitarium.training.options import TrainOptions
@@ -46,16 +49,18 @@ def evaluation_images(
     """By name. Images are resized, cropped and normalized as those that the model learns, whose
     batches are `own`; they are looked up in the same folders.
 
-    Raises DataNotFound, and InvalidData where a set's classes are not among the model's.
+    Raises DataNotFound, and InvalidData where a set's classes are not among the model's, or the
+    model does not take its images.
     """
     images = {}
     for name, chosen in sets.items():
         dataset = datasets.load(chosen.data, options.data_dir)
+        check_channels(dataset, own.input_size[0], recipe.extra_channels)
         matched = classes_among(own.dataset, dataset, name)
         part, numbers = _part(dataset, chosen.split), matched.numbers
         if numbers and not recipe.objective.facts.get("needs_head", True):
             # its scores compare labels, not outputs
-            part = Split(part.images, torch.tensor(numbers)[part.labels])
+            part = Split(part.images, _own_labels(part, numbers, own.dataset.num_classes))
             dataset, numbers = replace(dataset, classes=own.dataset.classes), None
         batches = Batches(
             replace(dataset, test=part),
@@ -74,8 +79,13 @@ def evaluation_images(
 def classes_among(own: Dataset, dataset: Dataset, name: str) -> ClassOutputs:
     """Which outputs of a model that learns the classes of `own` are those of an evaluation set.
 
-    Raises InvalidData where there is none for one of them.
+    Raises InvalidData where there is none for one of them, and where images of one of both have
+    several labels, and of the other single ones.
     """
+    if own.is_multilabel != dataset.is_multilabel:
+        several, single = (own, dataset) if own.is_multilabel else (dataset, own)
+        what = f"images of '{several.name}' have several labels, those of '{single.name}' one"
+        raise InvalidData(f"'{name}' cannot be compared with what the model learns: {what}")
     matched = class_outputs(own.classes, own.num_classes, dataset.classes, dataset.name)
     if matched.mismatch:
         what = f"of a model that learns '{own.name}', {matched.mismatch.removeprefix('its ')}"
@@ -83,8 +93,27 @@ def classes_among(own: Dataset, dataset: Dataset, name: str) -> ClassOutputs:
     return matched
 
 
+def _own_labels(part: Split, numbers: tuple[int, ...], num_classes: int) -> Tensor:
+    """Labels of a part as numbers, or columns, of the model's own classes."""
+    if not part.is_multilabel:
+        return torch.tensor(numbers)[part.labels]
+    labels = part.labels.new_zeros(len(part), num_classes)
+    labels[:, list(numbers)] = part.labels
+    return labels
+
+
 def _part(dataset: Dataset, split: Literal["train", "val", "test", "all"]) -> Split:
     if split == "all":
         return joined([dataset.train, dataset.val, dataset.test])
     part: Split = getattr(dataset, split)
     return part
+
+
+def selected_outputs(forward: Any, numbers: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Images [b, c, h, w] -> the model's outputs with these numbers, [b, n]."""
+
+    def outputs(images: Tensor) -> Tensor:
+        of_all: Tensor = forward(images)
+        return of_all[:, torch.tensor(numbers, device=of_all.device)]
+
+    return outputs

@@ -9,6 +9,7 @@ from vitarium.blueprint import ModelSpec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
+from vitarium.training.parameter_groups import never_decayed
 
 OWN_FACTORS = (
     "head",
@@ -19,6 +20,7 @@ OWN_FACTORS = (
     "clip_grad_value",
     "seed",
     "checkpoints",
+    "keep_companions",
 )
 """Factors in which the models of a stack may differ."""
 
@@ -31,7 +33,7 @@ def stack_key(spec: ModelSpec) -> str | None:
     A batch that is computed in parts, gradients that are clipped unit by unit, averages of the
     weights, and an end that depends on scores are for models that are trained singly. A training
     that draws random numbers inside of the model would draw others there, and a stack calls no part
-    of a model after its steps.
+    of a model after its steps. A stack decays all weights alike.
     """
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
@@ -42,12 +44,15 @@ def stack_key(spec: ModelSpec) -> str | None:
         recipe.ema,
         recipe.early_stopping,
         recipe.drop_path_schedule != "constant",
+        bool(never_decayed(recipe)),
     )
     if not elementwise or not alike or any(singly):
         return None
     if _trains_singly(recipe.architecture, recipe.adaptation):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
+    if recipe.objective.plugin.facts["head"]:
+        shared["head"] = recipe.factors()["head"]  # it looks into the head: of one kind
     if recipe.objective.plugin.facts["teacher_outputs"]:
         shared["parent"] = spec.parent  # so that teachers, and what they tell, are alike
     return json.dumps(shared, sort_keys=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.data.batch import Batch
+from vitarium.training.resume import COMPANIONS
 from vitarium.training.train_state import TrainState
 
 _ALIGNED = 16
@@ -90,6 +91,22 @@ def stacked_template(members: Sequence[TrainState]) -> tuple[nn.Module, list[dic
         head_names = (n for n, _ in member.model.named_parameters() if is_head(member.model, n))
         names.append({name: inside + name.removeprefix(prefix) for name in head_names})
     return model.to(next(members[0].model.parameters()).device), names
+
+
+def stacked_companions(members: Sequence[TrainState]) -> nn.Module | None:
+    """A module like what the objective brings beside each model; None: it brings nothing."""
+    companions = deepcopy(members[0].companions)
+    if companions is not None:
+        multiply_convolutions(companions)
+    return companions
+
+
+def with_companions(model: nn.Module, companions: nn.Module | None) -> dict[str, nn.Parameter]:
+    """Parameters by name, first the model's; those of the companions have a prefix."""
+    weights = dict(model.named_parameters())
+    if companions is not None:
+        weights |= {COMPANIONS + name: weight for name, weight in companions.named_parameters()}
+    return weights
 
 
 class FlatLayout:

@@ -24,10 +24,11 @@ from vitarium.core.registry import Section
 from vitarium.data.expected import Normalization
 from vitarium.data.loader import stacked_batches
 from vitarium.training._async_writer import AsyncWriter
+from vitarium.training._companions import ParentCompanions
 from vitarium.training._evaluation_images import begun_sets
 from vitarium.training._stack_key import stack_key
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
-from vitarium.training.resume import checkpoint_of, rounded
+from vitarium.training.resume import checkpoint_of, copied, epoch_content, rounded
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
@@ -45,6 +46,7 @@ class Task(NamedTuple):
     parent_architecture: of the parent, where it is known: positions of patches that lie in a
         rectangle are resampled by it.
     teacher_normalization: mean and std of the teacher's images, per channel; None: the student's.
+    parent_companions: of the parent, where the objective goes on with them.
     """
 
     spec: ModelSpec
@@ -53,6 +55,7 @@ class Task(NamedTuple):
     teacher: nn.Module | None = None
     parent_architecture: Section | None = None
     teacher_normalization: Normalization | None = None
+    parent_companions: ParentCompanions | None = None
 
 
 def train(
@@ -63,20 +66,22 @@ def train(
     teacher: nn.Module | None = None,
     parent_architecture: Section | None = None,
     teacher_normalization: Normalization | None = None,
+    parent_companions: ParentCompanions | None = None,
     options: TrainOptions | None = None,
     report: Report = lambda event: None,
 ) -> Outcome:
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        parent, teacher, parent_architecture, teacher_normalization: as of Task.
+        parent, teacher, parent_architecture, teacher_normalization, parent_companions: as of Task.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
     epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (no teacher,
     or one that does not go with the model) and CorruptFile.
     """
-    task = Task(spec, folder, parent, teacher, parent_architecture, teacher_normalization)
+    beside = (teacher, parent_architecture, teacher_normalization, parent_companions)
+    task = Task(spec, folder, parent, *beside)
     return train_together([task], options=options, report=report)[spec.id]
 
 
@@ -167,14 +172,12 @@ class _TrainingRun:
             for member, model_metrics, score in zip(self.members, metrics, scores, strict=True):
                 images = member.batches.steps * member.recipe.batch_size
                 # of one model, though others are trained beside
-                model_metrics |= score | {
-                    "seconds": time.perf_counter() - clock,
-                    "images_per_second": images / seconds,
-                }
+                rate = {"images_per_second": images / seconds} | member.tokens_seen(epoch)
+                model_metrics |= score | {"seconds": time.perf_counter() - clock} | rate
             self._commit(epoch, metrics)
         self.writing.settle()
         for member in self.members:
-            remarks = (member.stopped_early, member.remarks)
+            remarks = (member.stopped_early, member.collapse, member.remarks)
             self._finish(member, "finished", "; ".join(filter(None, remarks)))
         return self.outcomes
 
@@ -196,7 +199,8 @@ class _TrainingRun:
         steps = self.members[0].batches.steps
         sums: dict[str, Tensor] = {}
         faults: dict[int, str] = {}
-        for number, batch in enumerate(stacked_batches([m.batches for m in self.members], epoch)):
+        batches = [member.images.of_epoch(epoch) for member in self.members]
+        for number, batch in enumerate(stacked_batches(batches, epoch)):
             for name, value in self.trainer.step(batch, epoch, number).items():
                 sums[name] = sums.get(name, 0) + value
             # asking a GPU for a number makes it wait, so there only now and then
@@ -228,20 +232,16 @@ class _TrainingRun:
         """Let the epoch be written, after the one before it."""
         self.writing.settle()
         for member, model_metrics in zip(self.members, metrics, strict=True):
-            member.add_metrics(model_metrics)
+            if remark := member.add_metrics(model_metrics):
+                self.report(remark)
         if self.members[0].stopped_early:
             metrics = self._with_all_scores(epoch, metrics)
         last = epoch == self.members[0].last_epoch
         states = self.trainer.progress()
         for member, model_metrics, state in zip(self.members, metrics, states, strict=True):
-            # copies, since training goes on while they are written
-            progress = None if last else _copied(state)
-            weights = None
-            if member.keeps(epoch):
-                weights = checkpoint_of(progress or state, member.recipe)
-                weights = weights if progress else _copied(weights)
-                weights = rounded(weights, member.recipe, member.frozen)
-            write = partial(_written, member.folder, epoch, model_metrics, weights, progress)
+            recipe, keeps = member.recipe, member.keeps(epoch)
+            content = epoch_content(state, recipe, member.frozen, is_last=last, keeps_weights=keeps)
+            write = partial(_written, member.folder, epoch, model_metrics, *content)
             self.writing.submit(write, partial(self._committed, member, epoch, model_metrics))
 
     def _with_all_scores(
@@ -275,7 +275,7 @@ class _TrainingRun:
         self.members = [self.members[k] for k in alive]
         if alive:
             self.trainer = _trainer(self.members, self.options)
-            self.trainer.restore([_copied(states[k]) for k in alive])
+            self.trainer.restore([copied(states[k]) for k in alive])
 
     def _finish(self, member: TrainState, outcome: Outcome, message: str) -> None:
         member.folder.finish(outcome, message)
@@ -287,10 +287,6 @@ class _TrainingRun:
 
 def _trainer(members: Sequence[TrainState], options: TrainOptions) -> Trainer | StackedTrainer:
     return StackedTrainer(members, options) if options.stacked else Trainer(members, options)
-
-
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def _written(folder: ModelFolder, *epoch: Any) -> tuple[float, float]:

@@ -41,6 +41,12 @@ def optimize_forward(
         recompute_frozen(model)
 
 
+def optimize_companions(companions: nn.Module, options: TrainOptions) -> None:
+    """The same for what an objective brings beside the model."""
+    if not options.compiled and options.linear_kernel == "onednn":
+        use_onednn(companions)
+
+
 def _reads_class_token_alone(model: nn.Module) -> bool:
     """Whether it is timm's plain ViT, with class token, without anything random inside."""
     if type(model) is not VisionTransformer or type(model.blocks[-1]) is not Block:

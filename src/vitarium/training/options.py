@@ -92,7 +92,14 @@ class Spent(NamedTuple):
     epoch: int | None = None
 
 
-TrainEvent = Stepped | EpochEnded | Spent
+class Remarked(NamedTuple):
+    """Something that the user may want to know of a model before it ends, e.g. a collapse."""
+
+    model: str
+    text: str
+
+
+TrainEvent = Stepped | EpochEnded | Spent | Remarked
 Report = Callable[[TrainEvent], None]
 
 

@@ -7,19 +7,30 @@ from torch import Tensor, nn
 
 from vitarium.blueprint import Recipe
 from vitarium.training.base import RATE
+from vitarium.training.resume import COMPANIONS
 
 _TOKENS = ("pos_embed", "token", "prompts")
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> Iterable[Any]:
-    """The parameters that learn as an optimizer takes them: a list, or groups with settings."""
+def parameter_groups(
+    model: nn.Module, recipe: Recipe, companions: nn.Module | None = None
+) -> Iterable[Any]:
+    """The parameters that learn as an optimizer takes them: a list, or groups with settings.
+
+    Those of the companions have the full rate.
+    """
     adaptation = recipe.adaptation
     shares = adaptation.facts["rates"]
     rates = shares(adaptation.config, model) if shares else {}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    named = list(model.named_parameters())
+    if companions is not None:
+        named += [(f"{COMPANIONS}{name}", p) for name, p in companions.named_parameters()]
+    undecayed = {f"{COMPANIONS}{name}" for name in never_decayed(recipe)}
+    for name, parameter in named:
         if parameter.requires_grad:
             decays = recipe.weight_decay_on == "all" or is_matrix(name, parameter)
+            decays = decays and name not in undecayed
             groups.setdefault((rates.get(name, 1.0), decays), []).append(parameter)
     if list(groups) == [(1.0, True)]:
         return groups[1.0, True]
@@ -27,6 +38,13 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> Iterable[Any]:
         {"params": parameters, RATE: rate} | ({} if decays else {"weight_decay": 0.0})
         for (rate, decays), parameters in groups.items()
     ]
+
+
+def never_decayed(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the companions' parameters that an optimizer with weight decay leaves out."""
+    decay = getattr(recipe.optimizer.config, "weight_decay", None)
+    names: tuple[str, ...] = recipe.objective.facts["without_decay"]
+    return () if decay == 0 else names
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:

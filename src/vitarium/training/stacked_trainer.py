@@ -16,14 +16,23 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from vitarium.architectures.heads import head_prefix
-from vitarium.core.registry import Section
 from vitarium.data.batch import Batch
 from vitarium.training._compile import compiled
-from vitarium.training._stacked_modules import FlatLayout, SharedOutputs, head_of, stacked_template
+from vitarium.training._objective_module import ObjectiveModule, name_in_objective
+from vitarium.training._stacked_modules import (
+    FlatLayout,
+    SharedOutputs,
+    head_of,
+    stacked_companions,
+    stacked_template,
+    with_companions,
+)
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import (
+    COMPANIONS,
     GROUP,
     MODEL,
     OPTIMIZER,
@@ -47,7 +56,8 @@ class StackedTrainer:
         # be others than those that it has in company.
         self._rows = max(len(members), 2)
         self.template, self._names = stacked_template(members)
-        self.layout = FlatLayout(dict(self.template.named_parameters()))
+        self.companions = stacked_companions(members)
+        self.layout = FlatLayout(with_companions(self.template, self.companions))
         self.flat = self._gathered()
         trained = set(self.layout.trained)
         # [rows, *shape] by name: leaves of the computation, in flat's memory
@@ -63,22 +73,19 @@ class StackedTrainer:
         self._add_optimizers()
         self._largest_norm = self._limits("clip_grad_norm")
         self._largest_value = self._limits("clip_grad_value")
-        self._objective = ObjectiveModule(self.template, members[0].recipe.objective)
+        objective = members[0].recipe.objective
+        self._objective = ObjectiveModule(self.template, objective, self.companions)
         self._losses = compiled(self._vmapped) if options.compiled else self._vmapped
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Train on the batches of all models [k, ...]; returns the logged numbers [k]."""
         for member, group in zip(self.members, self.groups, strict=True):
             group["lr"] = member.rate(epoch, number)
+            if member.companions is not None:
+                member.companions.before_step(member.progress(epoch, number))
         with self.options.autocast:
-            pairs = zip(self.members, batch.images, strict=True)
-            by_member = [member.teacher(images) for member, images in pairs if member.teacher]
-            teacher_outputs = {
-                name: self._padded(torch.stack([outputs[name] for outputs in by_member]))
-                for name in (by_member or [{}])[0]
-            }
-            inputs = (batch.images, batch.labels, batch.targets)
-            losses, metrics = self._losses(*map(self._padded, inputs), teacher_outputs)
+            inputs = self._inputs(batch, epoch, number)
+            losses, metrics, statistics = self._losses(inputs)
         # A model's loss depends on its own weights alone, so the sum's gradient is each one's own.
         trained = [self.weights[name] for name in self.layout.trained]
         gradients = torch.autograd.grad(losses.sum(), trained, materialize_grads=True)
@@ -87,7 +94,32 @@ class StackedTrainer:
         self._clip()
         for optimizer in dict.fromkeys(self.optimizer_of):
             optimizer.step()
+        self._after_step(statistics, epoch, number)
         return {name: values[: len(self.members)] for name, values in metrics.items()}
+
+    def _inputs(self, batch: Batch, epoch: int, number: int) -> dict[str, Any]:
+        """The tensors of all models' batches [rows, ...], with masks and teachers' outputs."""
+        batches = [
+            member.completed(batch.of_model(k), epoch, number)
+            for k, member in enumerate(self.members)
+        ]
+        tensors = batch.tensors()
+        if batches[0].masks is not None:
+            tensors["masks"] = torch.stack([each.masks for each in batches])  # type: ignore[misc]
+        pairs = zip(self.members, batches, strict=True)
+        by_member: list[Any] = [m.teacher(b) if m.teacher else b.teacher_outputs for m, b in pairs]
+        if by_member[0]:
+            tensors["teacher_outputs"] = {
+                name: torch.stack([outputs[name] for outputs in by_member]) for name in by_member[0]
+            }
+        return tree_map(self._padded, tensors)
+
+    @torch.no_grad()
+    def _after_step(self, statistics: Mapping[str, Tensor], epoch: int, number: int) -> None:
+        for k, member in enumerate(self.members):
+            if member.companions is not None:
+                own = {name: values[k] for name, values in statistics.items()}
+                member.companions.after_step(member.model, own, member.progress(epoch, number))
 
     def _limits(self, factor: str) -> Tensor | None:
         """What clips the gradient of each row, [rows, 1]; None where nothing does."""
@@ -124,7 +156,10 @@ class StackedTrainer:
         states = []
         for k, (member, row) in enumerate(zip(self.members, self.rows, strict=True)):
             state = {MODEL + name: tensor for name, tensor in member.model.state_dict().items()}
-            for number, name in enumerate(_trained(member.model)):
+            if member.companions is not None:
+                brought = member.companions.state_dict()
+                state |= {COMPANIONS + name: tensor for name, tensor in brought.items()}
+            for number, name in enumerate(_trained(member)):
                 own_state = as_tensors("", self.optimizer_of[k].state[row])
                 for key, value in own_state.items():
                     if value.shape == row.shape:  # else a count of steps
@@ -138,7 +173,9 @@ class StackedTrainer:
         """Take up the training states, [*shape] by name, of all models."""
         for k, (member, tensors) in enumerate(zip(self.members, progress, strict=True)):
             member.model.load_state_dict(weights_of(tensors), strict=True)
-            row, names = self.rows[k], _trained(member.model)
+            if member.companions is not None:
+                member.companions.load_state_dict(weights_of(tensors, COMPANIONS), strict=True)
+            row, names = self.rows[k], _trained(member)
             state: dict[str, Any] = {}
             for path, value in tensors.items():
                 if path.startswith(OPTIMIZER):
@@ -160,6 +197,8 @@ class StackedTrainer:
         for member in self.members:
             member.training_mode()
         self.template.train(self.members[0].model.training)
+        if self.companions is not None:
+            self.companions.train()
 
     def faults(self, epoch: int) -> dict[int, str]:
         """Which members' weights are not finite, and where."""
@@ -173,7 +212,7 @@ class StackedTrainer:
         shape = (self._rows, self.layout.size)
         flat = torch.zeros(shape, device=example.device, dtype=example.dtype)
         for k, member in enumerate(self.members):
-            for name, weight in member.model.named_parameters():
+            for name, weight in with_companions(member.model, member.companions).items():
                 view = self.layout.view(flat[k], self._template_name(k, name))
                 view.copy_(weight.detach())
                 weight.data = view
@@ -184,11 +223,21 @@ class StackedTrainer:
         return self._names[k].get(name, name)
 
     def _buffers(self) -> dict[str, Tensor]:
+        """Of all models, [rows, *shape] by name; those of their companions are views of these."""
         buffers_of = [dict(member.model.named_buffers()) for member in self.members]
         stacked = {
             name: self._padded(torch.stack([buffers[name] for buffers in buffers_of]))
             for name in buffers_of[0]
         }
+        for name, _ in (self.companions or nn.Module()).named_buffers():
+            by_member = [
+                member.companions.get_buffer(name)
+                for member in self.members
+                if member.companions is not None
+            ]
+            stacked[COMPANIONS + name] = self._padded(torch.stack(by_member))
+            for buffer, row in zip(by_member, stacked[COMPANIONS + name], strict=False):
+                buffer.data = row
         if kinds := getattr(head_of(self.template), "kinds", None):
             used = [kinds.index(str(head_of(member.model))) for member in self.members]
             which = torch.tensor(used, device=self.flat.device)
@@ -215,13 +264,13 @@ class StackedTrainer:
     # for all rows in another order than for one model: randomness="error" refuses it, and
     # `stack_key` keeps such models out.
 
-    def _vmapped(self, *batch: Any) -> Any:
-        def loss_of_model(weights: Any, buffers: Any, *batch: Any) -> Any:
-            tensors = {f"model.{name}": tensor for name, tensor in (weights | buffers).items()}
-            return functional_call(self._objective, tensors, batch)
+    def _vmapped(self, inputs: Mapping[str, Any]) -> Any:
+        def loss_of_model(weights: Any, buffers: Any, inputs: Any) -> Any:
+            tensors = {name_in_objective(name): t for name, t in (weights | buffers).items()}
+            return functional_call(self._objective, tensors, (inputs,))
 
         with self._attention():
-            return vmap(loss_of_model, randomness="error")(self.weights, self.buffers, *batch)
+            return vmap(loss_of_model, randomness="error")(self.weights, self.buffers, inputs)
 
     def _attention(self) -> AbstractContextManager[object]:
         """vmap would call the CPU's fused attention model by model, the plain one at once."""
@@ -235,22 +284,15 @@ class StackedTrainer:
             return functional_call(self.template, weights | buffers, (images,))
 
         self.template.eval()
+        of_model = [
+            {name: t for name, t in tensors.items() if not name.startswith(COMPANIONS)}
+            for tensors in (self.weights, self.buffers)
+        ]
         with self._attention():
-            outputs: Tensor = vmap(forward)(self.weights, self.buffers)
+            outputs: Tensor = vmap(forward)(*of_model)
         return outputs
 
 
-class ObjectiveModule(nn.Module):
-    """The objective as a module, so that the model's weights inside of it can be replaced."""
-
-    def __init__(self, model: nn.Module, objective: Section) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, images: Tensor, labels: Tensor, targets: Tensor, teacher_outputs: Any) -> Any:
-        loss = self.objective(self.model, Batch(images, labels, targets, teacher_outputs or None))
-        return loss.value, loss.metrics
-
-
-def _trained(model: nn.Module) -> list[str]:
-    return [name for name, weight in model.named_parameters() if weight.requires_grad]
+def _trained(member: TrainState) -> list[str]:
+    weights = with_companions(member.model, member.companions)
+    return [name for name, weight in weights.items() if weight.requires_grad]

@@ -1,6 +1,7 @@
-"""One model of a training run: its module, its data, its folder, and the teacher that it asks."""
+"""One model of a training run: its module, its data, its folder, its companions and teacher."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -8,66 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.heads import is_head
-from vitarium.blueprint import ModelSpec, Recipe
-from vitarium.core.errors import InvalidInput, VitariumError
+from vitarium.blueprint import ModelSpec
+from vitarium.blueprint.label_rules import several_labels_misfits
+from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
 from vitarium.data import load as datasets
 from vitarium.data.batch import Batch
 from vitarium.data.expected import Normalization
+from vitarium.data.image_channels import check_channels
 from vitarium.data.loader import Batches, SplitName
-from vitarium.objectives.base import BatchesOfSplit
-from vitarium.training._evaluation_images import begun_sets, evaluation_images
+from vitarium.objectives.base import BatchesOfSplit, StoredOutputs
+from vitarium.objectives.companions import Progress
+from vitarium.training._collapse import collapse
+from vitarium.training._companions import (
+    MaskStream,
+    ParentCompanions,
+    make_companions,
+    prepare_model,
+    runs_parts,
+)
+from vitarium.training._evaluation_images import begun_sets, evaluation_images, selected_outputs
 from vitarium.training._feature_cache import FeatureCache, caches_features
-from vitarium.training.optimize_forward import optimize_forward
-from vitarium.training.options import TrainOptions, software
+from vitarium.training._progressive import StageBatches, image_sizes, take_all_sizes
+from vitarium.training.optimize_forward import optimize_companions, optimize_forward
+from vitarium.training.options import Remarked, TrainOptions, software
 from vitarium.training.start import started_model
+from vitarium.training.teacher import Teacher, stored_outputs
 from vitarium.zoo import About, ModelFolder
-
-
-class Teacher:
-    """A teacher, called once for each batch of one student; both take an `example` [1, c, h, w].
-
-    `prepare` makes of the student's images the teacher's, of the same shape.
-
-    Raises InvalidInput where there is no teacher, or where it does not go with the student.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        teacher: nn.Module | None,
-        student: nn.Module,
-        example: Tensor,
-        prepare: Callable[[Tensor], Tensor] = lambda images: images,
-    ) -> None:
-        self.prepare = prepare
-        objective = recipe.objective
-        if teacher is None:
-            raise InvalidInput(f"objective '{objective.name}' needs a teacher: give one")
-        self.teacher = teacher.to(example.device).eval()
-        training = student.training
-        with torch.no_grad():  # not inference_mode: the student may cache what training needs
-            student.eval()
-            try:
-                self.teacher(example)
-            except VitariumError:
-                raise
-            except (AssertionError, RuntimeError, ValueError) as error:
-                size = "x".join(map(str, example.shape[1:]))
-                raise InvalidInput(
-                    f"the teacher cannot take the student's images ({size}): {error}; choose a "
-                    "teacher of that input size, or change the student's architecture"
-                ) from None
-            make = objective.plugin.facts["teacher_outputs"]
-            self.outputs_of = make(objective.config, self.teacher, student, example)
-        student.train(training)
-
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Images [batch, c, h, w] -> tensors [batch, ...] by name."""
-        with torch.inference_mode():
-            outputs = self.outputs_of(self.prepare(images))
-        # copies, since autograd cannot keep what was computed in inference mode
-        return {name: tensor.clone() for name, tensor in outputs.items()}
 
 
 class TrainState:
@@ -77,6 +45,8 @@ class TrainState:
     """
 
     teacher: Teacher | None = None
+    stored: StoredOutputs | None = None
+    """A teacher's outputs that were computed before."""
 
     def __init__(
         self,
@@ -87,12 +57,17 @@ class TrainState:
         teacher: nn.Module | None = None,
         parent_architecture: Section | None = None,
         teacher_normalization: Normalization | None = None,
+        parent_companions: ParentCompanions | None = None,
     ) -> None:
         self.spec, self.recipe, self.folder = spec, spec.recipe, folder
         recipe, objective = self.recipe, self.recipe.objective
         data = datasets.load(recipe.data, options.data_dir)
+        check_channels(data, recipe.image_size[0], recipe.extra_channels)
+        if data.is_multilabel and (misfits := several_labels_misfits(recipe)):
+            raise InvalidInput("; ".join(misfits.values()))
         num_outputs = objective.plugin.facts["outputs"](objective.config, data.num_classes)
         model, fitted = started_model(spec, num_outputs, parent, parent_architecture)
+        prepare_model(recipe, model, from_scratch=parent is None)
         self.start: dict[str, Tensor] = {}
         """Weights [*shape] of the parent's that learn, where the adaptation has a penalty."""
         self.model = model.to(options.device)
@@ -104,21 +79,34 @@ class TrainState:
                 f"objective '{objective.name}' looks into the model's blocks, which a compiled "
                 "model has no more: train without compilation"
             )
+        if runs_parts(recipe) and options.compiled:
+            raise InvalidInput(
+                f"objective '{objective.name}' runs parts of the model by themselves, which a "
+                "compiled model has no more: train without compilation"
+            )
         if recipe.drop_path_schedule != "constant" and options.compiled:
             raise InvalidInput(
                 "drop_path_schedule: rates that change in every step would have the model compiled "
                 "as often: train without compilation"
             )
+        sizes = image_sizes(recipe, self.model) if recipe.progressive else []
+        if len({*sizes}) > 1:
+            take_all_sizes(self.model)
         optimize_forward(self.model, options, blocks_are_read=records)
+        self._bring_companions(data.num_classes, options, parent_companions)
+        if self.companions is not None:
+            counts = data.train.class_counts(data.num_classes)
+            self.companions.before_training(counts.to(options.device))
         if recipe.adaptation.facts["penalty"]:
             self._remember_start()
-        input_size = recipe.architecture.config.input_size
+        input_size = recipe.image_size
+        self.stored = stored_outputs(spec, folder.path.parents[1], data)
         self.batches = Batches(
             data,
             recipe.augmentation(input_size, data.num_classes),
             input_size,
             recipe.batch_size,
-            recipe.seed,
+            self.stored.seed if self.stored else recipe.seed,
             views=objective.plugin.facts["views"],
             sampling=recipe.sampling,
             steps_per_epoch=recipe.steps_per_epoch,
@@ -126,6 +114,8 @@ class TrainState:
             device=options.device,
             loader_workers=options.loader_workers,
         )
+        self.images = StageBatches(recipe, self.batches, sizes)
+        """Batches to train on, by epoch."""
         sets = begun_sets(recipe, folder)
         self.evaluation = evaluation_images(recipe, self.batches, sets, options)
         if caches_features(recipe, options):
@@ -143,10 +133,11 @@ class TrainState:
         changed = f"changed during training: {', '.join(changes)}" if changes else ""
         by_number = [name for name, images in self.evaluation.items() if images.by_number]
         matched = f"classes are matched by number: {', '.join(by_number)}" if by_number else ""
-        self.remarks = "; ".join(filter(None, (fitted, matched, changed)))
-        """How the parent's weights were fitted; which evaluation sets' classes have no names that
-        could be compared; and what changed of the software since training
-        began: from then on the bits may be others."""
+        gone_on = parent_companions.remark if parent_companions else ""
+        self.remarks = "; ".join(filter(None, (fitted, gone_on, matched, changed)))
+        """How the parent's weights were fitted, and whether its companions go on; which evaluation
+        sets' classes have no names that could be compared; and what changed of the software since
+        training began: from then on the bits may be others."""
         self.metrics = [epoch.metrics for epoch in folder.epochs()]
         """Of each epoch from 0 that is finished or about to be written."""
         self.last_epoch = recipe.epochs
@@ -155,13 +146,49 @@ class TrainState:
         if self.metrics:
             self._look_whether_to_stop()
 
-    def add_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of the next epoch, which may be the last by them.
+    def _bring_companions(
+        self, num_classes: int, options: TrainOptions, parent: ParentCompanions | None = None
+    ) -> None:
+        self.companions = make_companions(self.recipe, self.model, num_classes, parent)
+        """What the objective brings beside the model; None: nothing."""
+        if self.companions is not None:
+            optimize_companions(self.companions, options)
+        self._masks = MaskStream(self.recipe, self.model)
+
+    def completed(self, batch: Batch, epoch: int, number: int) -> Batch:
+        """The batch of step `number` (from 0) of an epoch with its masks, and a teacher's stored
+        outputs, where there are some."""
+        masks = self._masks(batch.images, epoch, number)
+        batch = batch if masks is None else replace(batch, masks=masks)
+        if self.stored is None:
+            return batch
+        outputs = self.stored(epoch, number).items()
+        return replace(batch, teacher_outputs={n: t.to(batch.images.device) for n, t in outputs})
+
+    def progress(self, epoch: int, number: int) -> Progress:
+        """How far the training is at step `number` (from 0) of an epoch (from 1)."""
+        steps = self.recipe.epochs * self.batches.steps
+        return Progress(epoch, self.recipe.epochs, self.step(epoch, number), steps)
+
+    def tokens_seen(self, epoch: int) -> dict[str, float]:
+        """Patches that the model has seen in an epoch, of a progressive image size."""
+        return self.images.tokens(epoch, self.model)
+
+    def add_metrics(self, metrics: Mapping[str, float]) -> Remarked | None:
+        """Take in the metrics of the next epoch, which may be the last by them; and what is to be
+        reported, where by them the model's features have collapsed for the first time.
 
         Raises InvalidInput where the score that decides on that is not among them.
         """
+        before = self.collapse
         self.metrics.append(dict(metrics))
         self._look_whether_to_stop()
+        return None if before or not self.collapse else Remarked(self.spec.id, self.collapse)
+
+    @property
+    def collapse(self) -> str:
+        """In which epoch its features collapsed, and how; empty where they did not."""
+        return collapse(self.metrics)
 
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after that epoch stay in the zoo."""
@@ -199,6 +226,8 @@ class TrainState:
         return self.step(epoch, number) / max(self.recipe.epochs * self.batches.steps - 1, 1)
 
     def training_mode(self) -> None:
+        if self.companions is not None:
+            self.companions.train()
         self.model.train()
         if self.recipe.adaptation.facts["frozen_in_eval_mode"]:
             self.model.eval()
@@ -229,7 +258,7 @@ class TrainState:
         scores = self._evaluated(self.forward, score or self.score_batches, splits)
         for name, outputs in sets.items():
             if outputs is not None:
-                selected = _selected(self.forward, outputs)
+                selected = selected_outputs(self.forward, outputs)
                 scores |= self._evaluated(selected, score or self.score_batches, [name])
         return scores
 
@@ -246,8 +275,11 @@ class TrainState:
         return any(images.epochs == "last" for images in self.evaluation.values())
 
     def fault(self, epoch: int) -> str | None:
-        """What is not finite in the weights."""
-        for name, weight in self.model.named_parameters():
+        """What is not finite in the weights, the companions' included."""
+        weights = dict(self.model.named_parameters())
+        if self.companions is not None:
+            weights |= dict(self.companions.named_parameters("companions"))
+        for name, weight in weights.items():
             if not torch.isfinite(weight).all():
                 return f"weights of {name} were not finite after epoch {epoch}"
         return None
@@ -264,13 +296,3 @@ class TrainState:
         penalty = adaptation.facts["penalty"]
         value: Tensor | None = penalty and penalty(adaptation.config, self.model, self.start)
         return value
-
-
-def _selected(forward: Any, numbers: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Images [b, c, h, w] -> the model's outputs with these numbers, [b, n]."""
-
-    def outputs(images: Tensor) -> Tensor:
-        of_all: Tensor = forward(images)
-        return of_all[:, torch.tensor(numbers, device=of_all.device)]
-
-    return outputs

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs
@@ -29,22 +30,25 @@ class Trainer:
         self.model: Any = self.member.forward
         if options.compiled:
             self.model = compiled(self.model, dynamic=False)
-        self.clip = clipping(self.member.model, self.member.recipe)
+        self.companions = self.member.companions
+        self.clip = clipping(self.member.model, self.member.recipe, self.companions)
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
         self.following = [m for m in self.member.model.modules() if isinstance(m, FollowsEpochs)]
         recipe = self.member.recipe
         self.drop_path = DropPathSchedule(self.member.model, recipe)
         self.average = MovingAverage(self.member.model, recipe.ema) if recipe.ema else None
         self.optimizer = self.member.recipe.optimizer(
-            parameter_groups(self.member.model, self.member.recipe)
+            parameter_groups(self.member.model, self.member.recipe, self.companions)
         )
+        self._beside = () if self.companions is None else (self.companions,)
+        """What the objective is called with beside the model and a batch."""
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Train on a batch [1, ...]; returns the logged numbers [1]."""
         self._enter(epoch, number)
-        parts = self._parts(batch)
+        parts = self._parts(self.member.completed(batch.of_model(0), epoch, number))
         seed = seeds.derive(self.member.recipe.seed, "dropout", epoch, number)
-        metrics = self._backward(parts, seed)
+        metrics, statistics = self._backward(parts, seed)
         if isinstance(self.optimizer, PerturbsWeights):
             with self.optimizer.perturbed():
                 self._backward(parts, seed)
@@ -52,6 +56,10 @@ class Trainer:
         self.optimizer.step()
         for module in self.acting:
             module.after_step()
+        if self.companions is not None:
+            with torch.no_grad():
+                progress = self.member.progress(epoch, number)
+                self.companions.after_step(self.member.model, statistics, progress)
         if self.average:
             self.average.update(self.member.step(epoch, number))
         return {name: value.unsqueeze(0) for name, value in metrics.items()}
@@ -64,32 +72,39 @@ class Trainer:
         self.drop_path.enter(self.member.share(epoch, number))
         for follower in self.following:
             follower.at_epoch(epoch)
+        if self.companions is not None:
+            self.companions.before_step(self.member.progress(epoch, number))
 
     def _parts(self, batch: Batch) -> list[Batch]:
-        """What is computed at a time of a batch [1, ...], with the teacher's outputs."""
-        model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0])
-        parts = model_batch.parts(self.member.recipe.accumulation)
+        """What is computed at a time of a batch, with the teacher's outputs."""
+        parts = batch.parts(self.member.recipe.accumulation)
         if (teacher := self.member.teacher) is None:
             return parts
         with self.options.autocast:
-            return [replace(part, teacher_outputs=teacher(part.images)) for part in parts]
+            return [replace(part, teacher_outputs=teacher(part)) for part in parts]
 
-    def _backward(self, parts: Sequence[Batch], seed: int) -> dict[str, Tensor]:
-        """Leave the gradients of a batch in the weights; returns the logged numbers, scalars."""
+    def _backward(
+        self, parts: Sequence[Batch], seed: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Leave the gradients of a batch in the weights; returns the logged numbers, scalars, and
+        the loss's statistics, both as means over the batch."""
         seeds.reseed(seed)
         self.optimizer.zero_grad()
         means: dict[str, Tensor] = {}
+        statistics: dict[str, Tensor] = {}
         count = sum(len(part.labels) for part in parts)
         for part in parts:
             with self.options.autocast:
-                loss = self.member.recipe.objective(self.model, part)
+                loss = self.member.recipe.objective(self.model, part, *self._beside)
             value, metrics, share = loss.value, loss.metrics, len(part.labels) / count
             if (penalty := self.member.penalty()) is not None:
                 value, metrics = value + penalty, {**metrics, "penalty": penalty.detach()}
             (value * share).backward()
             for name, metric in metrics.items():
                 means[name] = means.get(name, 0) + metric * share
-        return means
+            for name, statistic in loss.statistics.items():
+                statistics[name] = statistics.get(name, 0) + statistic * share
+        return means, statistics
 
     def scores(self, epoch: int) -> list[dict[str, float]]:
         """Of the weights that are the checkpoint; of others, with their name inside the score's."""
@@ -108,11 +123,11 @@ class Trainer:
         """The training state, [*shape] by name, as `training.resume` has it."""
         average = self.average.weights if self.average else {}
         averages = {AVERAGE + name: tensor for name, tensor in average.items()}
-        return [take_progress(self.member.model, self.optimizer) | averages]
+        return [take_progress(self.member.model, self.optimizer, self.companions) | averages]
 
     def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
         """Take up a training state, [*shape] by name."""
-        restore_progress(self.member.model, self.optimizer, progress[0])
+        restore_progress(self.member.model, self.optimizer, progress[0], self.companions)
         if self.average:
             self.average.restore(weights_of(progress[0], AVERAGE))
 

@@ -20,6 +20,7 @@ from vitarium.core import files
 from vitarium.core.cache import zoo_cache
 from vitarium.core.errors import DamagedCache, QueryTooLarge, UnusablePath
 from vitarium.zoo import _query_limits as limits
+from vitarium.zoo._index_version import index_version
 from vitarium.zoo._model_files import model_stamps
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Entry = dict[str, Any]
 """Of a model: facts (id, stage, ...), factors by dotted name, with what it was trained
 (`trained.torch`, ...), metrics of the last epoch; and its rows in the tables epochs and records."""
 
-VERSION = 10
+VERSION = index_version()
 METADATA = "vitarium"
 """Key of the index's version, headings and checksum in the file's metadata."""
 _COLUMNS = {

@@ -1,11 +1,15 @@
 """What a zoo's owner does to all of it or to a choice: pack, remove, annotate, copy."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitarium.core import files
+from vitarium.core.filenames import file_name
 from vitarium.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from vitarium.blueprint import Blueprint
     from vitarium.zoo.conversion import Conversion
     from vitarium.zoo.model import ModelNames
     from vitarium.zoo.removal import Removal
@@ -107,3 +111,13 @@ class Keeping:
 
         index.remove(self.path)
         return len(index.rows(self.path))
+
+    def add_blueprint(self, blueprint: "Blueprint") -> None:
+        """Keep the text of a blueprint that is grown here, under its name and content."""
+        text = blueprint.text.encode()
+        if not text:
+            return
+        digest = hashlib.sha256(text).hexdigest()[:8]
+        file = self.path / "blueprints" / f"{file_name(blueprint.name)}-{digest}.yaml"
+        if not files.exists(file):
+            files.write(file, text, root=self.path)

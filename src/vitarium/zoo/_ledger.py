@@ -9,7 +9,7 @@ with what it was.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vitarium.core import files
@@ -32,11 +32,16 @@ def remember(zoo: Path, id: str, *, source: Path | None = None) -> None:
     folder, entry = source or zoo / "models" / id, zoo / FOLDER / id
     remembered = contents(zoo, id)
     epochs = [
-        replace(epoch, checkpoint=epoch.checkpoint or remembered.get(epoch.number), progress=None)
+        replace(
+            epoch,
+            checkpoint=epoch.checkpoint or remembered.get(epoch.number),
+            progress=None,
+            companions=None,
+        )
         for epoch in model_files.read_lines(folder, "epochs.jsonl", Epoch)
     ]
     files.write(entry / "model.json", files.read(folder / "model.json"), root=zoo)
-    files.write_lines(entry / "epochs.jsonl", list(map(asdict, epochs)), root=zoo)
+    files.write_lines(entry / "epochs.jsonl", [epoch.line() for epoch in epochs], root=zoo)
 
 
 def contents(zoo: Path, id: str) -> dict[int, str]:

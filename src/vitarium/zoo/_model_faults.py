@@ -13,7 +13,7 @@ from vitarium.core.errors import CorruptFile, FileFault, InvalidInput, VitariumE
 from vitarium.core.file_faults import fault
 from vitarium.zoo import _ledger, annotations
 from vitarium.zoo._lineage_faults import Fault, LineageFaults
-from vitarium.zoo._model_files import Epoch
+from vitarium.zoo._model_files import EPOCH_FILES, Epoch
 from vitarium.zoo._sources import sources
 from vitarium.zoo.checkpoint import Checkpoint
 from vitarium.zoo.model_folder import ModelFolder
@@ -75,6 +75,8 @@ class ModelFaults:
                 if epoch.checkpoint:
                     lost = f"the weights of epoch {epoch.number}; {_REGROW}"
                 read(lambda epoch=epoch: self._weights(epoch), lost)  # type: ignore[misc]
+            lost = f"its companions; its weights are whole. To have them again: {_REGROW}"
+            read(self._companions, lost)
             if self.deep and not faults and any(epoch.checkpoint for epoch in epochs):
                 read(lambda: self._fits(folder.spec()), "its weights, as weights of this model")
             faults += self._unknown(spec)
@@ -132,11 +134,22 @@ class ModelFaults:
                     base = f"{inside(self.zoo, error.path)}, which is damaged: {error.fault}"
                     raise _BuildsOnDamage(checkpoint.path, f"it builds on {base}") from None
         if epoch.progress:
-            path = self.folder.progress_path(epoch.number)
+            path = self.folder.progress_file.path(epoch.number)
             # gone once a later epoch has its own, or training has ended: maybe just now
             is_last = self.folder.epochs()[-1].number == epoch.number
             if path.exists() or (is_last and not files.exists(self._result)):
-                self._check(self.folder.open_progress(epoch.number, epoch.progress))
+                self._check(self.folder.progress_file.open(epoch.number, epoch.progress))
+
+    def _companions(self) -> None:
+        """Raises CorruptFile where they are not as they were written."""
+        try:
+            if companions := self.folder.companions():
+                self._check(companions)
+        except CorruptFile as error:
+            # while it is trained: another epoch may have its own by now
+            last = self.folder.epochs()[-1]
+            if last.companions and error.path == self.folder.companions_file.path(last.number):
+                raise
 
     def _check(self, checkpoint: Checkpoint) -> None:
         _ = checkpoint.depth  # opens all its bases
@@ -164,9 +177,10 @@ class ModelFaults:
         """Files that nothing speaks of, but for those that a killed process leaves behind."""
         names = {"model.json", "epochs.jsonl", "result.json", "records.jsonl", "checkpoints"}
         names.add(annotations.FILE)
+        kinds = "|".join(EPOCH_FILES)
         for file in sorted(self.folder.path.glob("*")):
-            progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
-            if file.name not in names and not progress and not files.is_leftover(file):
+            of_epoch = re.fullmatch(rf"({kinds})-\d+\.safetensors", file.name)
+            if file.name not in names and not of_epoch and not files.is_leftover(file):
                 yield Fault(inside(self.zoo, file), "no file of a model", "nothing; remove it")
         checkpoints = {
             file: re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +12,8 @@ from vitarium.core.errors import CorruptFile
 from vitarium.core.file_faults import fault, reading
 
 FORMAT = 2
+EPOCH_FILES = ("progress", "companions")
+"""What an epoch may leave beside its weights."""
 Status = Literal["training", "finished", "diverged"]
 Line = TypeVar("Line")
 
@@ -43,6 +45,15 @@ class Epoch:
     """SHA-256 of what the checkpoint holds (`_format.description.content_of`); None: not kept."""
     progress: str | None = None
     """The same of the file to resume from."""
+    companions: str | None = None
+    """The same of what the objective brought beside the model; None: not kept."""
+
+    def line(self) -> dict[str, Any]:
+        """What stands in epochs.jsonl; what later versions added stands there alone where it is."""
+        values = asdict(self)
+        if self.companions is None:
+            del values["companions"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ def _fault_of(epoch: Epoch) -> str:
     """What is no epoch in it; empty where it is one."""
     if type(epoch.number) is not int or epoch.number < 0:
         return f"{epoch.number!r} is no epoch's number"
-    if not all(isinstance(each, str | None) for each in (epoch.checkpoint, epoch.progress)):
+    contents = (epoch.checkpoint, epoch.progress, epoch.companions)
+    if not all(isinstance(each, str | None) for each in contents):
         return "its checkpoint is no text"
     if not isinstance(epoch.metrics, dict):
         return "its metrics are no mapping"

@@ -41,7 +41,7 @@ def _summary(models: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
     status = only or ", ".join(f"{count} {status}" for status, count in counts.most_common())
     ranges = [
         _range([model[name] for model in models if model.get(name) is not None]) + suffix
-        for name, suffix in zip(SCORES, ("", " (k-NN)"), strict=True)
+        for name, suffix in zip(SCORES, ("", " (k-NN)", " (mAP)", " (k-NN mAP)"), strict=True)
         if any(model.get(name) is not None for model in models)
     ]
     return str(len(models)), status, ", ".join(ranges)

@@ -92,6 +92,39 @@ def listing(
     )
 
 
+def evaluate(
+    zoo: Path, expression: str, models: Collection[str], database: Database | None = None
+) -> dict[str, float | None]:
+    """An SQL expression of each of these models, over what `listing` knows, as a number.
+
+    None where it has no value; NaN and infinities stay. Truths are 0 and 1.
+
+    Raises UnknownColumn, and InvalidInput for what is no SQL expression, or no number of a model.
+    """
+    database = database or Database(zoo)
+    source = _Source(database)
+    named = {name.lower(): name for name in source.columns}.get(expression.strip().lower())
+    sql = quote(named) if named else database.with_full_ids(expression)
+    try:
+        rows = database.rows(f"SELECT models.model, (\n{sql}\n) FROM ({source.sql}) AS models")[1]
+    except UnknownColumn as error:
+        raise UnknownColumn(error.name, source.columns, is_text=False) from None
+    except InvalidInput as error:
+        if 'at or near ")"' in str(error):  # which we have added
+            raise InvalidInput(f"this is no SQL expression: {brief(expression)}") from None
+        raise
+    values, wanted = dict[str, float | None](), set(models)
+    for model, value in rows:
+        if model not in wanted:
+            continue
+        try:
+            values[model] = None if value is None else float(value)
+        except (TypeError, ValueError):
+            fault = f"{brief(expression)} is no number: of model {model} it is {brief(value)}"
+            raise InvalidInput(fault) from None
+    return values
+
+
 class _Source:
     """What can be listed: the table `models`, the measured numbers, and the names of a listing."""
 
@@ -181,7 +214,8 @@ def _score(database: Database, table: str) -> str:
 
 def _kind(database: Database, measured: str | None) -> str:
     """SQL that names what the score is; models that learn without labels have none but by k-NN."""
-    kinds = dict(zip(SCORES, ("accuracy", "k-NN accuracy"), strict=True))
+    names = ("accuracy", "k-NN accuracy", "mAP", "k-NN mAP")
+    kinds = dict(zip(SCORES, names, strict=True))
     cases = [
         f"WHEN {_number(name)} IS NOT NULL THEN '{kind}'"
         for name, kind in kinds.items()

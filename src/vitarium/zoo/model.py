@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from vitarium.data.preprocessing import Assumed
     from vitarium.zoo.zoo import Zoo
 
-SCORES = ("test_accuracy", "test_knn_accuracy")
-"""Accuracy on test images; by k-NN for models that were trained without labels."""
+SCORES = ("test_accuracy", "test_knn_accuracy", "test_map", "test_knn_map")
+"""Accuracy on test images; by k-NN for models that were trained without labels; mean average
+precision in its place where images have several labels."""
 
 
 class Model:
@@ -45,6 +46,10 @@ class Model:
     def state_dict(self, epoch: int | None = None, *, plain: bool = True) -> "dict[str, Tensor]":
         """The weights after an epoch by name, on the CPU; see `Zoo.state_dict`."""
         return self.zoo.state_dict(self.id, -1 if epoch is None else epoch, plain=plain)
+
+    def companions(self) -> "nn.Module":
+        """What the objective brought beside it, where that is kept; see `Zoo.companions`."""
+        return self.zoo.companions(self.id)
 
     def data(
         self,

@@ -5,6 +5,7 @@
       epochs.jsonl           a line per finished epoch: metrics, and what its checkpoint holds
       checkpoints/epoch-0000.packed ...    or .safetensors, where they are kept plain
       progress-0007.safetensors   what resuming after epoch 7 needs; only while unfinished
+      companions-0007.safetensors what its objective brought beside it; where that is kept
       records.jsonl          numbers that earlier versions measured, a line each
       result.json            written last: finished or diverged
 
@@ -28,11 +29,11 @@ from vitarium.core.registry import missing_allowed
 from vitarium.core.version import installed_version
 from vitarium.zoo import _ledger
 from vitarium.zoo import _model_files as model_files
-from vitarium.zoo._format import packing
+from vitarium.zoo._epoch_files import EpochFile
 from vitarium.zoo._model_files import About, Epoch, Record, Status, read_description
 from vitarium.zoo._sources import contents_now
 from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
-from vitarium.zoo.checkpoint_folder import CheckpointFolder, opened
+from vitarium.zoo.checkpoint_folder import CheckpointFolder
 from vitarium.zoo.merged_checkpoint import merged
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class ModelFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointFolder(path.parent, path.name)
+        self.progress_file = EpochFile(path, "progress")
+        self.companions_file = EpochFile(path, "companions")
         self._zoo = path.parent.parent
 
     @property
@@ -144,11 +147,12 @@ class ModelFolder:
         last = next(reversed(self.epochs()), None)
         if last is None or not last.progress:
             return None
-        return last.number, self.open_progress(last.number, last.progress).state_dict()
+        return last.number, self.progress_file.open(last.number, last.progress).state_dict()
 
-    def open_progress(self, epoch: int, content: str) -> Checkpoint:
-        """The file to resume from after an epoch, which its line says to hold `content`."""
-        return opened(self.progress_path(epoch), content, CheckpointRef(self.path.name, epoch))
+    def companions(self) -> Checkpoint | None:
+        """What the objective brought, after the last epoch; None: not kept. Raises CorruptFile."""
+        contents = [(each.number, each.companions) for each in self.epochs() if each.companions]
+        return self.companions_file.open(*contents[-1]) if contents else None
 
     def sweep(self) -> None:
         """Remove half-written files that a killed process left behind. Raises LeadsOutside."""
@@ -169,6 +173,7 @@ class ModelFolder:
         metrics: Mapping[str, float],
         weights: "Mapping[str, Tensor] | None",
         progress: "Mapping[str, Tensor] | None",
+        companions: "Mapping[str, Tensor] | None" = None,
         *,
         plain: bool = False,
     ) -> None:
@@ -177,18 +182,21 @@ class ModelFolder:
         Args:
             weights: what to keep as the epoch's checkpoint; None keeps none.
             progress: what a resumed run needs; None for the last epoch.
+            companions: what the objective brought, in place of that of earlier epochs.
             plain: keep the checkpoint as it is, not packed, which takes memory for all of it.
         """
-        checkpoint = resume = None
+        checkpoint = resume = brought = None
         if weights is not None and plain:
             checkpoint = self.checkpoints.write_plain(number, weights)
         elif weights is not None:
             checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         if progress is not None:
-            pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
-            files.write(self.progress_path(number), pieces, root=self._zoo)
-        before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
-        self._write_epochs([*before, Epoch(number, dict(metrics), checkpoint, resume)])
+            resume = self.progress_file.write(number, progress)
+        if companions is not None:
+            brought = self.companions_file.write(number, companions)
+        earlier = (epoch for epoch in self.epochs() if epoch.number < number)
+        before = [replace(epoch, progress=None, companions=None) for epoch in earlier]
+        self._write_epochs([*before, Epoch(number, dict(metrics), checkpoint, resume, brought)])
 
     def keep(self, number: int, weights: "Mapping[str, Tensor]") -> None:
         """Add a checkpoint to an epoch that is finished already."""
@@ -222,10 +230,7 @@ class ModelFolder:
         return True
 
     def unpack(self, epoch: int) -> bool:
-        """Keep a checkpoint plain, not packed; killed at any moment, one of the files is whole.
-
-        Returns whether it was packed. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
-        """
+        """Keep a checkpoint plain, not packed, as safely as `pack`; whether it was packed."""
         checkpoint = self.open(epoch)
         if checkpoint.is_packed:
             self.checkpoints.write_plain(epoch, checkpoint.state_dict())
@@ -245,10 +250,12 @@ class ModelFolder:
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
-        difference = _ledger.difference(self._zoo, self.path.name, self.epochs())
+        epochs = self.epochs()
+        difference = _ledger.difference(self._zoo, self.path.name, epochs)
         result = {"status": status, "message": "; ".join(filter(None, (message, difference)))}
         files.write_sealed(self.path / "result.json", result, root=self._zoo)
-        self._drop_progress(keep=None)
+        self.progress_file.remove_unnamed()
+        self.companions_file.remove_unnamed(epochs)
         _ledger.forget(self._zoo, self.path.name)
 
     def drop(self, numbers: Collection[int]) -> None:
@@ -264,18 +271,10 @@ class ModelFolder:
         self._write_epochs([named(e) if e.number == number else e for e in before])
 
     def _write_epochs(self, epochs: list[Epoch]) -> None:
-        files.write_lines(self.path / "epochs.jsonl", list(map(asdict, epochs)), root=self._zoo)
-        self._drop_progress(keep=epochs[-1].number)
-
-    def _drop_progress(self, keep: int | None) -> None:
-        files.check_inside(self.path, self._zoo)
-        for file in self.path.glob("progress-*.safetensors"):
-            if keep is None or file != self.progress_path(keep):
-                files.unlink(file)
-
-    def progress_path(self, epoch: int) -> Path:
-        """Where training that is under way keeps what it needs to go on after an epoch."""
-        return self.path / f"progress-{epoch:04d}.safetensors"
+        lines = [epoch.line() for epoch in epochs]
+        files.write_lines(self.path / "epochs.jsonl", lines, root=self._zoo)
+        self.progress_file.remove_unnamed(epochs)
+        self.companions_file.remove_unnamed(epochs)
 
     def bases(self, number: int) -> Iterator[CheckpointRef]:
         """What an epoch's checkpoint may build on, the best first.

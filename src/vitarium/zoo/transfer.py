@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vitarium.core import files
@@ -17,7 +17,7 @@ from vitarium.core.errors import CorruptFile, FileFault
 from vitarium.core.file_faults import reading, writing
 from vitarium.zoo import _ledger, annotations, records, studies
 from vitarium.zoo._format import packing
-from vitarium.zoo._model_files import Epoch, read_description
+from vitarium.zoo._model_files import EPOCH_FILES, Epoch, read_description
 from vitarium.zoo._rebase import built_on, rebase
 from vitarium.zoo._retired import replace_model
 from vitarium.zoo.checkpoint import Checkpoint
@@ -73,9 +73,10 @@ def copy_model(source: Zoo, target: Zoo, id: str, others: Iterable[Zoo] = ()) ->
         if files.exists(folder.path / name):
             _copy_file(folder.path / name, staging / name)
     if any(holder is not folder for _, holder in held_by):
-        files.write_lines(staging / "epochs.jsonl", [asdict(line) for line, _ in held_by])
-    for file in sorted(folder.path.glob("progress-*.safetensors")):
-        _copy_file(file, staging / file.name)
+        files.write_lines(staging / "epochs.jsonl", [line.line() for line, _ in held_by])
+    for kind in EPOCH_FILES:
+        for file in sorted(folder.path.glob(f"{kind}-*.safetensors")):
+            _copy_file(file, staging / file.name)
     for line, holder in held_by:
         if line.checkpoint:
             _copy_checkpoint(holder, line.number, target, staging / "checkpoints")
@@ -208,6 +209,8 @@ def _read_texts(folder: ModelFolder) -> None:
     """Raises CorruptFile where one of them is not as it was written."""
     folder.spec(), folder.about(), folder.epochs(), folder.result(), folder.records()
     annotations.read(folder.path)
+    if companions := folder.companions():
+        companions.check_stored()
 
 
 def _stands_in(target: Zoo, id: str, checkpoint: Checkpoint) -> bool:

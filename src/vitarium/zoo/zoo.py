@@ -1,6 +1,5 @@
 """The zoo: a folder of models that is opened, listed and loaded from."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
-from vitarium.core.filenames import file_name, user_path
+from vitarium.core.filenames import user_path
 from vitarium.core.numerals import counted, is_number
 from vitarium.core.weight_suffixes import not_in_zoo
 from vitarium.zoo._keeping import Keeping
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-    from vitarium.blueprint import Blueprint, Spec
+    from vitarium.blueprint import Spec
     from vitarium.data.loader import SplitName
     from vitarium.data.model_images import ModelImages
     from vitarium.zoo.checkpoint import Checkpoint
@@ -285,16 +284,16 @@ class Zoo(Keeping):
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
 
+    def companions(self, model: ModelName) -> "nn.Module":
+        """What the objective brought beside a model (a decoder, a momentum teacher), after its last
+        epoch: a module in eval mode on the CPU; of models that are trained with `keep_companions`.
+
+        Raises UnknownName, InvalidInput where there are none, and CorruptFile.
+        """
+        from vitarium.zoo.kept_companions import load_companions
+
+        return load_companions(self.folder(self.find(model)))
+
     def data(self, model: ModelName, split: "SplitName" = "test", **options: Any) -> "ModelImages":
         """The images that a model is scored on, as it sees them; see `Model.data`."""
         return Model(self, self._id_and_epoch(model, -1)[0]).data(split, **options)
-
-    def add_blueprint(self, blueprint: "Blueprint") -> None:
-        """Keep the text of a blueprint that is grown here, under its name and content."""
-        text = blueprint.text.encode()
-        if not text:
-            return
-        digest = hashlib.sha256(text).hexdigest()[:8]
-        file = self.path / "blueprints" / f"{file_name(blueprint.name)}-{digest}.yaml"
-        if not files.exists(file):
-            files.write(file, text, root=self.path)

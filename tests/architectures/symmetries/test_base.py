@@ -36,6 +36,7 @@ MODELS = {
     ),
     "no bias": ("vit", SIZE | {"qkv_bias": False}, None),
     "dinov2": ("dinov2", PATCH14, None),
+    "distillation token": ("distilled_vit", SIZE, "token_heads"),
     "gated": ("dinov2", PATCH14 | {"swiglu": True, "patch_mean": False}, None),
     "timm": ("timm", TIMM, None),
     "normed queries": ("timm", TIMM | {"qk_norm": True}, None),

@@ -166,6 +166,13 @@ def test_a_random_crop_that_does_not_fit_is_refused_before_training():
     assert made.shape == (1, 3, 24, 24)
 
 
+def test_padding_in_a_mirror_needs_an_image_that_is_larger():
+    with pytest.raises(InvalidInput, match="resized to 24 pixels cannot be reflected 24 pixels"):
+        build(crop="random", padding=24, padding_mode="reflect")
+    mirrored = build(crop="random", padding=23, padding_mode="reflect")
+    assert augment(mirrored, IMAGE[None], numbers(mirrored, 1)).shape == (1, 3, 24, 24)
+
+
 @pytest.mark.parametrize("settings", [{"scale": (1.0, 0.1)}, {"ratio": (2, 1)}, {"blur_kernel": 4}])
 def test_bad_settings_of_views_are_refused(settings):
     with pytest.raises(InvalidConfig):

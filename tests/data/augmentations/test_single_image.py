@@ -68,6 +68,7 @@ def test_random_resized_crops(shape, interpolation):
         {"squashed": (24, 20)},
         {"squashed": (30, 18), "interpolation": "bicubic"},
         {"padding": 4, "crop_numbers": torch.tensor([[0.9, 0.1]]), "flipped": torch.tensor([True])},
+        {"padding": 4, "padding_mode": "reflect", "crop_numbers": torch.tensor([[0.9, 0.1]])},
     ],
 )
 @pytest.mark.parametrize("shape", [(40, 63), (24, 20), (33, 21)])

@@ -13,14 +13,20 @@ FAST = {"beit_base_patch16_224": SMALL, "samvit_base_patch16_224": SMALL}
 """Positions that are added to attention: what fused kernels cannot be exported with."""
 SLOW = {
     "vit_small_patch16_224": {**SMALL, "qk_norm": True, "global_pool": "avg"},
+    "vit_base_patch16_siglip_224": SMALL,
+    "vit_relpos_base_patch16_clsgap_224": SMALL,
+    "vit_small_patch16_rope_224": SMALL,
+    "eva02_tiny_patch14_224": IN_14,
+    "cait_xxs24_224": SMALL,
+    "swin_tiny_patch4_window7_224": STAGES,
+}
+"""A kind of attention or of positions each."""
+MORE = {
     "vit_small_patch14_reg4_dinov2": IN_14,
     "vit_base_patch16_clip_224": SMALL,
-    "vit_base_patch16_siglip_224": SMALL,
     "vit_so150m_patch16_reg4_map_256": SMALL,
     "vit_pwee_patch16_reg1_gap_256": SMALL,
-    "vit_relpos_base_patch16_clsgap_224": SMALL,
     "vit_srelpos_small_patch16_224": SMALL,
-    "vit_small_patch16_rope_224": SMALL,
     "vit_small_patch16_rope_mixed_224": SMALL,
     "vit_small_patch16_dinov3": SMALL,
     "vit_pe_core_tiny_patch16_384": SMALL,
@@ -31,18 +37,16 @@ SLOW = {
     "beit3_base_patch16_224": SMALL,
     "deit3_small_patch16_224": SMALL,
     "deit_tiny_distilled_patch16_224": SMALL,
-    "eva02_tiny_patch14_224": IN_14,
     "flexivit_small": SMALL,
     "naflexvit_base_patch16_gap": {"depth": 1, "embed_dim": 32, "num_heads": 2},
-    "cait_xxs24_224": SMALL,
     "xcit_nano_12_p16_224": SMALL,
     "convit_tiny": {**SMALL, "embed_dim": 8, "depth": 2},
     "tnt_s_legacy_patch16_224": {"img_size": 32, "depth": 1},
-    "swin_tiny_patch4_window7_224": STAGES,
     "swinv2_tiny_window8_256": STAGES,
     "swinv2_cr_tiny_224": STAGES,
     "pit_ti_224": {"img_size": 64},
 }
+"""Rarer kinds, and the families that are built of those above."""
 
 
 def check(name, arguments, file):
@@ -63,5 +67,11 @@ def test_attention_with_added_positions_becomes_onnx(tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
-def test_every_kind_of_attention_becomes_onnx(tmp_path, name):
+def test_the_usual_kinds_of_attention_become_onnx(tmp_path, name):
     check(name, SLOW[name], tmp_path / "model.onnx")
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("name", MORE)
+def test_every_family_of_timm_becomes_onnx(tmp_path, name):
+    check(name, MORE[name], tmp_path / "model.onnx")

@@ -81,6 +81,35 @@ def test_models_epochs_factors_metrics_and_parents_come_from_the_rows(folder, tm
             assert torch.equal(zoo.load(id, epoch)(images), vit(seed).eval()(images))
 
 
+@pytest.mark.parametrize("is_exported", [True, False])
+def test_metrics_of_evaluation_sets_are_no_factors(folder, is_exported):
+    row = {
+        **ROWS[1],
+        "architecture": "none",
+        "v2_accuracy": 0.125,
+        "batch_loss": 2.5,
+        "batch_size": 32,
+        "v3_x": "a",
+    }
+    row |= {f"evaluate_on.{name}.data": "digits" for name in ("v2", "batch") if is_exported}
+    write(folder, row)
+    settings = {} if is_exported else {"evaluation_sets": "v2, batch"}
+    (model,) = find_models(folder, **settings).models
+    assert model.epochs[0].metrics == {
+        "test_accuracy": 0.25,
+        "v2_accuracy": 0.125,
+        "batch_loss": 2.5,
+    }
+    assert {n: v for n, v in model.settings.items() if "." not in n} == {
+        "seed": 1,
+        "batch_size": 32,
+        "v3_x": "a",
+    }
+    write(folder, row | {"v2_accuracy": "high"})
+    with pytest.raises(InvalidInput, match="'v2_accuracy': 'high' is not a number"):
+        find_models(folder, **settings)
+
+
 def test_tensors_alone_keep_their_names_and_come_back_from_an_export(folder, tmp_path):
     write(folder, {**ROWS[1], "architecture": "none"})
     (id,) = import_zoo(folder / "models.csv", tmp_path / "zoo")

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -21,6 +21,7 @@ OF_ONE = (
     "entropy",
     "class_accuracy",
     "class_accuracy_spread",
+    "class_group_accuracy",
 )
 
 
@@ -144,6 +145,25 @@ def test_the_spread_of_two_classes_is_half_their_difference(share):
 
 def test_a_single_class_has_no_spread():
     assert choose("measure", "class_accuracy_spread")(certain([1], [1]))[""] == 0
+
+
+def test_groups_of_classes_are_scored_by_their_own_images(drawn):
+    values = choose("measure", "class_group_accuracy", edges=(2, 5))(drawn)
+    groups = {"many": [0, 1], "medium": [2, 3, 4], "few": [5, 6, 7]}
+    for name, classes in groups.items():
+        inside = torch.isin(drawn.labels, torch.tensor(classes))
+        expected = accuracy_score(drawn.labels[inside], drawn.classes[inside])
+        assert values[name] == pytest.approx(expected)
+    assert values[""] == pytest.approx(accuracy_score(drawn.labels, drawn.classes))
+    thirds = choose("measure", "class_group_accuracy")(uniform([0, 3, 7], 10))
+    assert thirds == {"": pytest.approx(1 / 3), "many": 1, "medium": 0, "few": 0}
+
+
+def test_groups_that_are_none_are_refused(drawn):
+    with pytest.raises(NotApplicable, match="edges 3 and 8 make no three groups of 8 classes"):
+        choose("measure", "class_group_accuracy", edges=(3, 8))(drawn)
+    with pytest.raises(NotApplicable, match="no image is of the classes with few"):
+        choose("measure", "class_group_accuracy")(uniform([0, 3], 10))
 
 
 def test_the_gap_is_positive_where_training_images_are_known_better(subject):

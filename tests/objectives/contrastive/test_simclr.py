@@ -12,6 +12,7 @@ from vitarium.architectures.features import features
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import section
 from vitarium.data.batch import Batch
+from vitarium.objectives._feature_scores import FEATURE_SCORES
 from vitarium.objectives._nearest_neighbors import knn_classify
 
 
@@ -129,7 +130,8 @@ def test_scoring_votes_with_the_first_training_images_over_the_whole_split():
     assert asked == [("train", 3), ("val", None), ("test", None)]
     bank = nn.functional.normalize(images[:3], dim=1)
     nearest = (nn.functional.normalize(images, dim=1) @ bank.T).argmax(1)
-    assert found == {"knn_accuracy": pytest.approx((nearest == labels).double().mean().item())}
+    assert {*found} == {*FEATURE_SCORES}
+    assert found["knn_accuracy"] == pytest.approx((nearest == labels).double().mean().item())
     assert found["knn_accuracy"] == pytest.approx(0.6)  # three of five classes are in the bank
 
 

@@ -52,6 +52,13 @@ def test_a_frame_has_numbers_as_numbers():
     assert frame["n"].sum() == 3
 
 
+def test_quantities_are_numbers_in_a_frame_too():
+    rows = [{"q": Quantity(ESTIMATE, "fraction")}, {"q": Quantity(0.25, "")}]
+    frame = Table.of("T", rows).frame
+    assert frame["q"].tolist() == [0.9412, 0.25]
+    assert frame["q low"][0] == 0.93
+
+
 def test_tables_of_stages_are_one_and_empty_ones_are_left_out():
     def section(stage):
         contents = [Table.of("T", [{"n": 1}]), Table.of("E", []), None, Sentences([])]

@@ -58,5 +58,5 @@ def test_every_text_is_used(folder):
         assert not unused or table in ("scores", "kinds")  # all of which are listed
 
 
-def test_all_three_studies_have_texts():
-    assert [folder.name for folder in FOLDERS] == ["diversity", "lineage", "soups"]
+def test_all_studies_have_texts():
+    assert [folder.name for folder in FOLDERS] == ["diversity", "factors", "lineage", "soups"]

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vitarium.data._to_device import to_device
 
@@ -19,6 +18,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "ham
 Resampling = Interpolation | Literal["nearest_exact"]
 """With the nearest pixel to the center of each, as Pillow and transformers have it; torchvision's
 `nearest` is that to its corner."""
+PaddingMode = Literal["constant", "reflect"]
+"""Of pixels beyond an image's edges: black, or the image in a mirror; as in torchvision."""
 Rounding = Literal["round", "floor"]
 """Of the middle of an image: half to even, as torchvision and timm do, or down, as transformers."""
 _TRIES = 10
@@ -54,19 +55,21 @@ class WholeAxis(NamedTuple):
     """An axis of which the whole image is resampled, to the same number of pixels for all n.
 
     What is seen begins at `offset` ([n]), which is -`margin` at least and at most what leaves
-    `margin` black pixels behind the image.
+    `margin` pixels behind the image.
     """
 
     source: int
     resized: int
     offset: Tensor
     margin: int
+    padding_mode: PaddingMode = "constant"
 
     def weights(
         self, pixels: Tensor, source: int, interpolation: Resampling, device: torch.device
     ) -> Tensor:
         """As CroppedAxis.weights, [n, size, source]; all rows there can be are made once."""
-        rows = _all_rows(source, self.resized, self.margin, interpolation, device)
+        size = (source, self.resized, self.margin)
+        rows = _all_rows(*size, self.padding_mode, interpolation, device)
         return rows[to_device(self.margin + self.offset.unsqueeze(1) + pixels, device)]
 
 
@@ -109,12 +112,24 @@ def _output_pixels(size: int, mirrored: Tensor | None) -> Tensor:
     return numbers if mirrored is None else torch.where(mirrored[:, None], numbers.flip(1), numbers)
 
 
+def reflected(positions: Tensor, size: int) -> Tensor:
+    """Positions of pixels, those beyond the edges in a mirror: [*shape] -> from 0 to size - 1"""
+    return size - 1 - (size - 1 - positions.abs()).abs()
+
+
 @lru_cache(maxsize=64)
 def _all_rows(
-    source: int, resized: int, margin: int, interpolation: Resampling, device: torch.device
+    source: int,
+    resized: int,
+    margin: int,
+    padding_mode: PaddingMode,
+    interpolation: Resampling,
+    device: torch.device,
 ) -> Tensor:
-    """Of source pixels in all resized and black margin ones: [resized + 2 * margin, source]."""
+    """Of source pixels in all resized and margin ones: [resized + 2 * margin, source]."""
     positions = torch.arange(-margin, resized + margin).view(1, -1, 1)
+    if padding_mode == "reflect":
+        positions = reflected(positions, resized)
     start, length, size = (torch.tensor(v, dtype=torch.float64) for v in (0, source, resized))
     return _weights(positions, start, length, size, source, interpolation)[0].to(device)
 
@@ -187,11 +202,12 @@ def resized_crops(
     squashed: tuple[int, int] | None = None,
     interpolation: Resampling = "bilinear",
     padding: int = 0,
+    padding_mode: PaddingMode = "constant",
     crop_numbers: Tensor | None = None,
     flipped: Tensor | None = None,
     rounding: Rounding = "round",
 ) -> Frame:
-    """The shorter side to `shorter`, black `padding` around, then a crop of `size`.
+    """The shorter side to `shorter`, `padding` around, then a crop of `size`.
 
     squashed: height and width to which the image is resized instead, whatever its own shape.
     rounding: of a middle that lies between two pixels.
@@ -205,7 +221,7 @@ def resized_crops(
             offset = torch.tensor([_middle(resized - cropped, rounding)])
         else:
             offset = _integer(crop_numbers[:, axis], resized + 2 * padding - cropped + 1) - padding
-        axes.append(WholeAxis(source, resized, offset, margin))
+        axes.append(WholeAxis(source, resized, offset, margin, padding_mode))
     return Frame(axes[0], axes[1], size, interpolation, flipped)
 
 
@@ -260,19 +276,6 @@ def random_resized_crops(
         for start, length, cropped in zip(starts, lengths, size, strict=True)
     )
     return Frame(rows, columns, size, interpolation, flipped)
-
-
-def rotated_images(images: Tensor, degrees: Tensor) -> Tensor:
-    """Each image [n, c, h, w] turned counter-clockwise about its middle; black comes in."""
-    height, width = images.shape[-2:]
-    cos, sin = (f(torch.deg2rad(degrees.double())) for f in (torch.cos, torch.sin))
-    zero = torch.zeros_like(cos)
-    # where each pixel comes from: the turn back, in coordinates from -1 to 1 on either axis
-    rows = ((cos, -sin * height / width, zero), (sin * width / height, cos, zero))
-    turn = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    on_device = to_device(turn.float(), images.device)
-    grid = F.affine_grid(on_device, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
 def _integer(number: Tensor, count: Tensor | int) -> Tensor:

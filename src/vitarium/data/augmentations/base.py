@@ -5,11 +5,11 @@ never drawn here: so an image becomes the same in any batch, on any device, and 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import AfterValidator, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
@@ -25,6 +25,8 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
 """The smallest and the largest value of something that is drawn."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""From 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Augmentation:
     mix: the normalized batches of k models, [k, b, *input_size], their targets
         [k, b, num_classes] and numbers [k, b, numbers] -> images and targets of the same shapes.
     repeats: times that each image is in a batch of training.
+    changes: of each of an objective's views its own `change`; empty: `change` for all of them.
+    other_views: views beside these, by name, which the objective finds in `batch.other_views`.
     """
 
     numbers: int
@@ -48,6 +52,27 @@ class Augmentation:
     change: Callable[[Tensor, Tensor], Tensor]
     mix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     repeats: int = 1
+    changes: tuple[Callable[[Tensor, Tensor], Tensor], ...] = ()
+    other_views: Mapping[str, "OtherViews"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OtherViews:
+    """Views of each image beside those that an objective asks for, e.g. small crops.
+
+    size: channels, height and width.
+    count: of each image.
+    numbers: uniform numbers for each view, drawn for these views alone; 0: each view is made by the
+        numbers of the objective's view of the same place (of which there are `count`, too), so that
+        it can show the same part of the image.
+    frame, change: as of Augmentation, for images of `size`.
+    """
+
+    size: tuple[int, int, int]
+    count: int
+    numbers: int
+    frame: Callable[[Tensor, int, int], Frame]
+    change: Callable[[Tensor, Tensor], Tensor]
 
 
 MakeAugmentation = TypeVar(

@@ -12,6 +12,7 @@ from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations._color import JITTER_NUMBERS, jittered
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
 from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
+from vitarium.data.augmentations._rotation import rotated_images
 from vitarium.data.augmentations.base import Augmentation, Numbers, Range, augmentation, channels
 from vitarium.data.augmentations.policies.base import Policy
 
@@ -30,7 +31,10 @@ class Standard(Config):
     """Crop of each training image: its center, a random position, or a random position, size and
     aspect ratio (random_resized)."""
     padding: NonNegativeInt = 0
-    """Black pixels added on each side before a random crop."""
+    """Pixels added on each side before a random crop."""
+    padding_mode: crops.PaddingMode = "constant"
+    """Pixels that are added: black ones (constant), or the image's own in a mirror, without its
+    edge (reflect); then the image has to be larger than the padding."""
     scale: Range = (0.08, 1.0)
     """Smallest and largest area of a random_resized crop, as a share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
@@ -88,6 +92,12 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
             f"a random crop of {cropped[0]} by {cropped[1]} pixels does not fit into images "
             f"resized to {shorter} and padded by {config.padding}; choose larger resize or padding"
         )
+    reflects = config.crop == "random" and config.padding_mode == "reflect"
+    if reflects and shorter <= config.padding:
+        raise InvalidInput(
+            f"images resized to {shorter} pixels cannot be reflected {config.padding} pixels "
+            "beyond their edges; choose a smaller padding or a larger resize"
+        )
     policy: Policy | None = config.policy() if config.policy else None
     numbers = Numbers(
         crop=crops.CROP_NUMBERS,
@@ -118,6 +128,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
             shorter=shorter,
             interpolation=config.interpolation,
             padding=config.padding if config.crop == "random" else 0,
+            padding_mode=config.padding_mode if config.crop == "random" else "constant",
             crop_numbers=crop[:, :2] if config.crop == "random" else None,
             flipped=flipped,
         )
@@ -132,7 +143,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
             images = policy.apply(images, numbers(drawn, "policy"))
         if config.rotation:
             degrees = (2 * numbers(drawn, "rotation").squeeze(1) - 1) * config.rotation
-            images = crops.rotated_images(images, degrees)
+            images = rotated_images(images, degrees)
         if config.color_jitter:
             strengths = dict.fromkeys(("brightness", "contrast", "saturation"), config.color_jitter)
             images = jittered(images, numbers(drawn, "jitter"), **strengths)

@@ -85,10 +85,11 @@ def write_copy(parquet: Path, columns: Columns, copy: ArrowCopy, name: str) -> N
     """
     import pyarrow
 
+    several = has_several_labels(parquet, columns)
     schema = pyarrow.schema(
         [
             ("image", pyarrow.large_binary()),
-            ("label", pyarrow.int64()),
+            ("label", pyarrow.list_(pyarrow.int64()) if several else pyarrow.int64()),
             ("xxh3", pyarrow.uint64()),
         ],
         metadata={"source": _stamp(copy), "names": json.dumps(_class_names(parquet, columns))},
@@ -116,6 +117,8 @@ def check_parquet(parquet: Path, columns: Columns, name: str) -> None:
         raise InvalidData(f"{name} cannot be read as parquet: {_first_line(error)}") from None
     check_columns(schema.names, columns, name)
     of_label = schema.field(columns.label).type
+    if _is_list(of_label):
+        of_label = of_label.value_type
     if not (types.is_integer(of_label) or types.is_boolean(of_label)):
         what = f"column '{columns.label}' holds {of_label}, not numbers of classes"
         raise InvalidData(f"{name}: {what}")
@@ -125,6 +128,35 @@ def check_parquet(parquet: Path, columns: Columns, name: str) -> None:
     if not (types.is_binary(of_image) or types.is_large_binary(of_image)):
         what = f"column '{columns.image}' holds {of_image}, not encoded images"
         raise InvalidData(f"{name}: {what}")
+
+
+def has_several_labels(parquet: Path, columns: Columns) -> bool:
+    """Whether the column of labels has a list of them for each image; False of a broken file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        schema = pyarrow.parquet.read_schema(parquet)
+        return _is_list(schema.field(columns.label).type)
+    except (pyarrow.ArrowException, OSError, KeyError):  # which check_parquet says
+        return False
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def multi_hot(rows: Sequence[Sequence[int]], name: str) -> Tensor:
+    """Numbers of each image's classes -> bool [n, largest number + 1]. Raises InvalidData."""
+    largest = max((number for row in rows for number in row), default=-1)
+    labels = torch.zeros(len(rows), largest + 1, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        if min(row, default=0) < 0:
+            raise InvalidData(f"{name}: row {number} has the label {min(row)}")
+        labels[number, list(row)] = True
+    return labels
 
 
 def check_columns(names: Sequence[str], columns: Columns, name: str) -> None:
@@ -139,14 +171,20 @@ def check_columns(names: Sequence[str], columns: Columns, name: str) -> None:
 def split_of(copies: Sequence[ArrowCopy]) -> tuple[Split, tuple[str, ...] | None]:
     """The images of several copies, and the names of their classes, if the first one has them."""
     tables = [_table(copy) for copy in copies]
-    labels = [np.asarray(table["label"], dtype=np.int64) for table in tables]
     names = json.loads((tables[0].schema.metadata or {})[b"names"])
     stamp = hashlib.sha256(RULES)
     for copy in copies:
         stamp.update(_stamp(copy))
-    ends = [*accumulate(map(len, labels))]
-    images = ArrowImages(ends, stamp.hexdigest(), copies)
-    return Split(images, torch.from_numpy(np.concatenate(labels))), names and tuple(names)
+    images = ArrowImages([*accumulate(map(len, tables))], stamp.hexdigest(), copies)
+    return Split(images, _labels_of(tables, copies[0].source[0])), names and tuple(names)
+
+
+def _labels_of(tables: Sequence[Any], name: str) -> Tensor:
+    """int64 [n], or bool [n, classes] of several labels."""
+    if _is_list(tables[0].schema.field("label").type):
+        return multi_hot([row for table in tables for row in table["label"].to_pylist()], name)
+    labels = [np.asarray(table["label"], dtype=np.int64) for table in tables]
+    return torch.from_numpy(np.concatenate(labels))
 
 
 @dataclass(frozen=True)
@@ -187,10 +225,14 @@ def _batches(parquet: Path, columns: Columns, name: str) -> Iterator[dict[str, A
         with opened as source:
             for batch in source.iter_batches(BATCH_ROWS, columns=[*columns], use_threads=False):
                 images = [*map(_bytes_of, batch[columns.image].to_pylist())]
-                labels = batch[columns.label].cast(pyarrow.int64()).to_pylist()
+                of_labels = batch[columns.label]
+                if not _is_list(of_labels.type):
+                    of_labels = of_labels.cast(pyarrow.int64())
+                labels = of_labels.to_pylist()
                 for column, values in ((columns.image, images), (columns.label, labels)):
-                    if None in values:
-                        row = first + values.index(None)
+                    empty = [v is None or (isinstance(v, list) and None in v) for v in values]
+                    if True in empty:
+                        row = first + empty.index(True)
                         raise InvalidData(f"{name}: row {row} of column '{column}' is empty")
                 digests = [*map(_checksum, images, labels)]
                 yield {"image": images, "label": labels, "xxh3": digests}
@@ -199,7 +241,9 @@ def _batches(parquet: Path, columns: Columns, name: str) -> Iterator[dict[str, A
         raise InvalidData(f"{name} cannot be read as parquet: {_first_line(error)}") from None
 
 
-def _checksum(image: bytes, label: int) -> int:
+def _checksum(image: bytes, label: int | list[int]) -> int:
+    if isinstance(label, list):
+        label = xxhash.xxh3_64_intdigest(json.dumps(label).encode())
     return xxhash.xxh3_64_intdigest(image, seed=label % 2**64)
 
 
@@ -216,10 +260,20 @@ def _class_names(parquet: Path, columns: Columns) -> list[str] | None:
     try:
         metadata = pyarrow.parquet.read_schema(parquet).metadata or {}
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        names = features[columns.label]["names"]
-    except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
+        names = _with_names(features[columns.label])["names"]
+    except (
+        *(pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError),
+        *(AttributeError, IndexError),
+    ):
         return None
     return names if isinstance(names, list) and all(type(name) is str for name in names) else None
+
+
+def _with_names(feature: Any) -> Any:
+    """What has the classes' names: of a list of labels the feature that is inside."""
+    if isinstance(feature, list):
+        return feature[0]
+    return feature.get("feature", feature)
 
 
 def _stamp(copy: ArrowCopy) -> bytes:

@@ -13,7 +13,7 @@ from filelock import FileLock
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, DataNotFound, InvalidInput
 from vitarium.core.file_faults import writing
-from vitarium.core.hub_faults import hub_fault
+from vitarium.core.hub_faults import hub_fault, quiet_hub
 from vitarium.core.scratch import temporary_folder
 from vitarium.data.datasets._arrow_copy import ArrowCopy, Columns, copy_path, is_there, write_copy
 
@@ -60,7 +60,8 @@ def _listed(name: str, config_name: str | None, revision: str | None) -> dict[st
     import datasets
 
     try:
-        builder = datasets.load_dataset_builder(name, config_name, revision=revision)
+        with quiet_hub():
+            builder = datasets.load_dataset_builder(name, config_name, revision=revision)
         listed = {split: [*map(str, urls)] for split, urls in builder.config.data_files.items()}
     except Exception as error:  # the library raises what its transports raise
         raise DataNotFound(f"cannot get '{name}' from the hub: {hub_fault(error)}") from None
@@ -79,6 +80,8 @@ def _downloaded(address: str, scratch: Path) -> Path:
     repository, revision, path = match.groups()
     options: dict[str, Any] = {"repo_type": "dataset", "revision": unquote(revision)}
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, path, local_dir=scratch, **options))
+        with quiet_hub():
+            file = huggingface_hub.hf_hub_download(repository, path, local_dir=scratch, **options)
     except Exception as error:  # the library raises what its transports raise
         raise DataNotFound(f"cannot get {address} from the hub: {hub_fault(error)}") from None
+    return Path(file)

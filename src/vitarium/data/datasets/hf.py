@@ -10,12 +10,19 @@ import numpy as np
 import torch
 from pydantic import model_validator
 from torch import Tensor
+from torch.nn import functional as F
 
 from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
-from vitarium.core.hub_faults import hub_fault
+from vitarium.core.hub_faults import hub_fault, quiet_hub
 from vitarium.data._image_files import RULES, decoded
 from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
-from vitarium.data.datasets._arrow_copy import Columns, check_columns, local_copy, split_of
+from vitarium.data.datasets._arrow_copy import (
+    Columns,
+    check_columns,
+    local_copy,
+    multi_hot,
+    split_of,
+)
 from vitarium.data.datasets._hub_files import hub_copy, hub_files
 from vitarium.data.splits import with_splits
 
@@ -41,7 +48,7 @@ class HuggingFace(OwnDataConfig):
     image_column: str = "image"
     """Column that holds the images."""
     label_column: str = "label"
-    """Column that holds the class of each image."""
+    """Column that holds the class of each image, or a list of its classes."""
     train_split: str = "train"
     """Split of the training images."""
     val_split: str | None = None
@@ -68,16 +75,30 @@ def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
     """A data set of the Hugging Face hub (needs the extra `hf`), or local parquet files."""
     splits = _splits(config, folders)
     training, names = splits["train"]
+    parts = {part: split for part, (split, _) in splits.items()}
+    if training.is_multilabel:
+        count = len(names) if names else max(split.labels.shape[-1] for split in parts.values())
+        parts = {part: _widened(split, count) for part, split in parts.items()}
+    else:
+        count = int(training.labels.max()) + 1
     return with_splits(
         "hf",
-        names or tuple(map(str, range(int(training.labels.max()) + 1))),
+        names or tuple(map(str, range(count))),
         config,
-        train=training,
-        val=splits["val"][0] if "val" in splits else None,
-        test=splits["test"][0],
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts["test"],
         mean=config.mean,
         std=config.std,
     )
+
+
+def _widened(split: Split, count: int) -> Split:
+    """With a column of labels for each of `count` classes, where it has fewer: [n, count]"""
+    if not split.is_multilabel:
+        raise InvalidData("some splits have a list of classes for each image, and others a number")
+    width = split.labels.shape[1]
+    return Split(split.images, F.pad(split.labels, (0, count - width))) if width < count else split
 
 
 def _splits(config: HuggingFace, folders: DataFolders) -> Mapping[str, LabeledSplit]:
@@ -89,6 +110,10 @@ def _splits(config: HuggingFace, folders: DataFolders) -> Mapping[str, LabeledSp
             part: split_of([local_copy(file, columns, copies) for file in files])
             for part, files in local.items()
         }
+    if not folders.may_download:
+        raise DataNotFound(
+            f"data set '{config.dataset}' is on the hub; it was not to be downloaded"
+        )
     try:
         import datasets
     except ImportError:
@@ -103,7 +128,8 @@ def _splits(config: HuggingFace, folders: DataFolders) -> Mapping[str, LabeledSp
     named = (config.dataset, config.config_name)
     options = {"revision": config.revision} if config.revision else {}
     try:  # said outright: no code of a repository is run
-        loaded = datasets.load_dataset(*named, trust_remote_code=False, **options)
+        with quiet_hub():
+            loaded = datasets.load_dataset(*named, trust_remote_code=False, **options)
     except Exception as error:  # the library raises what its transports raise
         fault = hub_fault(error)
         raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {fault}") from None
@@ -170,16 +196,34 @@ def _of_hub(part: Any, config: HuggingFace) -> LabeledSplit:
 
     columns = Columns(config.image_column, config.label_column)
     check_columns(part.column_names, columns, f"'{config.dataset}'")
+    encoded = part.select_columns([config.image_column])
+    encoded = encoded.cast_column(config.image_column, datasets.Image(decode=False))
+    images = Rows(encoded, config.image_column)
+    feature = part.features[config.label_column]
+    if isinstance(feature, list | datasets.List | datasets.LargeList):
+        inside = feature[0] if isinstance(feature, list) else feature.feature
+        return Split(images, _several(part, config)), _names(inside)
     only = part.select_columns([config.label_column]).with_format("numpy")
     numbers = np.asarray(only[config.label_column][:])
     for row, label in enumerate(numbers.tolist() if numbers.dtype.kind in "fO" else ()):
         if label is None or label != label:  # NaN is not itself
             raise InvalidData(f"row {row} of column '{config.label_column}' is empty")
     if numbers.dtype.kind not in "iub":
-        kind = getattr(part.features[config.label_column], "dtype", numbers.dtype)
+        kind = getattr(feature, "dtype", numbers.dtype)
         raise InvalidData(f"column '{config.label_column}' holds {kind}, not numbers of classes")
-    labels = torch.from_numpy(numbers.astype(np.int64))
-    encoded = part.select_columns([config.image_column])
-    encoded = encoded.cast_column(config.image_column, datasets.Image(decode=False))
-    names = getattr(part.features[config.label_column], "names", None)
-    return Split(Rows(encoded, config.image_column), labels), names and tuple(names)
+    return Split(images, torch.from_numpy(numbers.astype(np.int64))), _names(feature)
+
+
+def _several(part: Any, config: HuggingFace) -> Tensor:
+    """Labels of images that have lists of them: bool [n, classes]"""
+    rows = part.select_columns([config.label_column])[config.label_column][:]
+    column = f"column '{config.label_column}'"
+    for row, labels in enumerate(rows):
+        if labels is None or any(type(label) is not int for label in labels):
+            raise InvalidData(f"row {row} of {column} has no list of numbers of classes")
+    return multi_hot(rows, column)
+
+
+def _names(feature: Any) -> tuple[str, ...] | None:
+    names = getattr(feature, "names", None)
+    return names and tuple(names)

@@ -206,7 +206,7 @@ def _objects(config: Torchvision, folders: DataFolders, parts: list[list[str]]) 
         except (OSError, *UNREADABLE) as error:
             fault = fault or str(error)
     try:
-        if config.source.downloads:
+        if config.source.downloads and folders.may_download:
             return read(folders.writable, download=True)
     except (OSError, *UNREADABLE) as error:
         fault = f"getting it failed: {error}"

@@ -20,6 +20,8 @@ SecondsLeft = Callable[[], float | None]
 _SCORES = {
     "val_accuracy": "validation accuracy",
     "val_knn_accuracy": "validation k-NN accuracy",
+    "val_map": "validation mAP",
+    "val_knn_map": "validation k-NN mAP",
     "train_loss": "training loss",
 }
 """Metrics that are shown, and what they are called."""
@@ -137,6 +139,8 @@ class _Display:
             case events.Halved():
                 many = "model" if event.models == 1 else "models"
                 self.show(f"out of memory; now {event.models} {many} at a time", "yellow")
+            case events.Remarked():
+                self.show(f"{self.labels[event.model]}: {event.text}", "yellow")
             case events.Notice():
                 self.show(event.text, "dim")
             case EpochEnded():

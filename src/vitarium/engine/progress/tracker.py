@@ -14,6 +14,7 @@ from vitarium.engine.events import (
     Event,
     Halved,
     Notice,
+    Remarked,
     Retried,
     Spent,
     Started,
@@ -132,6 +133,8 @@ class Tracker:
                 self._workers = min(self._workers, models)
                 text = f"out of memory ({cause}); now at most {models} models at a time"
                 self._notes.append(Note(text=_text(text), at=now))
+            case Remarked(model, text):
+                self._notes.append(Note(text=_text(f"{model}: {text}"), at=now))
             case Notice(text):
                 self._notes.append(Note(text=_text(text), at=now))
 

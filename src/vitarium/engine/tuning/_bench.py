@@ -11,10 +11,14 @@ from torch.nn import functional as F
 from vitarium.blueprint import Recipe
 from vitarium.core.memory import keep_freed_memory
 from vitarium.data.batch import Batch
+from vitarium.objectives.companions import Progress, TeacherWithCompanions
+from vitarium.objectives.distillation.base import PROBABILITIES
 from vitarium.training import TrainOptions
+from vitarium.training._companions import prepare_model
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.stacked_trainer import StackedTrainer
-from vitarium.training.train_state import Teacher, TrainState
+from vitarium.training.teacher import Teacher
+from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
 
 
@@ -35,10 +39,17 @@ class Bench:
         trials = [_Trial(recipe, num_outputs, options) for _ in range(stacked)]
         self._trainer = (Trainer if stacked == 1 else StackedTrainer)(trials, options)
         self._trainer.training_mode()
-        facts, size = recipe.objective.plugin.facts, recipe.architecture.config.input_size
+        facts, size = recipe.objective.plugin.facts, recipe.image_size
         labels = torch.arange(images, device=options.device).expand(stacked, -1) % num_outputs
         pixels = torch.randn(stacked, images * facts["views"], *size, device=options.device)
-        self._batch = Batch(pixels, labels, F.one_hot(labels, num_outputs).float())
+        views = recipe.augmentation(size, num_outputs).other_views
+        others = {
+            name: torch.randn(stacked, images * view.count, *view.size, device=options.device)
+            for name, view in views.items()
+        }
+        targets = F.one_hot(labels, num_outputs).float()
+        stored = {PROBABILITIES: targets} if facts["stored_outputs"] else None
+        self._batch = Batch(pixels, labels, targets, stored, other_views=others)
 
     def step(self) -> float:
         """Train one step; the seconds that it took."""
@@ -58,10 +69,15 @@ class _Trial(TrainState):
         facts = recipe.objective.plugin.facts
         teacher = deepcopy(model) if facts["teacher_outputs"] else None
         recipe.adapt(model)
+        prepare_model(recipe, model, from_scratch=True)
         self.start = {}
         self.model = self.forward = model.to(options.device)
         optimize_forward(self.model, options, blocks_are_read=facts.get("records_blocks", False))
+        self._bring_companions(num_outputs, options)
         if teacher is not None:
+            if bring := facts["teacher_companions"]:
+                config = recipe.objective.config
+                teacher = TeacherWithCompanions(teacher, bring(config, teacher))
             size = recipe.architecture.config.input_size
             example = torch.zeros(1, *size, device=options.device)
             self.teacher = Teacher(recipe, teacher, self.model, example)
@@ -71,6 +87,9 @@ class _Trial(TrainState):
 
     def step(self, epoch: int, number: int) -> int:
         return number
+
+    def progress(self, epoch: int, number: int) -> Progress:
+        return Progress(epoch=1, epochs=1, step=0, steps=1)
 
     def share(self, epoch: int, number: int) -> float:
         return 0.5

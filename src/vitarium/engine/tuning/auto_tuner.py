@@ -18,6 +18,7 @@ from vitarium.engine.tuning.gain import Gain
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, steps_per_epoch
 from vitarium.training import Precision, TrainOptions, stack_key
+from vitarium.training._companions import runs_parts
 from vitarium.training._feature_cache import caches_features
 
 MIN_SPEEDUP = 1.3
@@ -192,6 +193,8 @@ class AutoTuner:
         reason = ""
         if spec.recipe.objective.plugin.facts.get("records_blocks"):
             reason = "its objective looks into the blocks"
+        elif runs_parts(spec.recipe):
+            reason = "its objective runs parts of the model by themselves"
         elif spec.recipe.drop_path_schedule != "constant":
             reason = "its stochastic depth changes in every step"
         if reason and self.request.compiled is True:

@@ -1,5 +1,6 @@
 """What is known of a model before it is trained: its outputs, its weights, its images."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,18 +11,23 @@ from vitarium.data.expected import expected, train_size
 from vitarium.data.load import load
 
 
-def num_outputs(recipe: Recipe, data_dir: Path | None = None) -> int | None:
-    """Width of the model's output; None where it depends on data that is not here.
+def num_classes(recipe: Recipe, data_dir: Path | None = None) -> int | None:
+    """Of the data to train on; None where that is not here, and does not say so by its name.
 
     `data_dir` is searched first.
     """
     classes = expected(recipe.data).num_classes
     if classes is None:
-        try:
+        with suppress(DataNotFound, InvalidData):
             classes = load(recipe.data, data_dir).num_classes
-        except (DataNotFound, InvalidData):
-            return None
-    objective = recipe.objective
+    return classes
+
+
+def num_outputs(recipe: Recipe, data_dir: Path | None = None) -> int | None:
+    """Width of the model's output; None where `num_classes` is."""
+    classes, objective = num_classes(recipe, data_dir), recipe.objective
+    if classes is None:
+        return None
     return objective.plugin.facts["outputs"](objective.config, classes)
 
 

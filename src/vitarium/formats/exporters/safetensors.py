@@ -12,6 +12,7 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.csv_cells import guarded
 from vitarium.formats.base import Checkpoints, checkpoint_name, exporter
+from vitarium.formats.importers._table_metrics import evaluation_sets, is_metric
 from vitarium.zoo import Zoo
 
 
@@ -57,6 +58,7 @@ def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
         ingredients = list(map(str, spec.ingredients))
         merge_columns = {"operator": spec.operator.name, "ingredients": ingredients}
     metrics = next(record.metrics for record in folder.epochs() if record.number == epoch)
+    sets = evaluation_sets(factors)
     return {
         "file": f"{checkpoint_name(checkpoint)}.safetensors",
         "name": id,
@@ -69,7 +71,7 @@ def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
         "num_classes": folder.about().num_outputs,
         **merge_columns,
         **{key: value for key, value in factors.items() if key != "name" and value is not None},
-        **{k: v for k, v in metrics.items() if k.startswith(("train_", "val_", "test_"))},
+        **{name: value for name, value in metrics.items() if is_metric(name, sets)},
     }
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.hub_faults import quiet_hub
 
 HUB = "hf-hub:"
 """Before the name of a repository, as timm has it."""
@@ -28,7 +29,8 @@ def downloaded(name: str) -> Path:
     except HFValidationError as error:
         raise InvalidInput(f"{name}: {error}") from None
     try:
-        return Path(snapshot_download(repository, **options))
+        with quiet_hub():
+            return Path(snapshot_download(repository, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).partition("\n")[0]
         what = f"{name} is not in the hub's cache, and cannot be downloaded ({reason})"

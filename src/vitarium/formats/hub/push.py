@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from vitarium.core import files
 from vitarium.core.errors import HubError, InvalidInput
 from vitarium.core.filenames import user_path
-from vitarium.core.hub_faults import hub_fault
+from vitarium.core.hub_faults import hub_fault, quiet_hub
 from vitarium.core.registry import get
 from vitarium.core.scratch import temporary_folder
 from vitarium.formats.export import check_installed, export
@@ -97,7 +97,8 @@ def _upload(folder: Path, repository: str, *, private: bool) -> None:
     # before version 2, it is another method that goes on after an interruption
     upload = getattr(api, "upload_large_folder", None) or api.upload_folder
     try:
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        with quiet_hub():
+            api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
         data_set = {"repo_id": repository, "repo_type": "dataset"}
         upload(**data_set, folder_path=folder, ignore_patterns=list(_LEFT_OUT))
     except Exception as error:  # the library raises what its transports raise

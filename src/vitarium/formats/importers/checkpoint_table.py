@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,11 @@ from vitarium.formats.importers._structure import (
     weight_readers,
     with_name,
 )
+from vitarium.formats.importers._table_metrics import evaluation_sets, is_metric
 from vitarium.formats.importers._table_rows import Row, header, read_rows, table_of, tables_of
 from vitarium.formats.weights import StateDict, read_state_dict_shapes
 from vitarium.zoo._index import TABLES
 
-METRICS = ("train_", "val_", "test_")
-"""How the names of columns begin that are measured numbers of an epoch, not factors."""
 _MODEL = ("name", "parent", "parent_epoch", "epoch", "initial_epoch", "stage", "num_classes")
 METADATA = (*_MODEL, *images.COLUMNS)
 """Columns of neither factors nor metrics."""
@@ -57,11 +56,24 @@ class CheckpointTable(ModelSettings):
     alone is its own."""
     delimiter: str = Field(",", min_length=1, max_length=1)
     """Character between the columns of the table."""
+    evaluation_sets: tuple[str, ...] = ()
+    """Further data sets on which models were scored, a list or `v2,v3`: then `v2_accuracy` is a
+    metric. Those that columns such as `evaluate_on.v2.data` name are known."""
+
+    def metrics(self, cells: Collection[str]) -> set[str]:
+        """Columns, of these with a value, that are numbers of an epoch, not factors."""
+        sets = {*self.evaluation_sets, *evaluation_sets(cells)}
+        return {column for column in cells if is_metric(column, sets)}
 
     @field_validator("table", mode="before")
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
+
+    @field_validator("evaluation_sets", mode="before")
+    @classmethod
+    def _names_as_list(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
 
 def is_checkpoint_table(source: Path) -> bool:
@@ -94,8 +106,8 @@ def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignM
 def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignModel:
     """A model of its rows, one an epoch; a column that is nothing else is a factor."""
     first = rows[0]
-    no_factors = (*METADATA, config.file_column)
-    factors = [c for c in first.cells if c not in no_factors and not c.startswith(METRICS)]
+    no_factors = {*METADATA, config.file_column, *config.metrics(first.cells)}
+    factors = [c for c in first.cells if c not in no_factors]
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
     _check_same(rows, config)
     read = read_state_dict_shapes(first.file(config.file_column), first.folder, config)
@@ -129,8 +141,9 @@ def _shadowed(settings: Iterable[str]) -> Iterator[str]:
 
 def _epoch(row: Row, config: CheckpointTable) -> ForeignEpoch:
     metrics = {}
+    of_epoch = config.metrics(row.cells)
     for column, cell in row.cells.items():
-        if column.startswith(METRICS):
+        if column in of_epoch:
             try:
                 metrics[column] = float(cell)
             except ValueError:
@@ -148,9 +161,10 @@ def _check_same(rows: Sequence[Row], config: CheckpointTable) -> None:
             hint = f"row {row_of_epoch[epoch].number} has the same name and epoch {epoch}"
             raise row.wrong("name" if "name" in row.cells else config.file_column, hint)
         row_of_epoch[epoch] = row
-        for column in {**rows[0].cells, **row.cells}:
-            free = column in (config.file_column, "epoch") or column.startswith(METRICS)
-            if not free and row.cells.get(column) != rows[0].cells.get(column):
+        cells = {**rows[0].cells, **row.cells}
+        free = {config.file_column, "epoch", *config.metrics(cells)}
+        for column in cells:
+            if column not in free and row.cells.get(column) != rows[0].cells.get(column):
                 why = f"differs from row {rows[0].number}, which is of the same model"
                 raise row.wrong(column, why)
 

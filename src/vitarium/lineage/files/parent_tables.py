@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.registry import plugins
+from vitarium.formats.importers._table_metrics import evaluation_sets, is_metric
 from vitarium.formats.importers._table_rows import Row, header, read_rows
-from vitarium.formats.importers.checkpoint_table import METADATA, METRICS
+from vitarium.formats.importers.checkpoint_table import METADATA
 from vitarium.formats.weights import check_place
 from vitarium.lineage.ground_truth import LAST
 from vitarium.zoo.listing import SCORES
@@ -95,7 +96,8 @@ def _from_models_csv(path: Path) -> ParentTable | None:
     for row in rows:
         for column, cell in row.cells.items():
             values[column].add(cell)
-    others = [c for c in values if c not in _NOT_FACTORS and not c.startswith(METRICS)]
+    sets = evaluation_sets(values)
+    others = [c for c in values if c not in _NOT_FACTORS and not is_metric(c, sets)]
     factors = [c for c in others if len(values[c]) > 1]  # rows that have a value differ in it
     for row in rows:
         where, cells = f"{path}, row {row.number}", row.cells

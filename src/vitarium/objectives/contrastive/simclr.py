@@ -1,20 +1,20 @@
 """SimCLR: InfoNCE between two augmented views of each image, without labels."""
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from vitarium.architectures.features import features
-from vitarium.core.config import Config
 from vitarium.data.batch import Batch
-from vitarium.objectives._nearest_neighbors import knn_classify
-from vitarium.objectives.base import BatchesOfSplit, Loss, objective
+from vitarium.objectives._feature_scores import (
+    FEATURE_SCORES,
+    ScoredByFeatures,
+    evaluate_features,
+)
+from vitarium.objectives.base import Loss, objective
 
 
-class Simclr(Config):
+class Simclr(ScoredByFeatures):
     """InfoNCE between two augmented views.
 
     The projection is the model's head: `head: mlp` is SimCLR's, `head: linear` a linear one,
@@ -25,25 +25,6 @@ class Simclr(Config):
     """Temperature of the softmax: cosine similarities are divided by it."""
     out_dim: PositiveInt = 128
     """Width of the projection, which is the model's output."""
-    neighbors: PositiveInt = 20
-    """Neighbors that vote in the k-NN classifier that scores the features."""
-    bank: PositiveInt = 10_000
-    """Largest number of training images among which the k-NN classifier looks for neighbors."""
-
-
-def evaluate(
-    config: Simclr, model: nn.Module, batches: BatchesOfSplit, splits: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Accuracy of k-NN on the features of each split, with training images as neighbors."""
-    bank, bank_labels = _features(model, batches("train", config.bank))
-    scores = {}
-    for split in splits:
-        queries, labels = _features(model, batches(split, None))
-        parts = queries.split(1024)
-        classes = [knn_classify(bank, bank_labels, part, k=config.neighbors) for part in parts]
-        predictions = torch.cat(classes)
-        scores[split] = {"knn_accuracy": (predictions == labels).double().mean().item()}
-    return scores
 
 
 @objective(
@@ -52,8 +33,8 @@ def evaluate(
     needs_head=False,
     per_image=False,
     outputs=lambda config, num_classes: config.out_dim,
-    evaluate=evaluate,
-    scores=("knn_accuracy",),
+    evaluate=evaluate_features,
+    scores=FEATURE_SCORES,
     paper="Chen et al. 2020, arXiv 2002.05709",
 )
 def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
@@ -71,9 +52,3 @@ def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
     partner = torch.arange(2 * images, device=similarity.device).roll(images)
     loss = F.cross_entropy(similarity / config.temperature, partner)
     return Loss(loss, contrastive_accuracy=(similarity.argmax(1) == partner).float().mean())
-
-
-def _features(model: nn.Module, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
-    """Of all images: features [n, num_features] and labels [n]."""
-    by_batch = [(features(model, batch.images).float(), batch.labels) for batch in batches]
-    return torch.cat([f for f, _ in by_batch]), torch.cat([labels for _, labels in by_batch])

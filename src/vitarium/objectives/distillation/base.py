@@ -20,6 +20,8 @@ from vitarium.objectives.classification.base import CLASSIFICATION, Classificati
 PARENT = "parent"
 OUTPUTS = "outputs"
 """The name of the teacher's outputs in `batch.teacher_outputs`, [batch, num_classes]."""
+PROBABILITIES = "probabilities"
+"""The name of a teacher's stored probabilities there, [batch, num_classes]."""
 
 
 @dataclass(frozen=True)

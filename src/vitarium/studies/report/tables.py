@@ -9,7 +9,7 @@ import pandas as pd
 
 from vitarium.core.filenames import file_names
 from vitarium.studies.report.figures import Figure
-from vitarium.studies.report.text import Unit, cell
+from vitarium.studies.report.text import Quantity, Unit, cell
 from vitarium.studies.statistics.bootstrap import Estimate
 
 UNFOLDED_ROWS = 30  # rows up to which a table of a page is unfolded at first
@@ -61,10 +61,13 @@ class Table:
     def frame(self) -> pd.DataFrame:
         """Numbers as numbers: of an estimate `column`, `column low` and `column high`."""
         columns: dict[str, list[Any]] = {}
-        for name, cells in self.data.items():
+        for name, column in self.data.items():
+            cells = [value.number if isinstance(value, Quantity) else value for value in column]
             if any(isinstance(value, Estimate) for value in cells):
                 for suffix, part in (("", "value"), (" low", "low"), (" high", "high")):
-                    columns[f"{name}{suffix}"] = [getattr(value, part, None) for value in cells]
+                    columns[f"{name}{suffix}"] = [
+                        getattr(value, part, value if part == "value" else None) for value in cells
+                    ]
             else:
                 columns[str(name)] = list(cells)
         frame = frame_of(list(columns), list(zip(*columns.values(), strict=True)))

@@ -16,7 +16,7 @@ MANY = 8
 """Numbers of which a factor has more different ones are put into three groups of equal size."""
 MAX_LABEL = 100  # characters of a label; names and values in a foreign zoo may be of any length
 PARENT = "parent"
-_SHOWN_ELSEWHERE = {"source", "name"}
+SHOWN_ELSEWHERE = frozenset({"source", "name"})
 _FIRST_FACTORS = ("objective", "data", "architecture", "initialization", "augmentation")
 
 
@@ -49,9 +49,10 @@ def factors_of(
     Factors that divide the models in the same way are one, the first, which names the others.
     The keys of `parents_factors` are the parents.
     """
+    names = shorter_names(distinguishing_factors(list(map(dict, models.values()))))
     factors = [
         Factor(name, _labels(key, [models[id].get(key) for id in models], list(models)))
-        for key, name in _short(distinguishing_factors(list(map(dict, models.values())))).items()
+        for key, name in names.items()
     ]
     distinct_parents = list(dict.fromkeys(parent for parent in parents.values() if parent))
     if len(distinct_parents) > 1:
@@ -84,9 +85,9 @@ def parts_of(values: pd.Series, count: int = 4) -> pd.Series:
     return pd.Series(labels, index=values.index)
 
 
-def _short(keys: Sequence[str]) -> dict[str, str]:
+def shorter_names(keys: Sequence[str]) -> dict[str, str]:
     """Dotted names -> their last part where that is enough."""
-    keys = [key for key in keys if key not in _SHOWN_ELSEWHERE]
+    keys = [key for key in keys if key not in SHOWN_ELSEWHERE]
     last = [key.rpartition(".")[2] for key in keys]
     names = {
         key: short if last.count(short) == 1 and short not in {"", "id", "stage", PARENT} else key

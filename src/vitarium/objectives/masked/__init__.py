@@ -1,0 +1,1 @@
+"""Objectives that predict what is hidden of an image."""

@@ -1,0 +1,1 @@
+"""Objectives that learn from pairs: two views of an image, or two modalities."""

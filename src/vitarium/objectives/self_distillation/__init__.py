@@ -1,0 +1,1 @@
+"""Objectives that learn from a momentum average of the model itself."""
