@@ -86,7 +86,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 SCRATCH = "scratch"
 TUNED = "{}, fine-tuned"
 """Name of the stage that starts from an objective's."""
-SOURCE_EPOCHS, SOURCE_IMAGES, TARGET_EPOCHS, TARGET_IMAGES = 10, 20_000, 8, 2000
+SOURCE_EPOCHS, SOURCE_IMAGES, TARGET_EPOCHS, TARGET_IMAGES = 10, 12_000, 8, 2000
 
 
 def blueprint(seeds: Mapping[str, Sequence[int]]) -> Blueprint:
