@@ -29,8 +29,10 @@ def test_chosen_models_are_exported(vitarium, zoo, tmp_path):
     id = zoo.models().query("stage == 'pretrain'")["id"].iloc[0]
     out = tmp_path / "out"
     status, _, err = vitarium("export", zoo.path, "--exporter", "timm", "--out", out, f"{id[:8]}@1")
-    assert (status, err) == (0, f"1 file or folder written to {out}\n")
-    model = timm.create_model(f"local-dir:{out / f'{id}-epoch-0001'}", pretrained=True).eval()
+    opened_by = f'timm.create_model("local-dir:{out / f"{id}-epoch-0001"}", pretrained=True)'
+    assert status == 0
+    assert err == f"1 file or folder written to {out}\nopen with: {opened_by}\n"
+    model = eval(opened_by, {"timm": timm}).eval()
     images = torch.randn(2, 1, 8, 8)
     assert torch.equal(model(images), zoo.load(id, epoch=1)(images))
 

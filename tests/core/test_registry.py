@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 
 from vitarium.core import registry
 from vitarium.core.config import Config, InvalidConfig, NoConfig
-from vitarium.core.errors import VitariumError
+from vitarium.core.errors import UnknownName, VitariumError
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
@@ -117,3 +117,17 @@ def test_a_choice_of_types_is_no_part_of_a_settings_name():
     with pytest.raises(InvalidConfig) as caught:
         Settings.read({"trees": "many", "size": "large"})
     assert {problem.path for problem in caught.value.problems} == {("trees",), ("size",)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hint"),
+    [
+        ("adaptation", "linear_probe", "; did you mean 'head' (linear probe)?"),
+        ("augmentation", "trivialaugment", "there is a policy of that name"),
+        ("dataset", "zzz", "; VITARIUM_PLUGINS names modules with plug-ins of your own"),
+    ],
+)
+def test_a_title_or_another_kind_is_hinted_at(kind, name, hint):
+    with pytest.raises(UnknownName) as raised:
+        registry.get(kind, name)
+    assert hint in str(raised.value)

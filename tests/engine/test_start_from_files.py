@@ -124,7 +124,7 @@ def test_a_kept_head_and_an_adaptation_go_with_it(weights, model, tmp_path):
     [
         ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors does not exist"),
         ({"checkpoint": "FOLDER", **HEADS}, "has 2 models"),
-        ({"checkpoint": "FILE"}, "importer_settings: {architecture: {num_heads: N}}"),
+        ({"checkpoint": "FILE"}, "start: {importer_settings: {architecture: {num_heads: N}}}"),
         ({"checkpoint": "TEXT"}, "importer: NAME"),
         ({"checkpoint": "FILE", "stage": "pretrain"}, "one of these"),
         ({"where": "true", "importer": "timm"}, "an importer reads a `checkpoint`"),

@@ -3,6 +3,7 @@
 import io
 import tempfile
 import zipfile
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def temporary(tmp_path, monkeypatch):
     """The folder of temporary folders."""
     folder = tmp_path / "temporary"
     folder.mkdir()
+    util.get_temp_dir()  # multiprocessing's own, which stays as long as the process, is elsewhere
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 

@@ -10,6 +10,7 @@ from vitarium.cli._progress import AGAIN, progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.numerals import counted, size
 from vitarium.core.reasons import by_reason
+from vitarium.core.registry import get
 from vitarium.core.terminal import print_note
 from vitarium.zoo import Zoo
 
@@ -71,6 +72,8 @@ def export(
     what = "1 file or folder" if len(written) == 1 else f"{len(written)} files and folders"
     left_out = f", {counted(len(skipped), 'model')} left out" if skipped else ""
     print_note(f"{what} written to {out}{left_out}")
+    if written and (opened_by := get("exporter", exporter).facts["opened_by"]):
+        print_note(f"open with: {opened_by.format(path=written[0], out=out)}")
 
 
 def push(

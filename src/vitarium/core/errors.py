@@ -26,10 +26,10 @@ class InvalidInput(VitariumError):
 class UnknownName(InvalidInput):
     """A name that no plug-in, blueprint, model or factor has; `kind` is e.g. "architecture"."""
 
-    def __init__(self, kind: str, name: str, candidates: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, candidates: Iterable[str], hint: str = "") -> None:
         self.kind, self.name, self.candidates = kind, name, sorted(candidates)
         label = shortened(printable(str(name), newline="\\n"), _MAX_LENGTH)
-        super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.candidates)}")
+        super().__init__(f"unknown {kind} '{label}'{hint or did_you_mean(name, self.candidates)}")
 
 
 class MissingPlugin(InvalidInput, AttributeError):
@@ -186,12 +186,14 @@ class DamagedCache(UserWarning):
 def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> str:
     """`"; did you mean 'x' or 'y'?"`, else the known names; empty where there are none."""
     names = [str(k) for k in candidates]
+    words = _words(str(name))
     abbreviated = [match for match in names if _initials(match) == str(name).lower()]
-    near = abbreviated or difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    longer = [match for match in names if words and words <= _words(match)][:3]
+    near = abbreviated or longer or difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
         # one that is very near is named though another is nearer
         ratios = {match: difflib.SequenceMatcher(None, str(name), match).ratio() for match in near}
-        nearest = [match for match in near if match == near[0] or ratios[match] >= 0.7]
+        nearest = [n for n in near if n == near[0] or n in longer or ratios[n] >= 0.7]
         named = " or ".join(repr(shortened(name, _MAX_LENGTH)) for name in nearest)
         return f"; did you mean {named}?"
     if not names:
@@ -203,5 +205,10 @@ def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> s
 
 def _initials(name: str) -> str:
     """`hf` of `hugging_face`; nothing of a name of one word."""
-    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    words = re.findall(r"[^\W_]+", name.lower())
     return "".join(word[0] for word in words) if len(words) > 1 else ""
+
+
+def _words(name: str) -> set[str]:
+    """`{"calibration", "error"}` of `calibration_error`."""
+    return set(re.findall(r"[^\W_]+", name.lower()))

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from pydantic_core import CoreSchema, core_schema
 
 from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem, problems_of
-from vitarium.core.errors import MissingPlugin, UnknownName, VitariumError
+from vitarium.core.errors import MissingPlugin, UnknownName, VitariumError, did_you_mean
 from vitarium.core.outside_modules import import_outside
 from vitarium.core.plugin_kinds import KINDS as KINDS
 from vitarium.core.printable import brief
@@ -136,7 +136,22 @@ def get(kind: str, name: str) -> Plugin:
     for plugin in registered.values():
         if plugin.name.replace("-", "_") == name.replace("-", "_"):
             return plugin
-    raise UnknownName(kind, name, registered)
+    raise UnknownName(kind, name, registered, _plugin_hint(kind, name, registered))
+
+
+def _plugin_hint(kind: str, name: str, registered: Mapping[str, Plugin]) -> str:
+    """What may be meant where no name of the kind is near: a title, or another kind's plug-in."""
+    words = " ".join(re.findall(r"[^\W_]+", str(name).lower()))
+    titled = {n: str(plugin.facts.get("title") or "").lower() for n, plugin in registered.items()}
+    for match, title in titled.items():
+        if words and words in title:
+            return f"; did you mean '{match}' ({title})?"
+    others = [other for other in KINDS if other != kind and name in plugins(other)]
+    elsewhere = "".join(f"; there is a {n.replace('_', ' ')} of that name" for n in others)
+    near = did_you_mean(name, registered)
+    if near.endswith("?"):
+        return near + elsewhere
+    return f"{near}{elsewhere}; VITARIUM_PLUGINS names modules with plug-ins of your own"
 
 
 @cache

@@ -78,15 +78,15 @@ def parents_in(folder: Zoo | str | Path | None) -> ZooParents:
 
 
 class _StartSpelling(PythonSpelling):
-    """Parameters of importers as a `start` has them: `importer_settings: {base: ID}`."""
+    """Parameters of importers as a `start` has them: `start: {importer_settings: {base: ID}}`."""
 
     def parameter(self, name: str, value: Any) -> str:
         text = str(value) if is_placeholder(value) else json.dumps(value)
         if name == "importer":
-            return f"importer: {text}"
+            return f"start: {{importer: {text}}}"
         if name == "zoo":  # of what grows or checks the blueprint
             return super().parameter(name, value)
-        *outer, leaf = ("importer_settings", *name.split("."))
+        *outer, leaf = ("start", "importer_settings", *name.split("."))
         for key in reversed(outer):
             leaf, text = key, f"{{{leaf}: {text}}}"
         return f"{leaf}: {text}"

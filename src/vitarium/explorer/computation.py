@@ -2,15 +2,17 @@
 
 import importlib
 import json
+import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vitarium.core.errors import VitariumError
 
@@ -30,9 +32,8 @@ FUNCTIONS = {
 """What can be computed: functions of a zoo's path and texts, which give JSON."""
 
 
-_START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-"""A process that has been stopped is replaced at once: torch is imported in what it is forked from.
-Elsewhere the libraries of matrix products do not stand a fork."""
+_LONGEST_SOCKET_NAME = 107
+"""Bytes of a Unix socket's path on Linux."""
 _IMPORTED = ["vitarium.explorer._preloaded"]
 
 
@@ -51,9 +52,21 @@ class ComputationFailed(Exception):
     """The process ended, or met an error that is none of the zoo's."""
 
 
+def start_method() -> Literal["forkserver", "spawn"]:
+    """How the process is started.
+
+    By `forkserver` one that has been stopped is replaced at once: torch is imported in what it is
+    forked from. Its socket has a name in the folder of temporary files, which may be too long; and
+    other systems than Linux have libraries of matrix products that do not stand a fork.
+    """
+    name = f"{tempfile.gettempdir()}/pymp-12345678/listener-12345678"
+    fits = len(os.fsencode(name)) <= _LONGEST_SOCKET_NAME
+    return "forkserver" if fits and sys.platform == "linux" else "spawn"
+
+
 def prepare() -> None:
     """Let torch be imported where processes are forked from, without waiting for it."""
-    if _START_METHOD == "forkserver":
+    if start_method() == "forkserver":
         forkserver.set_forkserver_preload(_IMPORTED)
         # what is started inherits the mask: Ctrl-C, which ends the server, does not disturb it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -65,7 +78,7 @@ class Computation:
     """The process; it has imported torch once it answers."""
 
     def __init__(self, zoo: Path) -> None:
-        context: Any = get_context(_START_METHOD)
+        context: Any = get_context(start_method())
         prepare()
         self._connection, remote = context.Pipe()
         self._process = context.Process(target=_serve, args=(remote, zoo), daemon=True)

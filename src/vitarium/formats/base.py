@@ -146,6 +146,7 @@ def exporter(
     refuses: Refuses = lambda config, zoo, checkpoint: None,
     needs: Sequence[str] = (),
     extra: str = "",
+    opened_by: str = "",
     paper: str = "",
     tiny: Mapping[str, Any] = {},
 ) -> Callable[[ExportFunction], ExportFunction]:
@@ -161,6 +162,8 @@ def exporter(
             where it has. Asked of every model before anything is written.
         needs: libraries that are imported when it runs, and are checked before.
         extra: what to install where they are missing, e.g. "vitarium[onnx]".
+        opened_by: the call or command that opens what was written: `{path}` is the first path that
+            was yielded, `{out}` the folder.
         paper: of the zoo that has the format.
         tiny: settings for the contract test, `vitarium.testing.check_exporter(name)`.
 
@@ -170,5 +173,6 @@ def exporter(
         what = f"exporter '{name}' needs {', '.join(needs)}"
         raise ValueError(f"{what}: say with extra= what has them")
     facts: dict[str, Any] = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
+    facts["opened_by"] = opened_by
     reserved = ("zoo", "exporter", "out", "models", "where", "skip", "progress", "listener")
     return register("exporter", name, reserved=reserved, **facts, paper=paper, tiny=tiny)

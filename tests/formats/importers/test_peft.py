@@ -182,7 +182,7 @@ def test_a_stage_starts_from_an_adapter_of_a_model_of_its_zoo(base, saved):
     assert max((merged[name] - weights[name]).abs().max() for name in names) < 1e-6
     assert grow(values, zoo, **options).existing == [grown]
     del start["importer_settings"]
-    with pytest.raises(InvalidInput, match=r"name it: importer_settings: \{base: ID\}"):
+    with pytest.raises(InvalidInput, match=r"name it: start: \{importer_settings: \{base: ID\}\}"):
         grow(values, zoo, **options)
     with pytest.raises(
         InvalidInput, match=r"changes a model, which has to be in the zoo, but .* is not a zoo"

@@ -63,7 +63,9 @@ def _taken_by(zoo: Zoo, checkpoint: CheckpointRef) -> str:
     return taken_elsewhere(*(["timm"] if is_of_timm and is_linear else []))
 
 
-@exporter("hugging_face", refuses=refuses)
+@exporter(
+    "hugging_face", refuses=refuses, opened_by='transformers.AutoModel.from_pretrained("{path}")'
+)
 def hugging_face(
     config: TransformersFolder, zoo: Zoo, models: Checkpoints, out: Path
 ) -> Iterator[Path | Skipped]:

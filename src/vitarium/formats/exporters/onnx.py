@@ -51,6 +51,7 @@ class OnnxFile(Config):
     refuses=refuses_unbuilt,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="vitarium[onnx]",
+    opened_by='onnxruntime.InferenceSession("{path}")',
     tiny={"check": False},
 )
 def onnx_file(

@@ -16,7 +16,7 @@ from vitarium.formats.importers._table_metrics import evaluation_sets, is_metric
 from vitarium.zoo import Zoo
 
 
-@exporter("safetensors")
+@exporter("safetensors", opened_by='safetensors.torch.load_file("{path}")')
 def safetensors_files(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A safetensors file per model, with its factors in the header, and a table models.csv.
 

@@ -23,7 +23,11 @@ class TimmFolder(Preprocessed):
     bit."""
 
 
-@exporter("timm", refuses=refuses_other_than_timms)
+@exporter(
+    "timm",
+    refuses=refuses_other_than_timms,
+    opened_by='timm.create_model("local-dir:{path}", pretrained=True)',
+)
 def timm_folder(
     config: TimmFolder, zoo: Zoo, models: Checkpoints, out: Path
 ) -> Iterator[Path | Skipped]:
