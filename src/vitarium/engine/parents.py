@@ -86,10 +86,9 @@ class _StartSpelling(PythonSpelling):
             return f"start: {{importer: {text}}}"
         if name == "zoo":  # of what grows or checks the blueprint
             return super().parameter(name, value)
-        *outer, leaf = ("start", "importer_settings", *name.split("."))
-        for key in reversed(outer):
-            leaf, text = key, f"{{{leaf}: {text}}}"
-        return f"{leaf}: {text}"
+        for key in reversed(["importer_settings", *name.split(".")]):
+            text = f"{{{key}: {text}}}"
+        return f"start: {text}"
 
     def has_option(self, name: str) -> bool:
         return False
