@@ -10,7 +10,15 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from vitarium.architectures.heads import MeanOfHeads
-from vitarium.architectures.symmetries.base import Axis, Norm, Piece, Scale, Symmetries, UnitGroup
+from vitarium.architectures.symmetries.base import (
+    Axis,
+    Maps,
+    Norm,
+    Piece,
+    Scale,
+    Symmetries,
+    UnitGroup,
+)
 from vitarium.core.errors import IncompatibleWeights
 
 STREAM = "stream"
@@ -91,6 +99,11 @@ class VitDeclaration:
             raise IncompatibleWeights(f"patch_embed: the symmetries of a {kind} are not declared")
         self.linear("patch_embed.proj", self.written, NOTHING, model.patch_embed.proj)
         self.norm("patch_embed.norm", model.patch_embed.norm, ())
+        self.tokens()
+
+    def tokens(self) -> None:
+        """What is added to patches, and stands before them."""
+        model = self.model
         for name in ("cls_token", "reg_token", "pos_embed"):
             tensor = getattr(model, name, None)
             if tensor is not None:
@@ -102,6 +115,10 @@ class VitDeclaration:
         if type(block) is not Block:
             kind = type(block).__name__
             raise IncompatibleWeights(f"{at}: the symmetries of a {kind} are not declared")
+        self.branches(at, block)
+
+    def branches(self, at: str, block: Any) -> None:
+        """Of a block: attention and MLP, each after a norm, and the layer scales."""
         self.norm(f"{at}.norm1", block.norm1, self.attention(f"{at}.attn", block.attn))
         self.scale(f"{at}.ls1", block.ls1, f"{at}.attn.proj", block.attn.proj)
         self.norm(f"{at}.norm2", block.norm2, self.mlp(f"{at}.mlp", block.mlp))
@@ -115,20 +132,23 @@ class VitDeclaration:
         self.heads_of(at, attention, normed=not isinstance(attention.q_norm, nn.Identity))
         return [(f"{at}.qkv", attention.qkv)]
 
-    def heads_of(self, at: str, attention: Any, *, normed: bool) -> None:
+    def heads_of(
+        self, at: str, attention: Any, *, normed: bool, logits_of: Maps = "invertible"
+    ) -> None:
         """Of any attention with `num_heads`, `head_dim`, a packed `qkv` and `proj`.
 
-        `normed`: queries and keys are read by more than their inner products, as by norms.
+        `normed`: queries and keys are read by more than their inner products, as by norms;
+        `logits_of`: else, how the channels between them may be mixed.
         """
         heads, channels = attention.num_heads, attention.head_dim
         by_head, qk, vo = f"{at}.heads", f"{at}.qk", f"{at}.vo"
         self.groups[by_head] = UnitGroup(heads)
-        for name in ("q_norm", "k_norm"):
+        for name in ("q_norm", "k_norm") if normed else ():
             if norm := getattr(attention, name, None):
                 for kind, tensor in norm.state_dict().items():
                     self.piece(f"{at}.{name}.{kind}", tensor.shape, (NOTHING,))
         if not normed:  # else its channels are not alike
-            self.groups[qk] = UnitGroup(channels, "invertible", inside=by_head)
+            self.groups[qk] = UnitGroup(channels, logits_of, inside=by_head)
         self.groups[vo] = UnitGroup(channels, "invertible", inside=by_head)
         width = heads * channels
         inner = [Axis(None if normed else qk), Axis(None if normed else qk, reads=True), Axis(vo)]

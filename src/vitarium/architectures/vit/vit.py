@@ -1,24 +1,29 @@
 """The plain vision transformer, with its usual sizes as factors."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vitarium.architectures.base import DROP_RATES, TransformerConfig, architecture
-from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.architectures.symmetries.base import Axis
+from vitarium.architectures.symmetries.vit import Readers, VitDeclaration
 from vitarium.core.errors import InvalidInput
 
 TRAINING_FACTORS = (*DROP_RATES, "pos_drop_rate")
 """Of `Vit`."""
+_LARGEST_SCALE = 100.0
 
 
 class Vit(TransformerConfig):
-    """The plain vision transformer (timm's VisionTransformer); the defaults are ViT-Ti/16.
+    """What vision transformers on timm's VisionTransformer share; the defaults are ViT-Ti/16.
 
     images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
     """
@@ -62,6 +67,64 @@ class Vit(TransformerConfig):
             yield "global_pool 'token' needs the class token; use 'avg' without it"
 
 
+class PlainVit(Vit):
+    """The plain vision transformer (timm's VisionTransformer); the defaults are ViT-Ti/16."""
+
+    attention: Literal["softmax", "qk_norm", "cosine"] = "softmax"
+    """Logits of the attention: scaled inner products (softmax); those of queries and keys after a
+    LayerNorm over each head's channels (qk_norm; Dehghani et al. 2023, arXiv 2302.05442, Sec. 2);
+    or cosines times a learned factor of each head (cosine; Liu et al. 2022, arXiv 2111.09883)."""
+    init_values: PositiveFloat | None = None
+    """Initial value of the layer scales, the learned factors of each branch's channels (Touvron et
+    al. 2021, arXiv 2103.17239); null: no layer scales."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What timm's VisionTransformer is built with, but for num_classes and cosines."""
+        values = super().arguments()
+        if self.attention == "qk_norm":
+            values["qk_norm"] = True
+        if self.init_values is not None:
+            values["init_values"] = self.init_values
+        return values
+
+
+class CosineQueries(nn.Module):
+    """Queries of length one, times a learned factor of each head: [batch, heads, n, head_dim].
+
+    With `CosineKeys` the logits of timm's attention are cosines times exp(logit_scale), which
+    starts at 10 and is at most 100 (Liu et al. 2022, arXiv 2111.09883, Sec. 3.2: 1 / tau).
+    """
+
+    def __init__(self, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.full((num_heads,), math.log(10)))
+        self.unscaled = math.sqrt(head_dim)  # by whose inverse attention multiplies the logits
+
+    def forward(self, queries: Tensor) -> Tensor:
+        scale = self.logit_scale.clamp(max=math.log(_LARGEST_SCALE)).exp() * self.unscaled
+        return (F.normalize(queries, dim=-1) * scale.view(-1, 1, 1)).to(queries.dtype)
+
+
+class CosineKeys(nn.Module):
+    """Keys of length one, [batch, heads, n, head_dim]; see `CosineQueries`."""
+
+    def forward(self, keys: Tensor) -> Tensor:
+        return F.normalize(keys, dim=-1).to(keys.dtype)
+
+
+class PlainDeclaration(VitDeclaration):
+    """The symmetries of `vit`."""
+
+    def attention(self, at: str, attention: Any) -> Readers:
+        """Cosines stay the same where queries and keys are rotated; each head has its factor."""
+        if not isinstance(attention.q_norm, CosineQueries):
+            return super().attention(at, attention)
+        self.heads_of(at, attention, normed=False, logits_of="orthogonal")
+        heads = (Axis(f"{at}.heads"),)
+        self.piece(f"{at}.q_norm.logit_scale", (attention.num_heads,), heads)
+        return [(f"{at}.qkv", attention.qkv)]
+
+
 def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
     """The name of a model of timm, and what to override to get this one."""
     arguments, eps = config.arguments(), config.norm_eps
@@ -70,13 +133,25 @@ def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
     return "vit_tiny_patch16_224", arguments
 
 
+def _as_timm(config: PlainVit) -> tuple[str, dict[str, Any]]:
+    if config.attention == "cosine":
+        raise InvalidInput("its attention is 'cosine', which timm's vision transformer has not")
+    return as_timm(config)
+
+
 @architecture(
     "vit",
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
-    timm=as_timm,
-    symmetries=vit_symmetries,
-    training_factors=TRAINING_FACTORS,
+    timm=_as_timm,
+    symmetries=PlainDeclaration.symmetries,
+    training_factors=(*TRAINING_FACTORS, "init_values"),
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
-def vit(config: Vit, num_outputs: int) -> nn.Module:
-    return VisionTransformer(**config.arguments(), num_classes=num_outputs)
+def vit(config: PlainVit, num_outputs: int) -> nn.Module:
+    model = VisionTransformer(**config.arguments(), num_classes=num_outputs)
+    if config.attention == "cosine":
+        for block in model.blocks:
+            attention: Any = block.attn
+            attention.q_norm = CosineQueries(attention.num_heads, attention.head_dim)
+            attention.k_norm = CosineKeys()
+    return model
