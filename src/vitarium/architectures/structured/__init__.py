@@ -1,0 +1,1 @@
+"""Transformers whose layers are built, joined or computed otherwise."""
