@@ -3,9 +3,12 @@
 import pytest
 import timm
 import torch
+from timm.layers.mlp import Mlp
+from timm.models.vision_transformer import VisionTransformer
 
 from vitarium import create_model
 from vitarium.architectures.base import architecture
+from vitarium.architectures.symmetries.vit import VitDeclaration
 from vitarium.architectures.vit.vit import Vit
 from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
@@ -13,6 +16,7 @@ from vitarium.core.devices import meta_device
 from vitarium.core.errors import UnknownName
 from vitarium.core.registry import section
 from vitarium.testing import check_architecture
+from vitarium.training._stack_key import why_not_stacked
 
 
 def count(model: torch.nn.Module) -> int:
@@ -34,6 +38,72 @@ def test_a_broken_rule_is_named(monkeypatch):
         AssertionError, match=r"architecture 'wide': outputs are \(2, 6\), not \(2, 5\)"
     ):
         check_architecture("wide")
+
+
+@pytest.fixture
+def own_plugins(monkeypatch):
+    """What a test registers is gone after it."""
+    registry.plugins("adaptation")  # loaded before, or they would be gone, too
+    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
+
+
+TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2}
+
+
+class Reordered(VitDeclaration):
+    """Declares channels of queries and keys that may be mixed, and are scaled one by one."""
+
+    def attention(self, at, attention):
+        self.heads_of(at, attention, normed=False)
+        return [(f"{at}.qkv", attention.qkv)]
+
+
+class ChosenByValue(Mlp):
+    def forward(self, x):
+        return super().forward(x) if x.sum().item() > 0 else x
+
+
+class Imprecise(Mlp):
+    """Divides by 2^-12, which bfloat16 does not tell from 0 beside 1."""
+
+    def forward(self, x):
+        hidden = super().forward(x)
+        return hidden + 1 / (hidden * 0 + (1 + 2**-12) - 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "symmetries", "message"),
+    [
+        (
+            {"qk_norm": True},
+            Reordered.symmetries,
+            r"exchanging units of blocks\.0\.attn\.qk changes",
+        ),
+        ({"mlp_layer": ChosenByValue}, None, "in a stack: .*item.*trains_singly"),
+        ({"mlp_layer": Imprecise}, None, "under bf16 autocast its outputs are not finite"),
+    ],
+)
+def test_what_an_architecture_promises_is_verified(own_plugins, parts, symmetries, message):
+    def build(config: Vit, num_outputs):
+        return VisionTransformer(**config.arguments(), num_classes=num_outputs, **parts)
+
+    architecture("promising", tiny=TINY, symmetries=symmetries)(build)
+    with pytest.raises(AssertionError, match=message):
+        check_architecture("promising")
+
+
+def test_a_model_says_why_it_is_in_no_stack(own_plugins):
+    class Chosen(ChosenByValue):
+        trains_singly = "chooses by values"
+
+    def build(config: Vit, num_outputs):
+        arguments = config.arguments()
+        return VisionTransformer(**arguments, num_classes=num_outputs, mlp_layer=Chosen)
+
+    architecture("choosing", tiny=TINY)(build)
+    check_architecture("choosing")
+    reason = why_not_stacked(section("architecture", "choosing"), section("adaptation", "full"))
+    assert reason == "blocks.0.mlp chooses by values"
 
 
 def test_a_misspelled_fact_is_refused():

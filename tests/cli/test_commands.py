@@ -1,13 +1,15 @@
 """The command line, as a user types it."""
 
 import json
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import pytest
 
-from vitarium import Blueprint, Zoo, plan
+from vitarium import Blueprint, Zoo, create_model, plan
 from vitarium.cli._options import parsed, type_name
 from vitarium.core import registry
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
 from vitarium.training.base import schedule
 from vitarium.zoo import About
@@ -154,9 +156,37 @@ def test_plugins_are_listed_with_their_settings(vitarium):
     assert {"kind": "optimizer", "name": "sgd"}.items() <= next(
         r for r in rows if r["name"] == "sgd"
     ).items()
-    out = vitarium("plugins", "optimizer")[1]
+    out = vitarium("plugins", "optimizer", "sgd")[1]
     assert "momentum" in out
     assert "weight_decay" in out
+
+
+@pytest.mark.parametrize("kind", ["policies", "policy"])
+def test_a_kind_is_listed_in_a_line_for_each_plugin(vitarium, kind):
+    lines = vitarium("plugins", kind)[1].splitlines()
+    assert [line.split()[0] for line in lines[2:]] == list(registry.plugins("policy"))
+    settings = json.loads(vitarium("plugins", kind, "--json")[1])[0]["settings"]
+    assert {"setting", "type", "default", "what"} <= settings[0].keys()
+
+
+def test_architectures_are_listed_with_their_sizes(vitarium):
+    rows = {
+        row["name"]: row for row in json.loads(vitarium("plugins", "architectures", "--json")[1])
+    }
+    assert rows["vit"]["parameters"] == 5_717_416
+    assert rows["timm"]["parameters"] is None  # it needs a model's name
+    assert "arXiv 2010.11929" in vitarium("plugins", "architecture")[1]
+
+
+def test_an_architectures_presets_are_shown_with_their_sizes(vitarium, monkeypatch):
+    plugins = dict(registry.plugins("architecture"))
+    facts = {**plugins["vit"].facts, "presets": {"vit_narrow": {"embed_dim": 96}}}
+    plugins["vit"] = replace(plugins["vit"], facts=facts)
+    monkeypatch.setitem(registry._plugins, "architecture", plugins)
+    out = vitarium("plugins", "architecture", "vit")[1]
+    with meta_device():
+        narrow = create_model("vit", embed_dim=96, num_heads=3)
+    assert f"vit_narrow {sum(p.numel() for p in narrow.parameters())}" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

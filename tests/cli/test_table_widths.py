@@ -49,6 +49,7 @@ def folder(_grown, tmp_path_factory):
         "grow vit-s-cifar --dry-run --no-calibrate",
         "plugins",
         "plugins measures",
+        "plugins architectures",
         "plugins measure hessian_eigenvalues",
     ],
 )

@@ -82,6 +82,15 @@ class FollowsEpochs(Protocol):
         """Called before every step; the first epoch is 1."""
 
 
+@runtime_checkable
+class TrainsSingly(Protocol):
+    """A part of a model that cannot be computed for several models at once, by torch.func.vmap;
+    such models are never stacked."""
+
+    trains_singly: str
+    """Why, as what its name is followed by: "chooses experts by their values"."""
+
+
 @contract
 def architecture(
     name: str,

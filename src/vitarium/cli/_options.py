@@ -82,7 +82,7 @@ Log = Annotated[
 LogSettings = Annotated[
     list[str] | None,
     option(
-        "A setting of a logger, e.g. wandb.project=vits; `vitarium plugins logger` lists them.",
+        "A setting of a logger, e.g. wandb.project=vits; see `vitarium plugins logger wandb`.",
         metavar="NAME=VALUE",
     ),
 ]

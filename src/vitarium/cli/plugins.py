@@ -1,9 +1,11 @@
 """`vitarium plugins`: the registry, as it was found when vitarium's files last changed."""
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli import _completion as completion
+from vitarium.cli._architecture_sizes import architecture_sizes, default_sizes
 from vitarium.cli._options import Csv, Json, argument, type_name
 from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.core.cache import remembered
@@ -22,7 +24,7 @@ def plugins(
     kind: Annotated[
         str | None,
         argument(
-            "A kind: `measures` gives a line each, `measure` also their settings.",
+            "A kind, such as `measures` or `measure`: a line for each plug-in.",
             autocompletion=completion.kinds,
         ),
     ] = None,
@@ -41,37 +43,42 @@ def plugins(
 
       vitarium plugins measures
 
-      vitarium plugins optimizer
+      vitarium plugins architectures
 
       vitarium plugins measure cka
     """
     if kind is None:
         catalog = remembered("plugins", _catalog)
         listed = [kind for kind, entries in catalog.items() if not isinstance(entries, str)]
-        rows = [{"kind": kind, **_row(entry)} for kind in listed for entry in catalog[kind]]
+        rows = [{"kind": kind, **_row(entry, {})} for kind in listed for entry in catalog[kind]]
         print_rows(rows, complete=HAS_ALL, as_json=json, as_csv=csv)
         return
-    singular = "study" if kind == "studies" else kind.removesuffix("s")
-    by_name = {entry["name"]: entry for entry in entries_of(singular)}
-    if kind != singular and name is None:
-        rows = [_row(entry) for entry in by_name.values()]
+    kind = _singular(kind)
+    by_name = {entry["name"]: entry for entry in entries_of(kind)}
+    if name is None:
+        sizes = default_sizes() if kind == "architecture" else {}
+        rows = [
+            {**entry, **_size(entry, sizes)} if json else _row(entry, sizes)
+            for entry in by_name.values()
+        ]
         print_rows(rows, complete=HAS_ALL, as_json=json, as_csv=csv)
         return
-    if name is not None and name not in by_name:
-        name = name.replace("-", "_")
-    if name is not None and name not in by_name:
-        raise UnknownName(singular, name, by_name)
-    chosen = [by_name[name]] if name else list(by_name.values())
-    if csv:
-        settings = [{"name": e["name"], **setting} for e in chosen for setting in e["settings"]]
-        print_rows(settings, as_json=json, as_csv=csv)
-        return
-    for entry in chosen:
-        title = f"{entry['name']}: {entry['what']}"
-        title += f" ({entry['paper']})" if entry["paper"] else ""
-        title += f" Unit: {entry['unit']}." if "unit" in entry else ""
-        settings = entry["settings"] or ([] if json else [{"setting": "none"}])
-        print_rows(settings, title=title, complete=HAS_ALL, as_json=json)
+    entry = by_name.get(name) or by_name.get(name.replace("-", "_"))
+    if entry is None:
+        raise UnknownName(kind, name, by_name)
+    title = f"{entry['name']}: {entry['what']}"
+    title += f" ({entry['paper']})" if entry["paper"] else ""
+    title += f" Unit: {entry['unit']}." if "unit" in entry else ""
+    settings = entry["settings"] or ([] if json or csv else [{"setting": "none"}])
+    print_rows(settings, title=title, complete=HAS_ALL, as_json=json, as_csv=csv)
+    if entry.get("presets") and not (json or csv):
+        sizes = architecture_sizes(entry["name"])
+        print_rows([{"preset": preset, "parameters": sizes[preset]} for preset in entry["presets"]])
+
+
+def _singular(kind: str) -> str:
+    """`measures`, `studies` and `policies` are the kinds measure, study and policy."""
+    return f"{kind[:-3]}y" if kind.endswith("ies") else kind.removesuffix("s")
 
 
 def entries_of(kind: str) -> list[Entry]:
@@ -85,8 +92,17 @@ def entries_of(kind: str) -> list[Entry]:
     return entries
 
 
-def _row(entry: Entry) -> Entry:
+def _row(entry: Entry, sizes: Mapping[str, int]) -> Entry:
+    """A line of a list; of an architecture its size, how many presets it has, and its paper."""
+    if sizes:
+        presets, paper = len(entry["presets"]), entry["paper"]
+        return {"name": entry["name"], **_size(entry, sizes), "presets": presets, "paper": paper}
     return {key: entry[key] for key in ("name", "what", "of") if key in entry}
+
+
+def _size(entry: Entry, sizes: Mapping[str, int]) -> Entry:
+    """Parameters of an architecture with its defaults; none of one that has no defaults."""
+    return {"parameters": sizes.get(entry["name"])} if sizes else {}
 
 
 def _catalog() -> dict[str, list[Entry] | str]:
@@ -115,6 +131,8 @@ def _entry(plugin: "Plugin") -> Entry:
         for setting, field in plugin.config.model_fields.items()
     ]
     entry = {"name": plugin.name, "what": plugin.summary, "paper": facts.get("paper", "")}
+    if plugin.kind == "architecture":
+        entry["presets"] = list(facts["presets"] or ())
     if plugin.kind == "measure":
         from vitarium.measures.base import units_text
 

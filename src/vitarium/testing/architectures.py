@@ -10,9 +10,10 @@ from vitarium.architectures.base import ActsAfterSteps
 from vitarium.architectures.create import create_model
 from vitarium.architectures.features import blocks, features
 from vitarium.architectures.heads import head_prefix, is_head
-from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core import seeds
+from vitarium.testing._execution import check_bf16, check_stack
 from vitarium.testing._rules import TINY_VIT, Contract
+from vitarium.testing._symmetries import check_symmetries
 
 _OUTPUTS = 5
 
@@ -20,9 +21,10 @@ _OUTPUTS = 5
 def check_architecture(name: str, **settings: Any) -> None:
     """Test that an architecture keeps to its contract (`architectures/base.py`).
 
-    Built with its `tiny` settings: outputs and gradients, the same weights from the same seed, its
-    state_dict through safetensors, features and head, where the block list is, presets, timm's
-    model of the same name, and the tensors that its symmetries declare.
+    Built with its `tiny` settings: outputs and gradients (in bf16, too), the same weights from the
+    same seed, its state_dict through safetensors, features and head, where the block list is,
+    presets, timm's model of the same name. In a stack it computes what it does by itself, or says
+    why it is in none; what its symmetries declare changes no output.
     """
     rule = Contract("architecture", name, settings)
     section, facts = rule.section, rule.facts
@@ -54,8 +56,10 @@ def check_architecture(name: str, **settings: Any) -> None:
         rule(holds, f"preset {preset} needs a name of its own")
     if facts["timm"]:
         _check_timm(rule, section, model, images)
+    check_bf16(rule, model, images)
+    check_stack(rule, images, _OUTPUTS)
     if facts["symmetries"]:
-        _check_symmetries(rule, facts["symmetries"](model), model)
+        check_symmetries(rule, model, images)
 
 
 def check_head(name: str, **settings: Any) -> None:
@@ -138,15 +142,3 @@ def _check_timm(rule: Contract, section: Any, model: nn.Module, images: torch.Te
     with torch.no_grad():
         holds = torch.allclose(model(images), timm_model.eval()(images), atol=1e-5)
         rule(holds, f"timm's {timm_name} with {overrides} computes something else with its weights")
-
-
-def _check_symmetries(rule: Contract, symmetries: Symmetries, model: nn.Module) -> None:
-    tensors = model.state_dict()
-    declared = {piece.tensor for piece in symmetries.pieces}
-    real = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
-    rule(declared == real, f"symmetries of {sorted(declared ^ real)[:3]} are not declared")
-    for piece in symmetries.pieces:
-        part = piece.of(tensors)
-        for axis, size in zip(piece.axes, part.shape, strict=True):
-            holds = axis.group is None or symmetries.groups[axis.group].size == size
-            rule(holds, f"symmetries: {piece.tensor} has {size} units on the axis of {axis.group}")

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from functools import cache
 
-from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs
+from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs, TrainsSingly
 from vitarium.blueprint import ModelSpec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
@@ -48,7 +48,7 @@ def stack_key(spec: ModelSpec) -> str | None:
     )
     if not elementwise or not alike or any(singly):
         return None
-    if _trains_singly(recipe.architecture, recipe.adaptation):
+    if why_not_stacked(recipe.architecture, recipe.adaptation):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     if recipe.objective.plugin.facts["head"]:
@@ -59,15 +59,22 @@ def stack_key(spec: ModelSpec) -> str | None:
 
 
 @cache
-def _trains_singly(architecture: Section, adaptation: Section) -> bool:
-    """Whether something in the model is random in training, or changes after steps or epochs."""
+def why_not_stacked(architecture: Section, adaptation: Section) -> str:
+    """What in a model keeps it out of a stack; "" where nothing does.
+
+    Something in it is random in training, changes after steps or epochs, or says so
+    (`trains_singly`).
+    """
     with meta_device():
         model = architecture(1)
         with suppress(InvalidInput):  # it goes with no such model: that is said elsewhere
             adaptation(model)
-    for module in model.modules():
-        rates = [getattr(module, name, None) for name in ("p", "prob", "drop_prob")]
-        drops = any(isinstance(rate, float) and rate > 0 for rate in rates)
-        if drops or isinstance(module, ActsAfterSteps | FollowsEpochs):
-            return True
-    return False
+    for name, module in model.named_modules():
+        rates = [getattr(module, rate, None) for rate in ("p", "prob", "drop_prob")]
+        if any(isinstance(rate, float) and rate > 0 for rate in rates):
+            return f"{name} draws at random"
+        if isinstance(module, ActsAfterSteps | FollowsEpochs):
+            return f"{name} changes by itself in training"
+        if isinstance(module, TrainsSingly):
+            return f"{name or type(module).__name__} {module.trains_singly}"
+    return ""

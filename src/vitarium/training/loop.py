@@ -26,7 +26,7 @@ from vitarium.data.loader import stacked_batches
 from vitarium.training._async_writer import AsyncWriter
 from vitarium.training._companions import ParentCompanions
 from vitarium.training._evaluation_images import begun_sets
-from vitarium.training._stack_key import stack_key
+from vitarium.training._stack_key import stack_key, why_not_stacked
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import checkpoint_of, copied, epoch_content, rounded
 from vitarium.training.stacked_trainer import StackedTrainer
@@ -106,7 +106,10 @@ def train_together(
     options = replace(options, stacked=options.stacked or len(tasks) > 1)
     for task in tasks:
         if options.stacked and stack_key(task.spec) is None:
-            raise InvalidInput(f"model {task.spec.id} cannot be trained in a stack")
+            recipe = task.spec.recipe
+            reason = why_not_stacked(recipe.architecture, recipe.adaptation)
+            what = f"model {task.spec.id} cannot be trained in a stack"
+            raise InvalidInput(f"{what}: {reason}" if reason else what)
     keep_freed_memory()
     outcomes: dict[str, Outcome] = {}
     groups: dict[tuple[TrainOptions, int, str], list[Task]] = defaultdict(list)

@@ -223,20 +223,13 @@ class StackedTrainer:
         return self._names[k].get(name, name)
 
     def _buffers(self) -> dict[str, Tensor]:
-        """Of all models, [rows, *shape] by name; those of their companions are views of these."""
-        buffers_of = [dict(member.model.named_buffers()) for member in self.members]
-        stacked = {
-            name: self._padded(torch.stack([buffers[name] for buffers in buffers_of]))
-            for name in buffers_of[0]
-        }
-        for name, _ in (self.companions or nn.Module()).named_buffers():
-            by_member = [
-                member.companions.get_buffer(name)
-                for member in self.members
-                if member.companions is not None
-            ]
-            stacked[COMPANIONS + name] = self._padded(torch.stack(by_member))
-            for buffer, row in zip(by_member, stacked[COMPANIONS + name], strict=False):
+        """Of all models and their companions, [rows, *shape] by name; theirs are views of these."""
+        buffers_of = [_buffers_of(member) for member in self.members]
+        stacked = {}
+        for name in buffers_of[0]:
+            by_member = [buffers[name] for buffers in buffers_of]
+            stacked[name] = self._padded(torch.stack(by_member))
+            for buffer, row in zip(by_member, stacked[name], strict=False):
                 buffer.data = row
         if kinds := getattr(head_of(self.template), "kinds", None):
             used = [kinds.index(str(head_of(member.model))) for member in self.members]
@@ -296,3 +289,10 @@ class StackedTrainer:
 def _trained(member: TrainState) -> list[str]:
     weights = with_companions(member.model, member.companions)
     return [name for name, weight in weights.items() if weight.requires_grad]
+
+
+def _buffers_of(member: TrainState) -> dict[str, Tensor]:
+    """Those of its companions have a prefix."""
+    companions = (member.companions or nn.Module()).named_buffers()
+    brought = {COMPANIONS + name: buffer for name, buffer in companions}
+    return {**dict(member.model.named_buffers()), **brought}

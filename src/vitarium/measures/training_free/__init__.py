@@ -1,0 +1,1 @@
+"""Measures of a model at its start: scores that rank architectures without training, and sizes."""

@@ -1,0 +1,31 @@
+"""Parameters and floating-point operations, counted by hand."""
+
+from torch import nn
+
+from vitarium.core.registry import choose
+from vitarium.evaluation.inputs import EvalModel, Weights
+
+
+def test_parameters_are_those_of_the_model_and_of_its_head(subject):
+    model = subject.model
+    weights = Weights("a@0", model.state_dict(), skeleton=lambda: model)
+    values = choose("measure", "parameters")(weights)
+    total = sum(p.numel() for p in model.parameters())
+    head = sum(p.numel() for p in model.head.parameters())
+    assert values == {"": total, "backbone": total - head}
+
+
+def test_operations_of_linear_layers_are_two_for_each_weight(examples):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)).eval()
+    found = choose("measure", "flops")(EvalModel("a@0", model, examples))
+    assert found == 2 * (64 * 30 + 30 * 10)
+
+
+def test_operations_of_a_vision_transformer_are_those_of_its_matrix_products(subject):
+    model = subject.model
+    width = model.embed_dim
+    tokens, patches = 1 + model.patch_embed.num_patches, model.patch_embed.num_patches
+    block = tokens * 12 * width**2 + 2 * tokens**2 * width
+    embedding = patches * model.patch_embed.proj.weight.numel()
+    expected = 2 * (embedding + len(model.blocks) * block + model.head.weight.numel())
+    assert choose("measure", "flops")(subject) == expected
