@@ -72,7 +72,7 @@ def _distortion(
     tangents = (config.radius * velocity @ plane.T).unflatten(1, shape)
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         try:
-            _, speed = jvp(lambda x: features(model, x), (images,), (tangents,))
+            speed: Tensor = jvp(lambda x: features(model, x), (images,), (tangents,))[1]
         except (NotImplementedError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise NotApplicable(
