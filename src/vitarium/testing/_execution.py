@@ -54,10 +54,9 @@ def check_stack(rule: Contract, images: Tensor, num_outputs: int) -> None:
         least = 1e-6 * max(float(tensor.abs().max()) for tensor in expected.values())
         for name, tensor in expected.items():
             difference = float((tensor - stacked[name]).abs().max())
-            error = difference / max(float(tensor.abs().max()), least)
-            rule(
-                error < _CLOSE, f"in a stack {name} of model {number} differ by {error:.0e}{_HINT}"
-            )
+            relative = difference / max(float(tensor.abs().max()), least)
+            what = f"in a stack {name} of model {number} differ by {relative:.0e}{_HINT}"
+            rule(relative < _CLOSE, what)
 
 
 def _outputs_and_gradients(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
