@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.core.registry import contract, register
@@ -91,6 +91,35 @@ class TrainsSingly(Protocol):
     """Why, as what its name is followed by: "chooses experts by their values"."""
 
 
+@runtime_checkable
+class ScalesRates(Protocol):
+    """A model or a part of it whose parameters learn at multiples of the rate; never stacked."""
+
+    def lr_multipliers(self) -> Mapping[str, float]:
+        """By the name that a parameter has in this module; 1 for those that it does not name. Where
+        a model and its parts name the same one, its multiples are multiplied."""
+
+
+@runtime_checkable
+class Factorized(Protocol):
+    """A linear layer whose matrix is made of other parameters, its factors, none of it a sum of
+    models' factors. Merging combines the matrices, and takes the nearest factors of what comes."""
+
+    in_features: int
+    out_features: int
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Of the parameters that the matrix is made of; all others are as in any layer."""
+
+    def matrix(self, factors: Mapping[str, Tensor]) -> Tensor:
+        """Of factors, by these names, the matrix [out_features, in_features] in float64."""
+
+    def factored(self, matrix: Tensor) -> tuple[dict[str, Tensor], float]:
+        """Of a matrix [out_features, in_features] the nearest factors, by these names, in float64,
+        and the Frobenius norm of what they leave out."""
+
+
 @contract
 def architecture(
     name: str,
@@ -109,6 +138,9 @@ def architecture(
     projection of an objective without labels. It has timm's `forward_features` and `forward_head`,
     its blocks are at `blocks`, `layers` or `stages`, and its head is at `head` or where
     `pretrained_cfg["classifier"]` says. Equal configurations give equal state_dict keys and shapes.
+    Parts of it may act after steps (`ActsAfterSteps`), follow epochs (`FollowsEpochs`), ask for
+    learning rates of their own (`ScalesRates`), have factors for a matrix (`Factorized`), or be no
+    matter of a stack (`TrainsSingly`).
 
     Args:
         paper: authors, year and arXiv number, or an address.

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from vitarium.architectures.base import ActsAfterSteps
+from vitarium.architectures.base import ActsAfterSteps, ScalesRates
 from vitarium.architectures.create import create_model
 from vitarium.architectures.features import blocks, features
 from vitarium.architectures.heads import head_prefix, is_head
@@ -126,6 +126,10 @@ def _check_parts(rule: Contract, model: nn.Module, images: torch.Tensor) -> None
     for part in model.modules():
         if isinstance(part, ActsAfterSteps):
             part.after_step()
+        if isinstance(part, ScalesRates):
+            own, multiples = dict(part.named_parameters()), part.lr_multipliers()
+            named = all(name in own and multiple > 0 for name, multiple in multiples.items())
+            rule(named, "its lr_multipliers are positive, and of parameters that it has")
 
 
 def _check_timm(rule: Contract, section: Any, model: nn.Module, images: torch.Tensor) -> None:

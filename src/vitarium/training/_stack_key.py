@@ -9,7 +9,7 @@ from vitarium.blueprint import ModelSpec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
-from vitarium.training.parameter_groups import never_decayed
+from vitarium.training.parameter_groups import lr_multipliers, never_decayed
 
 OWN_FACTORS = (
     "head",
@@ -62,8 +62,8 @@ def stack_key(spec: ModelSpec) -> str | None:
 def why_not_stacked(architecture: Section, adaptation: Section) -> str:
     """What in a model keeps it out of a stack; "" where nothing does.
 
-    Something in it is random in training, changes after steps or epochs, or says so
-    (`trains_singly`).
+    Something in it is random in training, changes after steps or epochs, learns at another rate
+    than the rest (`lr_multipliers`), or says so (`trains_singly`).
     """
     with meta_device():
         model = architecture(1)
@@ -77,4 +77,5 @@ def why_not_stacked(architecture: Section, adaptation: Section) -> str:
             return f"{name} changes by itself in training"
         if isinstance(module, TrainsSingly):
             return f"{name or type(module).__name__} {module.trains_singly}"
-    return ""
+    rates = [name for name, multiple in lr_multipliers(model).items() if multiple != 1]
+    return f"{rates[0]} learns at a rate of its own" if rates else ""

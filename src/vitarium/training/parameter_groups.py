@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitarium.architectures.base import ScalesRates
 from vitarium.blueprint import Recipe
 from vitarium.training.base import RATE
 from vitarium.training.resume import COMPANIONS
@@ -22,6 +23,7 @@ def parameter_groups(
     adaptation = recipe.adaptation
     shares = adaptation.facts["rates"]
     rates = shares(adaptation.config, model) if shares else {}
+    multipliers = lr_multipliers(model)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     named = list(model.named_parameters())
     if companions is not None:
@@ -31,13 +33,25 @@ def parameter_groups(
         if parameter.requires_grad:
             decays = recipe.weight_decay_on == "all" or is_matrix(name, parameter)
             decays = decays and name not in undecayed
-            groups.setdefault((rates.get(name, 1.0), decays), []).append(parameter)
+            rate = rates.get(name, 1.0) * multipliers.get(name, 1.0)
+            groups.setdefault((rate, decays), []).append(parameter)
     if list(groups) == [(1.0, True)]:
         return groups[1.0, True]
     return [
         {"params": parameters, RATE: rate} | ({} if decays else {"weight_decay": 0.0})
         for (rate, decays), parameters in groups.items()
     ]
+
+
+def lr_multipliers(model: nn.Module) -> dict[str, float]:
+    """By parameter, at what multiple of the learning rate it learns, where its model says so."""
+    multipliers: dict[str, float] = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, ScalesRates):
+            for name, multiple in module.lr_multipliers().items():
+                path = f"{prefix}.{name}" if prefix else name
+                multipliers[path] = multipliers.get(path, 1.0) * multiple
+    return multipliers
 
 
 def never_decayed(recipe: Recipe) -> tuple[str, ...]:

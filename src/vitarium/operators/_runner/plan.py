@@ -29,6 +29,7 @@ from vitarium.evaluation.scoring import load
 from vitarium.evaluation.weight_subset import WeightSubset
 from vitarium.operators._runner.bases import common_head, common_parent
 from vitarium.operators._runner.buffers import Buffers, widest
+from vitarium.operators._runner.factors import combined_layers, nearest_factors, with_matrices
 from vitarium.operators._runner.heads import Heads
 from vitarium.operators._runner.images import check_images_alike
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
@@ -79,6 +80,9 @@ class MergePlan:
             self._check_combinable(
                 self.heads.backbone(sources.weights(self.heads.origin)), head=False
             )
+        self.layers = combined_layers(operator, self.models[0])
+        """Those with factors, whose matrices are combined."""
+        self.models = [with_matrices(model, self.layers) for model in self.models]
         self.buffers = Buffers(self.models, aligns=self.facts["aligns"])
         origin = self.heads.origin or ingredients[self.facts["origin"]]
         self._folder = self.zoo.folder(origin.model)
@@ -169,8 +173,9 @@ class MergePlan:
             task=self.operator.name,
         )
         merged: dict[str, Tensor] = {}
-        for name, tensor in self.operator(ingredients):
-            stored = self._stored(name, tensor)
+        layers = {} if self.facts["architecture"] else self.layers
+        tensors = self.operator(ingredients)
+        for name, stored in nearest_factors(tensors, layers, self._stored, ingredients.log):
             if buffer and stored.numel():
                 mapped = scratch(buffer / str(len(merged)), stored.numel(), stored.dtype)
                 stored = mapped.view(stored.shape).copy_(stored)
@@ -272,7 +277,7 @@ class MergePlan:
         from what.
         """
         assert self.base
-        base = self.sources.weights(self.base)
+        base = with_matrices(self.sources.weights(self.base), self.layers)
         if message := mismatch(self.models[0], base, head=False):
             raise IncompatibleWeights(f"{message}; it cannot be their base")
         if self.heads.separate:
