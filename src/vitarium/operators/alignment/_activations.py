@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Piece, Symmetries
+from vitarium.core.errors import IncompatibleWeights
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.scoring import load
 from vitarium.operators.base import Ingredients
@@ -98,7 +99,8 @@ def _batches(first: EvalData, second: EvalData, size: int) -> Iterator[tuple[Ten
 def probes(symmetries: Symmetries, model: nn.Module) -> dict[str, list[Probe]]:
     """Where units can be seen: at what reads them, after the activation function.
 
-    Those that no layer reads, the channels of queries and keys, where they are written.
+    Those that no layer reads, the channels of queries and keys, where they are written. Raises
+    IncompatibleWeights for units that no linear layer reads or writes.
     """
     by_group: dict[str, list[Probe]] = {}
     for name, group in symmetries.groups.items():
@@ -108,6 +110,11 @@ def probes(symmetries: Symmetries, model: nn.Module) -> dict[str, list[Probe]]:
         read = [probe for probe in written if probe.end == "input"]
         # queries, keys and values read the same
         by_group[name] = list(dict.fromkeys(read or written))
+        if not written:
+            raise IncompatibleWeights(
+                f"{name}: activations are seen at linear layers, and none reads or writes these "
+                "units; align by weights, e.g. by weight_matching"
+            )
     return by_group
 
 
