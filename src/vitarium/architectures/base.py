@@ -102,8 +102,9 @@ class ScalesRates(Protocol):
 
 @runtime_checkable
 class Factorized(Protocol):
-    """A linear layer whose matrix is made of other parameters, its factors, none of it a sum of
-    models' factors. Merging combines the matrices, and takes the nearest factors of what comes."""
+    """A linear layer whose matrix is made of other parameters, its factors. A mean of models'
+    factors makes no mean of their matrices: merging combines the matrices, and the result has the
+    nearest factors."""
 
     in_features: int
     out_features: int

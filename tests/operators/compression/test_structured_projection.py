@@ -123,6 +123,9 @@ def test_what_cannot_be_projected_is_refused_by_name():
             IncompatibleWeights, match=f"needs a vit or a structured_vit, not {other}"
         ):
             projected_architecture(Structure(), section("architecture", {"name": other}))
+    normed, _ = plain(attention="qk_norm")
+    with pytest.raises(IncompatibleWeights, match="a structured_vit has no attention"):
+        projected_architecture(Structure(), normed)
     with pytest.raises(IncompatibleWeights, match="an unknown architecture"):
         projected_architecture(Structure(), None)
     with pytest.raises(IncompatibleWeights, match="dense_form needs a structured_vit, not vit"):
