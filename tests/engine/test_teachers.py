@@ -240,6 +240,14 @@ def test_a_teacher_that_is_still_trained_is_refused(tiny, grown_zoo):
     refused(tiny, grown_zoo, InvalidInput, f"not trained to its end.*{id}@2", teacher=id)
 
 
+def test_a_teacher_of_weights_that_are_not_finite_is_refused(tiny, tmp_path, grown_zoo):
+    model = create_model("vit", num_classes=10, **SIZES)
+    model.head.weight.data[3, 1] = torch.nan
+    own = student(tiny, teacher=str(written(tmp_path, model)), teacher_architecture=VIT)
+    with pytest.raises(InvalidInput, match=r"values in head.weight that are not finite"):
+        load_teacher(own, grown_zoo)
+
+
 def test_weights_of_another_digest_are_refused(tiny, tmp_path, grown_zoo):
     file, other = str(written(tmp_path)), "0" * 64
     settings = {"teacher": file, "teacher_architecture": VIT, "teacher_sha256": other}

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from vitarium.blueprint._model_spec import model_spec
+from vitarium.blueprint._needed_stages import needed_stages
 from vitarium.blueprint.hints import hinted
 from vitarium.blueprint.parents import (
     Check,
@@ -19,6 +21,7 @@ from vitarium.blueprint.recipe import Recipe
 from vitarium.blueprint.recipe_problems import recipe_problems
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.blueprint.stage import SCRATCH, Stage, Start
+from vitarium.blueprint.teacher_stage import taught_by, teacher_stage, with_unknown_teacher
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
 from vitarium.core.parameters import parameter
@@ -88,23 +91,59 @@ class Planner:
         for settings, paths in points:
             architecture = self._architecture(settings)
             self._architectures.setdefault(name, architecture)
-            parents: Sequence[Parent | None] = [None]
-            start: Start | None = None
             try:
-                with _under("start"):
-                    start = self._start(name, settings.pop("start", SCRATCH))
-                    parents = self._parents(start)
+                with _under("objective", "teacher"):
+                    students = self._students(name, settings)
             except (InvalidConfig, UnknownParent) as error:
-                if isinstance(error, NotGrown):
-                    self.waiting[name] = error.stage
-                for problem in error.problems if isinstance(error, InvalidConfig) else ():
-                    self._note(name, problem, paths, settings)
-                self._recipe(name, settings, paths, architecture)
+                unknown = with_unknown_teacher(settings)
+                self._note_unplanned(name, error, unknown, paths, architecture)
                 continue
-            for parent in parents:
-                spec = self._model(name, settings, paths, start, parent)
-                if spec:
-                    yield spec
+            for student in students:
+                yield from self._started(name, student, paths, architecture)
+
+    def _started(
+        self, name: str, settings: Settings, paths: Paths, architecture: str
+    ) -> Iterator[ModelSpec]:
+        """The models of one point of a stage, one from each parent."""
+        settings = dict(settings)
+        try:
+            with _under("start"):
+                start = self._start(name, settings.pop("start", SCRATCH))
+                parents = self._parents(start)
+        except (InvalidConfig, UnknownParent) as error:
+            self._note_unplanned(name, error, settings, paths, architecture)
+            return
+        specs = (self._model(name, settings, paths, start, parent) for parent in parents)
+        yield from filter(None, specs)
+
+    def _note_unplanned(
+        self,
+        name: str,
+        error: InvalidConfig | UnknownParent,
+        settings: Settings,
+        paths: Paths,
+        architecture: str,
+    ) -> None:
+        """Of a point whose models are not known: why, and what is wrong with its settings."""
+        if isinstance(error, NotGrown):
+            self.waiting[name] = error.stage
+        for problem in error.problems if isinstance(error, InvalidConfig) else ():
+            self._note(name, problem, paths, settings)
+        self._recipe(name, settings, paths, architecture)
+
+    def _students(self, name: str, settings: Settings) -> list[Settings]:
+        """The settings, once for each teacher where these are models of another stage.
+
+        Raises InvalidConfig, and UnknownParent for a stage of which no model is known.
+        """
+        teacher = teacher_stage(settings)
+        if teacher is None:
+            return [settings]
+        start = self._start(name, teacher)
+        if start is None:
+            raise InvalidInput(f"'{SCRATCH}' is no stage; name one whose models teach")
+        planned = [self._planned(spec, start.stage) for spec in self.grown[start.stage]]
+        return taught_by(settings, planned, start.epoch)
 
     def _start(self, name: str, value: Any) -> Start | None:
         """Raises InvalidConfig, and UnknownParent for a stage of which no model is known."""
@@ -176,7 +215,7 @@ class Planner:
         if recipe is None:
             return None
         try:
-            spec = _spec(stage, recipe, start, parent)
+            spec = model_spec(stage, recipe, start, parent)
             if self.check:
                 self.check(spec, parent)
         except InvalidConfig as error:
@@ -232,7 +271,7 @@ class Planner:
 
     def _in_order(self) -> list[str]:
         """The stages' names, each after those that it starts from; notes circles."""
-        needs = {name: self._needs(stage) for name, stage in self.stages.items()}
+        needs = {name: needed_stages(each) & {*self.stages} for name, each in self.stages.items()}
         while True:
             try:
                 TopologicalSorter(needs).prepare()
@@ -247,44 +286,6 @@ class Planner:
         while len(order) < len(needs):  # as the file has them, where that is possible
             order.append(next(n for n in needs if n not in order and needs[n] <= set(order)))
         return order
-
-    def _needs(self, stage: Stage) -> set[str]:
-        try:
-            starts = [settings.get("start", SCRATCH) for settings, _ in stage.points()]
-        except KeyError:  # noted with the stage's models
-            return set()
-        names = [s.get("stage") if isinstance(s, dict) else s for s in starts]
-        return {n for n in names if isinstance(n, str) and n in self.stages and n != SCRATCH}
-
-
-def _spec(stage: str, recipe: Recipe, start: Start | None, parent: Parent | None) -> ModelSpec:
-    if start is None or parent is None:
-        _check_from_scratch(recipe)
-        return ModelSpec(stage=stage, recipe=recipe)
-    epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
-    if epoch not in parent.epochs:
-        who = f"stage '{start.stage}'" if start.stage else f"model {parent.id}"
-        message = f"{who} does not keep epoch {epoch}; it keeps {list(parent.epochs)}"
-        raise InvalidConfig([Problem(("start",), message)])
-    return ModelSpec(
-        stage=stage,
-        parent=parent.id,
-        parent_epoch=epoch,
-        recipe=recipe,
-        conversion=start.operator,
-        keep_head=start.keep_head,
-    )
-
-
-def _check_from_scratch(recipe: Recipe) -> None:
-    """Raises InvalidConfig for what needs a parent."""
-    teacher, adaptation = recipe.objective.plugin.facts.get("teacher"), recipe.adaptation
-    if teacher and teacher(recipe.objective.config).is_parent:
-        message = "there is no parent to learn from: name a teacher, or a `start`"
-        raise InvalidConfig([Problem(("objective", "teacher"), message)])
-    if adaptation.facts["needs_parent"]:
-        what = f"'{adaptation.name}' changes weights that were trained before"
-        raise InvalidConfig([Problem(("adaptation",), f"{what}: give the stage a `start`")])
 
 
 @contextmanager

@@ -49,11 +49,14 @@ class ParentModels:
         if spec.parent is None:
             return None
         if spec.parent in plan:
-            recipe = plan[spec.parent].recipe
-            return Parent(spec.parent, recipe, tuple(recipe.kept_epochs))
+            return _planned(spec.parent, plan[spec.parent].recipe)
         if self.zoo is None:
             raise UnknownName("model", spec.parent, [])
         return Parent(spec.parent, self.zoo.spec(spec.parent).origin, (spec.parent_epoch or 0,))
+
+    def of_plan(self, id: str) -> Parent:
+        """One of `planned`, with all epochs that its recipe keeps."""
+        return _planned(id, self.planned[id])
 
     def start(self, spec: ModelSpec, parent: Parent) -> Hollow:
         """What a model starts from: its parent, as the spec's operator changes it.
@@ -86,6 +89,10 @@ class ParentModels:
             return num_outputs(recipe, self.data_dir) or 1
         assert self.zoo
         return self.zoo.folder(parent.id).about().num_outputs
+
+
+def _planned(id: str, recipe: Recipe) -> Parent:
+    return Parent(id, recipe, tuple(recipe.kept_epochs))
 
 
 def _built(origin: Recipe | Imported, outputs: int) -> Hollow:

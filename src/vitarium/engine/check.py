@@ -19,11 +19,10 @@ from vitarium.engine._label_problems import label_problems
 from vitarium.engine._parent_models import ParentModels
 from vitarium.engine._start_misfits import other_additions, start_misfit
 from vitarium.engine._view_problems import view_problems
-from vitarium.engine.kept_companions import expected_companions, hollow_companions
+from vitarium.engine.kept_companions import expected_companions, hollow_teacher
 from vitarium.engine.teacher_images import teacher_normalization
-from vitarium.engine.teachers import load_teacher, needs_teachers_companions, teacher_of
+from vitarium.engine.teachers import load_teacher, planned_teacher, teacher_of
 from vitarium.engine.tuning.model_size import num_classes, num_outputs, num_train
-from vitarium.objectives.companions import TeacherWithCompanions
 from vitarium.training._companions import check_fit
 from vitarium.training._progressive import image_sizes
 from vitarium.training.teacher import Teacher
@@ -100,6 +99,11 @@ class ModelCheck:
     def _is_finished(self, id: str) -> bool:
         zoo = self._parents.zoo
         return zoo is not None and zoo.folder(id).exists and bool(zoo.folder(id).result())
+
+    def _is_trained(self, id: str) -> bool:
+        """Whether it is in the zoo, with weights to start from."""
+        zoo = self._parents.zoo
+        return zoo is not None and zoo.folder(id).status == "finished"
 
     def _gone(self, spec: ModelSpec) -> Iterator[Problem]:
         """Weights to start from that were removed, of a parent that is not trained again."""
@@ -223,15 +227,13 @@ class ModelCheck:
         reference, outputs = teacher_of(spec), num_outputs(recipe, self.data_dir)
         if reference is None or outputs is None:
             return
-        source = reference.source.partition("@")[0]
-        if any(id.startswith(source) for id in self._parents.planned):
-            return  # trained before this one
+        planned = planned_teacher(spec, self._parents.planned)
         with _problems_at("objective", "teacher") as problems:
             if reference.is_parent and parent:
-                teacher = self._parents.hollow(parent, spec.parent_epoch or 0).model
-                beside = hollow_companions(parent, self._parents)
-                if teacher and beside and needs_teachers_companions(spec):
-                    teacher = TeacherWithCompanions(teacher, beside)
+                teacher = hollow_teacher(spec, parent, spec.parent_epoch, self._parents)
+            elif planned and not self._is_trained(planned):  # it comes before this one
+                named = self._parents.of_plan(planned)
+                teacher = hollow_teacher(spec, named, reference.epoch, self._parents)
             elif reference.is_path or self._parents.zoo:
                 zoo = self._parents.zoo or Zoo(Path())
                 teacher = load_teacher(spec, zoo)

@@ -212,7 +212,9 @@ def grow(
             with trainer.pool(queue, growth.zoo, options, tuner) as pool:
                 Scheduler(queue, pool, growth.zoo, emit, tuner.mode).run()
         for model in queue.waiting():  # which can no longer start
-            cause = f"its parent {model.parent} has no weights to start from"
+            role, other = next(iter(queue.missing(model).items()))
+            use = "to start from" if role == "parent" else "to learn from"
+            cause = f"its {role} {other} has no weights {use}"
             emit(Ended(model.id, "skipped", cause))
         for text in changed_bits(growth.zoo, growth.grown, growth.existing):
             notify(text)

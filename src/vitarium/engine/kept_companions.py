@@ -6,9 +6,12 @@ from torch import nn
 from vitarium.blueprint import Imported, ModelSpec, Recipe
 from vitarium.blueprint.parents import Parent
 from vitarium.core.devices import meta_device
+from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
 from vitarium.engine._parent_models import ParentModels
+from vitarium.engine.teachers import needs_teachers_companions
 from vitarium.engine.tuning.model_size import num_classes, num_outputs
+from vitarium.objectives.companions import TeacherWithCompanions
 from vitarium.training._companions import ParentCompanions, make_companions
 from vitarium.zoo import Zoo
 from vitarium.zoo.kept_companions import companions_epoch, companions_state, new_companions
@@ -96,6 +99,30 @@ def hollow_companions(parent: Parent, parents: ParentModels) -> nn.Module | None
             return None
         model = planned.build(num_outputs(planned, parents.data_dir) or 1, plain=False)
         return make_companions(planned, model, num_classes(planned, parents.data_dir) or 1)
+
+
+def hollow_teacher(
+    spec: ModelSpec, teacher: Parent, epoch: int | None, parents: ParentModels
+) -> nn.Module | None:
+    """A model's teacher as it will be after an epoch (None: its last), on the meta device, with its
+    companions where the objective asks them; None where nothing here builds it.
+
+    Raises InvalidInput for an epoch that it does not keep, or does not keep companions of, and
+    CorruptFile.
+    """
+    epoch = teacher.epochs[-1] if epoch is None else epoch
+    if epoch not in teacher.epochs:
+        raise InvalidInput(f"{teacher.id} keeps epochs {list(teacher.epochs)}, and not {epoch}")
+    model = parents.hollow(teacher, epoch).model
+    if model is None or not needs_teachers_companions(spec):
+        return model
+    companions = hollow_companions(teacher, parents)
+    if companions is None:
+        return model
+    if epoch != teacher.epochs[-1]:
+        last = f"those after epoch {teacher.epochs[-1]}; name that one"
+        raise InvalidInput(f"teacher {teacher.id}@{epoch}: its companions are {last}")
+    return TeacherWithCompanions(model, companions)
 
 
 def needs_companions(spec: ModelSpec, zoo: Zoo) -> bool:

@@ -8,6 +8,7 @@ from vitarium.blueprint import Plan
 from vitarium.blueprint.spec import described
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.parameters import parameter
+from vitarium.engine.teachers import planned_teacher
 from vitarium.zoo.listing import condition_text
 from vitarium.zoo.query import Database
 
@@ -31,8 +32,9 @@ def part_of(plan: Plan, stages: Collection[str] | None = None, only: str = "") -
     for name in chosen:
         first = plan.waiting[name]
         raise InvalidInput(
-            f"stage '{name}' starts from '{first}', which may stop early: its last epoch is known "
-            f"when it is grown; first grow that alone, {parameter('stages', first)}, then the rest"
+            f"stage '{name}' needs models of '{first}', which may stop early: their last epoch is "
+            "known when they are grown; first grow that alone, "
+            f"{parameter('stages', first)}, then the rest"
         )
     only = condition_text(only, "only")
     if stages is None and not only.strip():
@@ -46,8 +48,8 @@ def part_of(plan: Plan, stages: Collection[str] | None = None, only: str = "") -
     if not wanted:
         raise InvalidInput("no model of the plan is of these stages and fulfills the condition")
     for spec in reversed(plan.models):  # every parent stands before its children
-        if spec.id in wanted and spec.parent and spec.parent in plan:
-            wanted.add(spec.parent)
+        needed = (spec.parent, planned_teacher(spec, plan))
+        wanted |= {id for id in needed if id and id in plan and spec.id in wanted}
     return replace(plan, models=tuple(spec for spec in plan.models if spec.id in wanted))
 
 

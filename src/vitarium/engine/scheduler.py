@@ -1,4 +1,4 @@
-"""Which models come next, parents before children, and what becomes of workers that die."""
+"""Which models come next, parents and teachers first, and what becomes of workers that die."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -11,6 +11,7 @@ from vitarium.blueprint import ModelSpec, Plan
 from vitarium.core import files
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.engine.events import Ended, Halved, Listener, Retried, Started
+from vitarium.engine.teachers import planned_teacher
 from vitarium.engine.tuning.calibration import TrainMode
 from vitarium.engine.worker import Fault, Message
 from vitarium.training import TrainOptions, stack_key
@@ -35,6 +36,7 @@ class Queue:
         self._done = set(done)
         closed = {*self._done, *without_checkpoint}
         self._waiting = [model for model in plan.models if model.id not in closed]
+        self._planned = {model.id for model in plan.models}
         self._keys: dict[str, str | None] = {}
         self.max_stack: int | None = None
         """Lowered when memory runs out."""
@@ -51,7 +53,7 @@ class Queue:
         return any(self._ready(model) for model in self._waiting)
 
     def next(self) -> ModelSpec | None:
-        """Take the first model whose parent is done; None while there is none."""
+        """Take the first model whose parent and teacher are done; None while there is none."""
         first = next(filter(self._ready, self._waiting), None)
         if first is not None:
             self._waiting.remove(first)
@@ -80,7 +82,12 @@ class Queue:
         self._waiting.insert(0, model)
 
     def _ready(self, model: ModelSpec) -> bool:
-        return model.parent is None or model.parent in self._done
+        return not self.missing(model)
+
+    def missing(self, model: ModelSpec) -> dict[str, str]:
+        """What a model waits for: ids of models of the plan or the zoo, by what they are to it."""
+        needed = {"parent": model.parent, "teacher": planned_teacher(model, self._planned)}
+        return {role: id for role, id in needed.items() if id and id not in self._done}
 
     def _key(self, model: ModelSpec) -> str | None:
         if model.id not in self._keys:

@@ -1,10 +1,11 @@
 """Finds the teacher that a recipe names: its parent, a model of the zoo, or a file."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import CheckpointRef, ModelSpec
@@ -29,11 +30,20 @@ def teacher_of(spec: ModelSpec) -> TeacherRef | None:
     return teacher_from(objective.config) if teacher_from else None
 
 
+def planned_teacher(spec: ModelSpec, ids: Container[str]) -> str | None:
+    """The id of a model's teacher where that is one of these; None: it is another, or there is
+    none, or it is the parent."""
+    teacher = teacher_of(spec)
+    if teacher is None or teacher.is_path or teacher.is_parent:
+        return None
+    return teacher.model if teacher.model in ids else None
+
+
 def load_teacher(spec: ModelSpec, zoo: Zoo) -> nn.Module | None:
     """The teacher of a model, ready to be asked, on the CPU; None where it has none.
 
-    Raises InvalidInput (nothing there, or not what the recipe says), UnknownName, CorruptFile,
-    UntrustedFile and IncompatibleWeights.
+    Raises InvalidInput (nothing there, not what the recipe says, or not finite), UnknownName,
+    CorruptFile, UntrustedFile and IncompatibleWeights.
     """
     teacher = teacher_of(spec)
     return None if teacher is None else named_teacher(teacher, spec, zoo)
@@ -41,6 +51,17 @@ def load_teacher(spec: ModelSpec, zoo: Zoo) -> nn.Module | None:
 
 def named_teacher(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> nn.Module:
     """The teacher that a model names, on the CPU; raises as `load_teacher`."""
+    model = _loaded(teacher, spec, zoo)
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise InvalidInput(
+                f"teacher '{teacher.source}' has values in {name} that are not finite: nothing can "
+                "be learned from it; choose another"
+            )
+    return model
+
+
+def _loaded(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> nn.Module:
     if teacher.is_path:
         return _from_path(teacher, zoo)
     ref = in_zoo(teacher, spec, zoo)

@@ -38,6 +38,17 @@ class TeacherRef:
         return self.source == PARENT
 
     @property
+    def model(self) -> str:
+        """Of a model of the zoo, its id or a beginning of it."""
+        return self.source.partition("@")[0]
+
+    @property
+    def epoch(self) -> int | None:
+        """Of a model of the zoo, the epoch that is named; None: its last."""
+        number = self.source.partition("@")[2]
+        return int(number) if number.isdecimal() else None
+
+    @property
     def is_path(self) -> bool:
         """Whether it is a file or a folder: a path has a separator, or ends as weight files do."""
         return "/" in self.source or "\\" in self.source or self.is_file
@@ -52,9 +63,9 @@ class Distillation(Config):
 
     teacher: str = Field(PARENT, min_length=1)
     """The teacher: `parent`, the model that training starts from, with its head; a model of the
-    zoo, `ID` or `ID@EPOCH`; or a path: a folder in timm's layout (config.json and
-    model.safetensors; write `./name` for one in the current folder), or a file of weights
-    (.safetensors, .pth, ...)."""
+    zoo, `ID` or `ID@EPOCH`, or in a blueprint each of another stage, `{stage: NAME}`; or a path: a
+    folder in timm's layout (config.json and model.safetensors; write `./name` for one in the
+    current folder), or a file of weights (.safetensors, .pth, ...)."""
     teacher_architecture: Annotated[Section, SectionOf("architecture")] | None = None
     """Architecture of a teacher that is a file of weights."""
     teacher_head: Annotated[Section, SectionOf("head")] | None = None
