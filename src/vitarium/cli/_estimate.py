@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = "?"
 _TRAINED = "of which learn"
+_COMPANIONS = "companions"
 _LISTED = 8  # values of a factor; of more numbers, their range is shown
 
 
@@ -81,8 +82,11 @@ def print_estimate(estimated: PlanEstimate, *, as_json: bool, as_csv: bool) -> N
     counts = " + ".join(map(str, planned.stages.values()))
     total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
     rows = _without_unknown([_row(stage) for stage in stages])
-    if all(stage.trained == stage.parameters for stage in stages):
-        rows = [{name: row[name] for name in row if name != _TRAINED} for row in rows]
+    said = {
+        _TRAINED: any(stage.trained != stage.parameters for stage in stages),
+        _COMPANIONS: any(stage.companions and stage.companions[1] for stage in stages),
+    }
+    rows = [{name: row[name] for name in row if said.get(name, True)} for row in rows]
     spare = ["steps", "starts from"]
     print_rows(rows, title=f"{planned.name}: {total}", spare=spare, complete=HAS_ALL)
     for stage in stages:
@@ -128,6 +132,11 @@ def _print_notes(estimated: PlanEstimate) -> None:
             f"{machine.workers} workers on {', '.join(machine.devices)}; "
             "reading, augmenting and scoring come on top."
         )
+    if any(stage.companions and stage.companions[1] for stage in estimated.stages):
+        print_text(
+            "Companions: parameters that objectives bring beside a model while it is trained, "
+            "momentum teachers included; they are no part of it."
+        )
     if kinds := estimated.unmeasured_kinds:
         print_text(
             f"Time: training speeds of {counted(kinds, 'kind')} of models were not measured on "
@@ -148,6 +157,7 @@ def _row(stage: "StageEstimate") -> dict[str, object]:
         "models": stage.models,
         "parameters": _parameters(stage.parameters),
         _TRAINED: _parameters(stage.trained),
+        _COMPANIONS: _parameters(stage.companions),
         "epochs": stage.epochs,
         "steps": _UNKNOWN if stage.steps is None else f"{stage.steps:,}",
         "checkpoints": _UNKNOWN if stage.bytes is None else f"≤ {size(stage.bytes)}",

@@ -53,6 +53,18 @@ def test_what_adaptations_add_and_let_learn_is_counted(tiny):
     assert parameters(counted["vpt"].recipe, 10) == (full + 48, 170 + 48)
 
 
+def test_what_objectives_bring_beside_models_is_counted(tiny):
+    """MAE's published decoder, 512 wide with 8 blocks of 16 patches, beside 16-wide models."""
+    tiny["stages"]["pretrain"] |= {"objective": {"name": "mae", "mask_ratio": 0.5}, "epochs": 2}
+    without, finetune = stages(Blueprint.read(tiny))
+    block = 12 * 512**2 + 13 * 512
+    decoder = (16 * 512 + 512) + 512 + 8 * block + 2 * 512 + (512 * 16 + 16)
+    assert without.companions == (decoder, decoder)
+    assert finetune.companions == (0, 0)
+    tiny["stages"]["pretrain"]["keep_companions"] = True
+    assert stages(Blueprint.read(tiny))[0].bytes == without.bytes + 2 * 4 * decoder
+
+
 def test_bytes_are_those_of_the_grown_zoo(tiny, grown_zoo):
     expected = sum(stage.bytes for stage in stages(Blueprint.read(tiny)))
     grown_zoo.unpack()

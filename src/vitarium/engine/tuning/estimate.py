@@ -9,6 +9,8 @@ from vitarium.engine.tuning.calibration import NotMeasured
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import (
     ParameterCounts,
+    companion_parameters,
+    num_classes,
     num_outputs,
     parameters,
     steps_per_epoch,
@@ -31,11 +33,14 @@ class StageEstimate:
     """Of the smallest and of the largest model."""
     trained: tuple[int, int] | None
     """Of these, and of factors of adaptations, those that learn: fewest and most in a model."""
+    companions: tuple[int, int] | None
+    """What objectives bring beside a model while it is trained (a decoder, a momentum teacher):
+    fewest and most parameters."""
     epochs: int
     """Of all models together, as the rest."""
     steps: int | None
     bytes: int | None
-    """Of all kept checkpoints, unpacked; packed they take about two thirds."""
+    """Of all kept checkpoints and companions, unpacked; packed they take about two thirds."""
     seconds: float | None
     """Training, shared out over the workers; None where a speed was not measured."""
 
@@ -54,6 +59,7 @@ def estimate(plan: Plan, machine: Machine, tuner: AutoTuner | None = None) -> li
 def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) -> StageEstimate:
     models = plan.of_stage(stage)
     counts: list[ParameterCounts] = []
+    beside: list[int] = []
     steps: list[int | None] = []
     weights: list[int | None] = []
     seconds: list[float | None] = []
@@ -63,8 +69,9 @@ def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) ->
         steps.append(None if per_epoch is None else recipe.epochs * per_epoch)
         if outputs:
             counts.append(parameters(recipe, outputs))
-            checkpoints = len(recipe.kept_epochs)
-            weights.append(counts[-1].total * BYTES[recipe.checkpoint_precision] * checkpoints)
+            beside.append(companion_parameters(recipe, outputs, num_classes(recipe) or 1))
+            size = counts[-1].total * BYTES[recipe.checkpoint_precision] * len(recipe.kept_epochs)
+            weights.append(size + (beside[-1] * BYTES["exact"] if recipe.keep_companions else 0))
         else:
             weights.append(None)
         measured = _per_image(model, tuner) if tuner and outputs and per_epoch else None
@@ -80,6 +87,7 @@ def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) ->
         factors=plan.swept(stage),
         parameters=_range([count.total for count in counts]),
         trained=_range([count.trained for count in counts]),
+        companions=_range(beside),
         epochs=sum(model.recipe.epochs for model in models),
         steps=_sum(steps),
         bytes=_sum(weights),

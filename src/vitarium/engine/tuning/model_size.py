@@ -9,6 +9,7 @@ from vitarium.core.devices import meta_device
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.data.expected import expected, train_size
 from vitarium.data.load import load
+from vitarium.training._companions import make_companions
 
 
 def num_classes(recipe: Recipe, data_dir: Path | None = None) -> int | None:
@@ -53,6 +54,22 @@ def parameters(recipe: Recipe, num_outputs: int) -> ParameterCounts:
 
 
 _counted: dict[Any, ParameterCounts] = {}
+
+
+def companion_parameters(recipe: Recipe, num_outputs: int, num_classes: int) -> int:
+    """Of all that the objective brings beside a model while that is trained, momentum teachers
+    included; counted without allocating them. Raises InvalidInput where they do not go together."""
+    key = (recipe.architecture, recipe.adaptation, recipe.objective, num_outputs, num_classes)
+    if key not in _counted_beside:
+        with meta_device():
+            model = recipe.build(num_outputs, plain=False)
+            companions = make_companions(recipe, model, num_classes)
+        count = sum(p.numel() for p in companions.parameters()) if companions else 0
+        _counted_beside[key] = count
+    return _counted_beside[key]
+
+
+_counted_beside: dict[Any, int] = {}
 
 
 def num_train(recipe: Recipe, data_dir: Path | None = None) -> int | None:
