@@ -267,6 +267,23 @@ def test_other_training_images_and_class_counts_are_refused(tiny, lessons, mater
             train(spec, ModelFolder(tmp_path / "m" / spec.id))
 
 
+def test_a_damaged_file_of_a_later_epoch_is_named_before_training(
+    tiny, lessons, material, tmp_path
+):
+    planned = plan(students(tiny, lessons, material["teacher"], [1]))
+    ModelCheck(material["zoo"]).check_plan(planned)
+    file = lesson_files.epoch_file(lessons, 2)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InvalidConfig, match=r"stages.student.objective: .*epoch-00002"):
+        ModelCheck(material["zoo"]).check_plan(planned)
+    folder = ModelFolder(tmp_path / "m" / planned.models[0].id)
+    with pytest.raises(CorruptFile, match="epoch-00002"):
+        train(planned.models[0], folder)
+    assert not folder.exists
+
+
 def test_writing_resumes_extends_and_repairs(tiny, lessons, material):
     blueprint = students(tiny, lessons, material["teacher"])
     files = [lesson_files.epoch_file(lessons, epoch) for epoch in (1, 2)]

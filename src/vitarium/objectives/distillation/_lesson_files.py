@@ -110,6 +110,17 @@ def write_epoch(folder: Path, epoch: int, lessons: Lessons, store: str) -> Path:
 def read_epoch(folder: Path, epoch: int, store: str, num_classes: int) -> Lessons:
     """Raises InvalidInput where the epoch is not there, and CorruptFile where its file is not what
     was written, or is of other lessons."""
+    path, body = epoch_file(folder, epoch), check_epoch(folder, epoch, store)
+    lessons = Lessons(**_parsed(path, body))
+    if lessons.indices.size and not (
+        int(lessons.indices.min()) >= 0 and int(lessons.indices.max()) < num_classes
+    ):
+        raise CorruptFile(path, f"it has classes beyond the {num_classes} that there are")
+    return lessons
+
+
+def check_epoch(folder: Path, epoch: int, store: str) -> bytes:
+    """What an epoch's file has before its checksum, which is right; raises as `read_epoch`."""
     path = epoch_file(folder, epoch)
     try:
         content = files.read(path)
@@ -120,23 +131,27 @@ def read_epoch(folder: Path, epoch: int, store: str, num_classes: int) -> Lesson
         raise CorruptFile(path, "it does not begin as lessons do")
     if bytes.fromhex(files.checksum(body)) != seal:
         raise CorruptFile(path, "its checksum is another: write this epoch again")
-    header, parts = _parsed(path, body)
+    header, _ = _header(path, body)
     if (header.get("store"), header.get("epoch")) != (store, epoch):
         raise CorruptFile(path, "it is of other lessons or of another epoch")
-    lessons = Lessons(**parts)
-    if lessons.indices.size and not (
-        int(lessons.indices.min()) >= 0 and int(lessons.indices.max()) < num_classes
-    ):
-        raise CorruptFile(path, f"it has classes beyond the {num_classes} that there are")
-    return lessons
+    return body
 
 
-def _parsed(path: Path, body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+def _header(path: Path, body: bytes) -> tuple[dict[str, Any], int]:
+    """What is said of the parts, and where they begin. Raises CorruptFile."""
     (length,) = struct.unpack("<I", body[len(_MAGIC) : _ENDS])
     try:
-        header = json.loads(body[_ENDS : _ENDS + length])
+        header = dict(json.loads(body[_ENDS : _ENDS + length]))
+    except (ValueError, TypeError) as error:
+        raise CorruptFile(path, str(error)) from None
+    return header, _ENDS + length
+
+
+def _parsed(path: Path, body: bytes) -> dict[str, Any]:
+    header, start = _header(path, body)
+    try:
         shape = (int(header["records"]), int(header["top_k"]))
-        start, parts = _ENDS + length, {}
+        parts = {}
         for about in header["parts"]:
             data = body[start : start + about["bytes"]]
             parts[about["name"]] = _decoded(about, data, shape)
@@ -145,7 +160,7 @@ def _parsed(path: Path, body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError("its parts are not those of lessons")
     except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
         raise CorruptFile(path, str(error)) from None
-    return header, parts
+    return parts
 
 
 def _coded(name: str, values: NDArray[Any]) -> tuple[dict[str, Any], bytes]:

@@ -1,7 +1,7 @@
 """Distillation from a teacher's outputs that were computed before, once for many students."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +108,11 @@ class LessonReader:
                 f"{self.folder} has no lessons of epoch {missing[0]} ({len(missing)} of "
                 f"{recipe.epochs} epochs are missing): run `vitarium lessons write` to resume"
             )
-        self._top_k = config.top_k
+        self._top_k, self._epochs = config.top_k, recipe.epochs
 
     def check(self, num_classes: int, labels: Tensor | None = None) -> None:
         """Compare with the data's classes, and its training images' labels [n] where these are
-        known. Raises InvalidInput."""
+        known, and read every file's checksum. Raises InvalidInput and CorruptFile."""
         self._compare("number of classes", self.description["num_classes"], num_classes)
         self._compare(
             "top_k", self.description["top_k"], min(self._top_k or num_classes, num_classes)
@@ -122,6 +122,9 @@ class LessonReader:
                 f"{self.folder} was written for other training images: the "
                 f"{self.description['train_images']} labels there are not the {len(labels)} here"
             )
+        for epoch in range(1, self._epochs + 1):
+            stamp = lesson_files.epoch_file(self.folder, epoch).stat().st_mtime_ns
+            _check_epoch(self.folder, epoch, self._store, stamp)
 
     def __call__(self, epoch: int, step: int) -> dict[str, Tensor]:
         """What an epoch (from 1) has for the images of a step (from 0): probabilities, float32
@@ -142,6 +145,12 @@ class LessonReader:
                 f"{self.folder} has other lessons: their {name} is {_text(recorded)}, and the "
                 f"student's {_text(wanted)}; give both the same, or write others elsewhere"
             )
+
+
+@cache
+def _check_epoch(folder: Path, epoch: int, store: str, stamp: int) -> None:
+    """Once for all students of a process."""
+    lesson_files.check_epoch(folder, epoch, store)
 
 
 @lru_cache(maxsize=2)
