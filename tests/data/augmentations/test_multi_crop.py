@@ -113,7 +113,13 @@ def test_batches_have_all_views_one_after_the_other():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"global_scale": [1, 0.1]}, {"global_blur": [0.5]}, {"local_blur": 1.1}]
+    "settings",
+    [
+        {"global_scale": [1, 0.1]},
+        {"local_scale": [0.5, 1.5]},  # a crop larger than the image
+        {"global_blur": [0.5]},
+        {"local_blur": 1.1},
+    ],
 )
 def test_bad_settings_are_refused(settings):
     with pytest.raises(InvalidConfig):

@@ -170,7 +170,7 @@ def test_a_model_that_goes_on_keeps_its_patch_embedding(model):
     assert not model.pos_embed.requires_grad
 
 
-@pytest.mark.parametrize("name", ["moco_v3", "supcon", "softcon"])
+@pytest.mark.parametrize("name", ["simclr", "moco_v3", "supcon", "softcon"])
 def test_a_batch_of_one_image_is_refused(tiny, name):
     tiny["stages"]["pretrain"] |= {"objective": name, "batch_size": 1}
     with pytest.raises(InvalidConfig, match="compares the images of a batch: give 2 at least"):

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt
 
 from vitarium.core.config import Config
 from vitarium.core.registry import section
-from vitarium.data.augmentations.base import Augmentation, Range, augmentation
+from vitarium.data.augmentations.base import Area, Augmentation, augmentation
 from vitarium.data.augmentations.standard import Standard, standard
 
 Level = Literal["none", "light0", "light1", "medium1", "medium2", "strong1", "strong2"]
@@ -27,7 +27,7 @@ class AugReg(Config):
     """How strong the augmentation is, by the names of the released models. `light0` is not nothing:
     operations without a magnitude remain. The code of the paper calls light0 light1, and light1
     light2."""
-    scale: Range = (0.05, 1.0)
+    scale: Area = (0.05, 1.0)
     """Smallest and largest area of the random crop, as a share of the image's area."""
     horizontal_flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""

@@ -25,6 +25,11 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
 """The smallest and the largest value of something that is drawn."""
+Area = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]],
+    AfterValidator(_rising),
+]
+"""The smallest and the largest area of a crop, as a share of the image's."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 """From 0 to 1."""
 

@@ -7,6 +7,7 @@ from vitarium.core.config import Config
 from vitarium.data.augmentations import _color as color
 from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations.base import (
+    Area,
     Augmentation,
     Numbers,
     OtherViews,
@@ -26,14 +27,14 @@ class MultiCrop(Config):
     size."""
     interpolation: crops.Interpolation = "bicubic"
     """How crops are resized, and images that are scored."""
-    global_scale: Range = (0.4, 1.0)
+    global_scale: Area = (0.4, 1.0)
     """Smallest and largest area of the two global crops, as a share of the image's area."""
     local_crops: NonNegativeInt = 8
     """Number of local crops of each image, the small ones."""
     local_size: PositiveInt | None = None
     """Height and width of local crops, in pixels, which patches have to divide; none: 3/7 of the
     model's image size, to the nearest multiple of 4 (96 pixels of 224)."""
-    local_scale: Range = (0.05, 0.4)
+    local_scale: Area = (0.05, 0.4)
     """Smallest and largest area of local crops, as a share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
     """Smallest and largest aspect ratio of all crops: width over height."""

@@ -7,6 +7,7 @@ from vitarium.core.config import Config
 from vitarium.data.augmentations import _color as color
 from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations.base import (
+    Area,
     Augmentation,
     Numbers,
     Range,
@@ -22,7 +23,7 @@ class SimclrViews(Config):
     resize: PositiveInt | None = None
     """Length of the shorter side, in pixels, when features are scored; none: the model's image
     size."""
-    scale: Range = (0.08, 1.0)
+    scale: Area = (0.08, 1.0)
     """Smallest and largest area of the random crop, as a share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
     """Smallest and largest aspect ratio of the random crop: width over height."""

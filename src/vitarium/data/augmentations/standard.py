@@ -13,7 +13,14 @@ from vitarium.data.augmentations._color import JITTER_NUMBERS, jittered
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
 from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
 from vitarium.data.augmentations._rotation import rotated_images
-from vitarium.data.augmentations.base import Augmentation, Numbers, Range, augmentation, channels
+from vitarium.data.augmentations.base import (
+    Area,
+    Augmentation,
+    Numbers,
+    Range,
+    augmentation,
+    channels,
+)
 from vitarium.data.augmentations.policies.base import Policy
 
 Probability = Field(0.0, ge=0, le=1)
@@ -35,7 +42,7 @@ class Standard(Config):
     padding_mode: crops.PaddingMode = "constant"
     """Pixels that are added: black ones (constant), or the image's own in a mirror, without its
     edge (reflect); then the image has to be larger than the padding."""
-    scale: Range = (0.08, 1.0)
+    scale: Area = (0.08, 1.0)
     """Smallest and largest area of a random_resized crop, as a share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
     """Smallest and largest aspect ratio of a random_resized crop: width over height."""

@@ -11,6 +11,7 @@ from vitarium.objectives._feature_scores import (
     ScoredByFeatures,
     evaluate_features,
 )
+from vitarium.objectives._similarities import needs_two_images
 from vitarium.objectives.base import Loss, objective
 
 
@@ -32,6 +33,7 @@ class Simclr(ScoredByFeatures):
     views=2,
     needs_head=False,
     per_image=False,
+    misfits=needs_two_images,
     outputs=lambda config, num_classes: config.out_dim,
     evaluate=evaluate_features,
     scores=FEATURE_SCORES,
