@@ -38,6 +38,10 @@ class Heads(nn.Module):
         self, tokens: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
         refuse_masks(self, attn_mask, is_causal)
+        return self.mix(tokens)
+
+    def mix(self, tokens: Tensor) -> Tensor:
+        """[batch, n, dim] -> the same."""
         batch, count, dim = tokens.shape
         split = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, self.head_dim)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
