@@ -199,6 +199,22 @@ SYMMETRIC = {
 }  # fmt: skip
 
 
+SYMMETRIC |= {
+    "cosines": (
+        {"structure": "low_rank", "attention": "cosine", "init_values": 0.1},
+        {"stream", "blocks.0.attn.qk"},
+    ),
+    "normed queries": (
+        {"structure": "low_rank", "attention": "qk_norm"},
+        {"blocks.0.attn.heads", "blocks.0.attn.vo"},
+    ),
+    "cosines of block tensor trains": (
+        {"attention": "cosine", "init_values": 0.1},
+        {"blocks.0.mlp.inner"},
+    ),
+}
+
+
 @pytest.mark.parametrize("mix", [False, True])
 @pytest.mark.parametrize("name", SYMMETRIC)
 def test_what_is_declared_to_change_nothing_changes_nothing(name, mix):

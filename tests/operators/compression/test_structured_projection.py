@@ -67,8 +67,8 @@ def outputs(model):
 )
 def test_with_enough_parameters_the_structured_model_computes_what_the_model_does(settings):
     """The last one has as many as the matrix: m1 = 1 and n0 = 12 give rank-one slices of rows."""
-    for bias in (True, False):
-        chosen, model = plain(qkv_bias=bias)
+    for factors in ({}, {"qkv_bias": False, "attention": "cosine", "init_values": 0.5}):
+        chosen, model = plain(**factors)
         structured, log = projected(chosen, model, **settings)
         torch.testing.assert_close(outputs(structured), outputs(model), rtol=0, atol=1e-9)
         assert log.metrics["relative_error"] < 1e-12
@@ -123,9 +123,6 @@ def test_what_cannot_be_projected_is_refused_by_name():
             IncompatibleWeights, match=f"needs a vit or a structured_vit, not {other}"
         ):
             projected_architecture(Structure(), section("architecture", {"name": other}))
-    normed, _ = plain(attention="qk_norm")
-    with pytest.raises(IncompatibleWeights, match="a structured_vit has no attention"):
-        projected_architecture(Structure(), normed)
     with pytest.raises(IncompatibleWeights, match="an unknown architecture"):
         projected_architecture(Structure(), None)
     with pytest.raises(IncompatibleWeights, match="dense_form needs a structured_vit, not vit"):

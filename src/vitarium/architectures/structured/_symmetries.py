@@ -13,14 +13,15 @@ from vitarium.architectures.structured._linear import (
     Monarch,
 )
 from vitarium.architectures.structured._query_key_value import QueryKeyValue
-from vitarium.architectures.symmetries.base import Axis, UnitGroup
-from vitarium.architectures.symmetries.vit import NOTHING, STREAM, Readers, VitDeclaration
+from vitarium.architectures.symmetries.base import Axis, Maps, UnitGroup
+from vitarium.architectures.symmetries.vit import NOTHING, STREAM, Readers
+from vitarium.architectures.vit.vit import CosineQueries, PlainDeclaration
 
 Units = tuple[Sequence[int], Sequence[Axis]]
 """Sizes and axes of a layer's outputs or inputs."""
 
 
-class StructuredDeclaration(VitDeclaration):
+class StructuredDeclaration(PlainDeclaration):
     """Groups beside those of a plain ViT: "blocks.0.mlp.fc1.rank", terms of a low-rank product or
     of a sum of Kronecker products, which any invertible map may mix (or exchange, where cores are
     normalized).
@@ -48,18 +49,21 @@ class StructuredDeclaration(VitDeclaration):
         layers.append(attention.proj)
         if all(isinstance(layer, nn.Linear) for layer in layers) and not is_split:
             return super().attention(at, attention)
-        is_free = all(_is_free(layer) for layer in layers)
-        maps = "permutation" if any(map(_is_normalized, layers)) else "invertible"
         by_head, qk, vo = f"{at}.heads", f"{at}.qk", f"{at}.vo"
         sizes = attention.num_heads, attention.head_dim
+        is_free = all(_is_free(layer) for layer in layers)
+        maps: dict[str, Maps | None] = {qk: self.norms_of_logits(at, attention, is_free)}
+        maps[vo] = "invertible"
         if is_free:
             self.groups[by_head] = UnitGroup(sizes[0])
-            for name in (qk, vo):
-                self.groups[name] = UnitGroup(sizes[1], maps, inside=by_head)  # type: ignore[arg-type]
+        for name, how in maps.items():
+            if is_free and how:
+                exact = "permutation" if any(map(_is_normalized, layers)) else how
+                self.groups[name] = UnitGroup(sizes[1], exact, inside=by_head)
 
         def units(channels: str, reads: bool = False) -> Units:
-            axes = (Axis(by_head), Axis(channels, reads))
-            return sizes, axes if is_free else (NOTHING, NOTHING)
+            group = channels if channels in self.groups else None
+            return sizes, (Axis(by_head if is_free else None), Axis(group, reads))
 
         stream = (self.model.embed_dim,), (self.read,)
         parts = {"q": units(qk), "k": units(qk, reads=True), "v": units(vo)}
@@ -73,6 +77,23 @@ class StructuredDeclaration(VitDeclaration):
         written = (self.model.embed_dim,), (self.written,)
         self.layer(f"{at}.proj", attention.proj, written, units(vo, reads=True))
         return ()
+
+    def norms_of_logits(self, at: str, attention: Any, is_free: bool) -> Maps | None:
+        """Of queries and keys; how the channels between them may be mixed, None: not at all."""
+        if isinstance(attention.q_norm, CosineQueries):
+            heads = (Axis(f"{at}.heads" if is_free else None),)
+            self.piece(f"{at}.q_norm.logit_scale", (attention.num_heads,), heads)
+            return "orthogonal"
+        for name in ("q_norm", "k_norm"):
+            for kind, tensor in getattr(attention, name).state_dict().items():
+                self.piece(f"{at}.{name}.{kind}", tensor.shape, (NOTHING,))
+        return "invertible" if isinstance(attention.q_norm, nn.Identity) else None
+
+    def scale(self, name: str, scale: Any, writer: str, layer: Any) -> None:
+        """See the base; into factors it is not folded."""
+        super().scale(name, scale, writer, layer)
+        if not isinstance(layer, nn.Linear):
+            self.scales = [each for each in self.scales if each.writer[0] != f"{writer}.weight"]
 
     def mlp(self, at: str, mlp: Any) -> Readers:
         """See the base."""
@@ -140,8 +161,9 @@ class StructuredDeclaration(VitDeclaration):
         if layer.rank == 1:
             return NOTHING
         group = f"{name}.rank"
-        maps = "permutation" if layer.normalized else "invertible"
-        self.groups[group] = UnitGroup(layer.rank, maps)  # type: ignore[arg-type]
+        self.groups[group] = UnitGroup(
+            layer.rank, "permutation" if layer.normalized else "invertible"
+        )
         return Axis(group)
 
 

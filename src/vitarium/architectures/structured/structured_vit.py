@@ -1,7 +1,6 @@
 """A vision transformer whose linear layers are low rank, block tensor trains, Monarch or Kronecker.
 
-Layers, their initialization and rates are the paper's; it is otherwise `vit`: with timm's blocks,
-biases, and no norms of queries and keys.
+Layers, their initialization and rates are the paper's; it is otherwise `vit`, with timm's blocks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from vitarium.architectures.structured._linear import (
 )
 from vitarium.architectures.structured._query_key_value import QueryKeyValue
 from vitarium.architectures.structured._symmetries import StructuredDeclaration
-from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
+from vitarium.architectures.vit.vit import TRAINING_FACTORS, PlainVit, attend_by_cosines
 from vitarium.core.config import Config
 
 Layer = Literal["q", "k", "v", "proj", "fc1", "fc2"]
@@ -112,7 +111,7 @@ class Structure(Config):
         return kind(pairs[0], pairs[1], self.rank or 1, **more)
 
 
-class StructuredVit(Vit, Structure):
+class StructuredVit(PlainVit, Structure):
     """`vit` with structured linear layers; by default ViT-Ti/16 of block tensor trains of rank 1.
 
     The patch embedding and the head stay dense. An `initialization` other than the default draws
@@ -161,7 +160,7 @@ class StructuredVisionTransformer(VisionTransformer):
 
 def _presets() -> dict[str, dict[str, Any]]:
     """The paper's ViT/32 of every width that it compares on ImageNet."""
-    plain = {"patch_size": 32, "num_heads": 4, "qkv_bias": False}
+    plain = {"patch_size": 32, "num_heads": 4, "qkv_bias": False, "attention": "qk_norm"}
     structures: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         "btt1": ({"rank": 1}, (256, 784, 1936)),
         "btt2": ({"rank": 2}, (144, 484, 1296)),
@@ -180,7 +179,7 @@ def _presets() -> dict[str, dict[str, Any]]:
     paper="Qiu et al. 2024, arXiv 2406.06248",
     presets=_presets(),
     symmetries=StructuredDeclaration.symmetries,
-    training_factors=(*TRAINING_FACTORS, "zero_init", "lr_rule", "base_dim"),
+    training_factors=(*TRAINING_FACTORS, "init_values", "zero_init", "lr_rule", "base_dim"),
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def structured_vit(config: StructuredVit, num_outputs: int) -> nn.Module:
@@ -189,6 +188,8 @@ def structured_vit(config: StructuredVit, num_outputs: int) -> nn.Module:
     model = StructuredVisionTransformer(
         **config.arguments(), block_fn=build, num_classes=num_outputs
     )
+    if config.attention == "cosine":
+        attend_by_cosines(model)
     if config.base_dim:
         model.width_ratio = config.base_dim / config.embed_dim
     return model

@@ -150,8 +150,13 @@ def _as_timm(config: PlainVit) -> tuple[str, dict[str, Any]]:
 def vit(config: PlainVit, num_outputs: int) -> nn.Module:
     model = VisionTransformer(**config.arguments(), num_classes=num_outputs)
     if config.attention == "cosine":
-        for block in model.blocks:
-            attention: Any = block.attn
-            attention.q_norm = CosineQueries(attention.num_heads, attention.head_dim)
-            attention.k_norm = CosineKeys()
+        attend_by_cosines(model)
     return model
+
+
+def attend_by_cosines(model: VisionTransformer) -> None:
+    """Let the logits of all blocks of a model without norms of queries be cosines, in place."""
+    for block in model.blocks:
+        attention: Any = block.attn
+        attention.q_norm = CosineQueries(attention.num_heads, attention.head_dim)
+        attention.k_norm = CosineKeys()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vitarium.architectures.structured.structured_vit import StructuredVit
-from vitarium.architectures.vit.vit import Vit
+from vitarium.architectures.vit.vit import PlainVit
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
@@ -17,7 +17,7 @@ def dense(config: NoConfig, architecture: Section | None) -> Section:
         name = architecture.name if architecture else "an unknown architecture"
         raise IncompatibleWeights(f"dense_form needs a structured_vit, not {name}")
     factors = architecture.factors(defaults=False)
-    shared = {name: factors[name] for name in Vit.model_fields if name in factors}
+    shared = {name: factors[name] for name in PlainVit.model_fields if name in factors}
     return choose("architecture", "vit", **shared)
 
 

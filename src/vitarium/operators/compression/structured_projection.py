@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vitarium.architectures.base import Factorized
 from vitarium.architectures.structured.structured_vit import Structure, StructuredVit
-from vitarium.architectures.vit.vit import PlainVit, Vit
+from vitarium.architectures.vit.vit import PlainVit
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights
@@ -17,18 +17,15 @@ from vitarium.operators.compression._blocks import QUERY_KEY_VALUE, fused_block,
 
 
 def projected_architecture(config: Structure, architecture: Section | None) -> Section:
-    """The structured one. Raises IncompatibleWeights for what is no `vit`, for its factors that a
-    `structured_vit` has not, and for a structure that a model of these widths cannot have."""
+    """The structured one. Raises IncompatibleWeights for what is no `vit`, and for a structure that
+    a model of these widths cannot have."""
     if architecture is None or type(architecture.config) not in (PlainVit, StructuredVit):
         name = architecture.name if architecture else "an unknown architecture"
         raise IncompatibleWeights(
             f"structured_projection needs a vit or a structured_vit, not {name}"
         )
     factors = architecture.factors(defaults=False)
-    shared = {name: factors[name] for name in Vit.model_fields if name in factors}
-    more = factors.keys() - StructuredVit.model_fields.keys() - {"name"}
-    if more:
-        raise IncompatibleWeights(f"a structured_vit has no {', '.join(sorted(more))}")
+    shared = {name: factors[name] for name in PlainVit.model_fields if name in factors}
     try:
         return choose("architecture", "structured_vit", **shared, **config.factors(defaults=False))
     except InvalidConfig as error:
