@@ -54,14 +54,12 @@ def test_centers_read_the_cells():
 
 def test_it_goes_with_vmap_and_forward_derivatives():
     stacked = torch.stack([tokens(maps(0)), tokens(maps(2))])
-    read = vmap(lambda each: read_bilinear(each, SIZE, points()))(stacked)
-    assert torch.equal(read[1], read_bilinear(stacked[1], SIZE, points()))
-    direction = torch.ones_like(points())
-    _, derivative = jvp(lambda p: read_bilinear(stacked[0], SIZE, p), (points(),), (direction,))
+    places, direction = points(), torch.ones_like(points())
+    read = vmap(lambda each: read_bilinear(each, SIZE, places))(stacked)
+    assert torch.equal(read[1], read_bilinear(stacked[1], SIZE, places))
+    _, derivative = jvp(lambda p: read_bilinear(stacked[0], SIZE, p), (places,), (direction,))
     step = 1e-6
-    ahead, behind = (
-        read_bilinear(stacked[0], SIZE, points() + s * direction) for s in (step, -step)
-    )
+    ahead, behind = (read_bilinear(stacked[0], SIZE, places + s * direction) for s in (step, -step))
     inner = slice(2, None)  # a corner has a kink
     expected = ((ahead - behind) / (2 * step))[:, inner]
     assert torch.allclose(derivative[:, inner], expected, atol=1e-6)

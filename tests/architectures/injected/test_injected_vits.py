@@ -5,9 +5,13 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from architectures.injected.small_models import NETWORKS, SIZES, built, images, scrambled
+from reference.random_moves import random_moves
 from vitarium import create_model
 from vitarium.architectures.features import features
+from vitarium.architectures.injected._declaration import MAPS
 from vitarium.architectures.injected._pyramid import Maps
+from vitarium.architectures.symmetries.base import moved
+from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 
@@ -153,6 +157,28 @@ def test_timms_intermediates_are_refused():
     model = built("vit_adapter")
     with pytest.raises(NotImplementedError, match="hooks"):
         model.forward_intermediates(images(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "has_maps_of_its_own"),
+    [
+        ("vit_adapter", {"read_maps": False}, True),
+        ("vit_adapter", {}, False),
+        ("cellvta", {"read_maps": True}, False),
+        ("vit_comer", {}, False),
+        ("unirgb_ir", {}, True),
+    ],
+)
+def test_permutations_of_the_declared_units_keep_the_function(name, settings, has_maps_of_its_own):
+    model = scrambled(built(name, **settings)).double()
+    batch = images(model, dtype=torch.float64)
+    symmetries = registry.get("architecture", name).facts["symmetries"](model)
+    assert (MAPS in symmetries.groups) == has_maps_of_its_own
+    with torch.no_grad():
+        expected = model(batch)
+        moves = random_moves(symmetries, torch.Generator().manual_seed(0), mix=True)
+        model.load_state_dict(moved(symmetries, model.state_dict(), moves))
+        assert torch.allclose(model(batch), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
