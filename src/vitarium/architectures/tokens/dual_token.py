@@ -1,0 +1,314 @@
+"""DualToken-ViT: local tokens from convolutions, and global tokens that know their positions.
+
+The authors' code is not public. From the paper come local convolution, the step-wise reduction, its
+weighted sum with position-aware global tokens, their broadcast and the MLP of these; stem, merging,
+gates and sizes are LightViT's. Chosen here: weights of the sum are a softmax of two scalars of each
+block, a step of the reduction is a depthwise 3x3 convolution with batch normalization and GELU and
+a mean of 2x2 cells, global tokens get a pre-norm MLP, and the local block has no layer scale.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from timm.layers.attention import Attention
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitarium.architectures.base import ArchitectureConfig, architecture
+
+_Stages = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+class DualToken(ArchitectureConfig):
+    """DualToken-ViT; by default with the sizes of LightViT-T.
+
+    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
+    """
+
+    img_size: PositiveInt = 224
+    """Height and width of the input images, in pixels."""
+    in_chans: PositiveInt = 3
+    """Channels of the input images: 3 for RGB, 1 for gray."""
+    widths: _Stages = (64, 128, 256)
+    """Width of each stage, each an even number; from stage to stage height and width are halved."""
+    depths: _Stages = (2, 6, 6)
+    """Blocks of each stage."""
+    num_heads: _Stages = (2, 4, 8)
+    """Attention heads of each stage."""
+    mlp_ratios: _Stages = (8, 4, 4)
+    """Hidden width of each stage's MLPs, as a multiple of its width."""
+    local_ratio: PositiveFloat = 4.0
+    """Hidden width of the local blocks, as a multiple of the width."""
+    global_ratio: PositiveFloat = 2.0
+    """Hidden width of the global tokens' MLPs, as a multiple of the width."""
+    global_side: PositiveInt = 7
+    """Global tokens are a square of so many rows; each stage's map has as many, times a power of
+    2."""
+    stem_stride: Literal[1, 2, 4, 8] = 8
+    """Pixels between the first stage's tokens; small images need a small one."""
+    drop_path_rate: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth rate of the last block, in [0, 1); it rises linearly from 0."""
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return (self.in_chans, self.img_size, self.img_size)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if faults := list(self.mismatches()):
+            raise ValueError("; ".join(faults))
+        return self
+
+    def mismatches(self) -> Iterator[str]:
+        """All that does not go together."""
+        stages = len(self.widths)
+        for name in ("depths", "num_heads", "mlp_ratios"):
+            if len(getattr(self, name)) != stages:
+                yield f"{name} are of {len(getattr(self, name))} stages, and widths of {stages}"
+        for width, heads in zip(self.widths, self.num_heads, strict=False):
+            if width % heads or width % 2:
+                yield f"width {width} has to be even, and divisible by its num_heads {heads}"
+        coarsest = self.stem_stride * 2 ** (stages - 1)
+        steps, rest = divmod(self.img_size, coarsest * self.global_side)
+        if rest or steps & (steps - 1):
+            yield (
+                f"img_size {self.img_size} is not {coarsest * self.global_side} (stem_stride "
+                f"{self.stem_stride} x {2 ** (stages - 1)} of the stages x global_side "
+                f"{self.global_side}) times a power of 2"
+            )
+
+
+class Gate(nn.Module):
+    """LightViT's bi-dimensional gate: tokens times a factor of each channel and of each token."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = max(width // 4, 1)
+        self.norm = nn.LayerNorm(width)
+        self.of_mean, self.of_token = nn.Linear(width, inner), nn.Linear(width, inner)
+        self.channels, self.tokens = nn.Linear(inner, width), nn.Linear(2 * inner, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[batch, n, width] -> the same"""
+        normed = self.norm(tokens)
+        mean = F.gelu(self.of_mean(normed.mean(1, keepdim=True)))
+        each = F.gelu(self.of_token(normed))
+        channel = self.channels(mean).sigmoid()
+        token = self.tokens(torch.cat([each, mean.expand_as(each)], dim=-1)).sigmoid()
+        return tokens * channel * token
+
+
+class GatedMlp(nn.Module):
+    """Two linear layers with GELU, and a gate: [batch, n, width] -> the same"""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.gate = (
+            nn.Linear(width, hidden),
+            nn.Linear(hidden, width),
+            Gate(width),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        gated: Tensor = self.gate(self.fc2(F.gelu(self.fc1(tokens))))
+        return gated
+
+
+class Local(nn.Module):
+    """ConvNeXt's block: depthwise 7x7, LayerNorm, an MLP, residual.
+
+    [batch, width, h, w] -> the same
+    """
+
+    def __init__(self, width: int, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm, self.mlp = nn.LayerNorm(width, eps=1e-6), Mlp(width, hidden)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        mixed = self.mlp(self.norm(self.depthwise(maps).movedim(1, -1)))
+        return maps + self.drop_path(mixed.movedim(-1, 1))
+
+
+class Broadcast(nn.Module):
+    """Tokens attend to the global tokens: linear in their number."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.global_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, global_tokens: Tensor) -> Tensor:
+        """[batch, n, width], [batch, g, width] -> [batch, n, width]"""
+        q = self.q(self.norm(tokens)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.kv(self.global_norm(global_tokens)).chunk(2, dim=-1)
+        )
+        read = F.scaled_dot_product_attention(q, k, v)
+        outputs: Tensor = self.proj(read.transpose(1, 2).flatten(2))
+        return outputs
+
+
+class DualTokenBlock(nn.Module):
+    """map [batch, width, h, w] and global tokens [batch, g, width] -> both"""
+
+    def __init__(self, config: DualToken, stage: int, steps: int, drop_path: float) -> None:
+        super().__init__()
+        width, heads = config.widths[stage], config.num_heads[stage]
+        self.local = Local(width, int(width * config.local_ratio), drop_path)
+        self.steps = nn.ModuleList(_step(width) for _ in range(steps))
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads, qkv_bias=True)
+        self.shares = nn.Parameter(torch.zeros(2))
+        self.global_norm = nn.LayerNorm(width)
+        self.global_mlp = Mlp(width, int(width * config.global_ratio))
+        self.broadcast = Broadcast(width, heads)
+        self.norm2, self.mlp = (
+            nn.LayerNorm(width),
+            GatedMlp(width, width * config.mlp_ratios[stage]),
+        )
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, maps: Tensor, global_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.local(maps)
+        global_tokens = self.refined(maps, global_tokens)
+        size = maps.shape[2:]
+        tokens = maps.flatten(2).transpose(1, 2)
+        tokens = tokens + self.drop_path(self.broadcast(tokens, global_tokens))
+        tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return tokens.transpose(1, 2).unflatten(2, size), global_tokens
+
+    def refined(self, maps: Tensor, global_tokens: Tensor) -> Tensor:
+        """The weighted sum of the map, reduced to as many tokens, and the global tokens, through
+        their MLP: [batch, width, h, w], [batch, g, width] -> [batch, g, width]"""
+        for step in self.steps:
+            maps = step(maps)
+        reduced = maps.flatten(2).transpose(1, 2)
+        reduced = reduced + self.attn(self.norm1(reduced))
+        of_map, of_global = self.shares.softmax(0)
+        mixed = of_map * reduced + of_global * global_tokens
+        refined: Tensor = mixed + self.global_mlp(self.global_norm(mixed))
+        return refined
+
+
+class Merge(nn.Module):
+    """Between stages: 2x2 cells to one, beside their maximum; global tokens to the new width."""
+
+    def __init__(self, width: int, wider: int) -> None:
+        super().__init__()
+        self.norm, self.reduction = nn.LayerNorm(4 * width), nn.Linear(4 * width, wider, bias=False)
+        self.residual = nn.Linear(width, wider, bias=False)
+        self.global_norm, self.proj = nn.LayerNorm(width), nn.Linear(width, wider, bias=False)
+
+    def forward(self, maps: Tensor, global_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        cells = F.pixel_unshuffle(maps, 2).movedim(1, -1)
+        largest = F.max_pool2d(maps, 2).movedim(1, -1)
+        merged = self.reduction(self.norm(cells)) + self.residual(largest)
+        return merged.movedim(-1, 1), self.proj(self.global_norm(global_tokens))
+
+
+class Stage(nn.Module):
+    """Merging but for the first stage, then blocks; maps and global tokens as of a block."""
+
+    def __init__(self, merge: Merge | None, blocks: list[DualTokenBlock]) -> None:
+        super().__init__()
+        self.merge, self.blocks = merge, nn.ModuleList(blocks)
+
+    def forward(self, maps: Tensor, global_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        if self.merge is not None:
+            maps, global_tokens = self.merge(maps, global_tokens)
+        for block in self.blocks:
+            maps, global_tokens = block(maps, global_tokens)
+        return maps, global_tokens
+
+
+class DualTokenTransformer(nn.Module):
+    """images [batch, in_chans, h, w] -> outputs [batch, num_outputs]"""
+
+    def __init__(self, config: DualToken, num_outputs: int) -> None:
+        super().__init__()
+        self.num_classes, self.num_features = num_outputs, config.widths[-1]
+        self.stem = _stem(config.in_chans, config.widths[0], config.stem_stride)
+        self.stem_norm = nn.LayerNorm(config.widths[0])
+        self.global_tokens = nn.Parameter(torch.empty(config.global_side**2, config.widths[0]))
+        side, self.stages = config.img_size // config.stem_stride, nn.ModuleList()
+        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist()
+        for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+            merge = Merge(config.widths[stage - 1], width) if stage else None
+            steps = (side // 2**stage // config.global_side).bit_length() - 1
+            own = [DualTokenBlock(config, stage, steps, rates.pop(0)) for _ in range(depth)]
+            self.stages.append(Stage(merge, own))
+        self.norm = nn.LayerNorm(self.num_features)
+        self.head = nn.Linear(self.num_features, num_outputs) if num_outputs else nn.Identity()
+        nn.init.trunc_normal_(self.global_tokens, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that are not decayed."""
+        return {"global_tokens"}
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """images [batch, in_chans, h, w] -> tokens [batch, n, width of the last stage]"""
+        maps = self.stem_norm(self.stem(images).movedim(1, -1)).movedim(-1, 1)
+        global_tokens = self.global_tokens.expand(len(images), -1, -1)
+        for stage in self.stages:
+            maps, global_tokens = stage(maps, global_tokens)
+        tokens: Tensor = self.norm(maps.flatten(2).transpose(1, 2))
+        return tokens
+
+    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """tokens [batch, n, width] -> outputs [batch, num_outputs], or features [batch, width]"""
+        pooled = tokens.mean(1)
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+
+def _step(width: int) -> nn.Sequential:
+    """One step of the reduction: local convolution, then half the size."""
+    depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+    return nn.Sequential(depthwise, nn.BatchNorm2d(width), nn.GELU(), nn.AvgPool2d(2))
+
+
+def _stem(channels: int, width: int, stride: int) -> nn.Sequential:
+    """LightViT's stem: a convolution to half the width, three depthwise, one to the width; of the
+    three with stride 2 the last ones lose it where the stride is smaller than 8."""
+    half = width // 2
+    strides = [2 if stride >= least else 1 for least in (2, 4, 8)]
+    layers: list[nn.Module] = []
+    for number, step in enumerate((strides[0], 1, 1, strides[1])):
+        incoming, groups = (channels, 1) if number == 0 else (half, half)
+        layers += [nn.Conv2d(incoming, half, 3, step, 1, groups=groups, bias=False)]
+        layers += [nn.BatchNorm2d(half), nn.GELU()]
+    return nn.Sequential(*layers, nn.Conv2d(half, width, 3, strides[2], 1))
+
+
+@architecture(
+    "dual_token",
+    paper="Chu et al. 2023, arXiv 2309.12424; Huang et al. 2022, arXiv 2207.05557",
+    training_factors=("drop_path_rate",),
+    tiny={
+        "img_size": 16,
+        "widths": (8, 12),
+        "depths": (1, 1),
+        "num_heads": (2, 2),
+        "mlp_ratios": (2, 2),
+        "global_side": 2,
+        "stem_stride": 2,
+    },
+)
+def dual_token(config: DualToken, num_outputs: int) -> nn.Module:
+    """Local tokens by convolution, and few position-aware global tokens that all attend to."""
+    return DualTokenTransformer(config, num_outputs)

@@ -1,0 +1,174 @@
+"""SparseFormer: published sizes, boxes, and what it reads in them."""
+
+import pytest
+import torch
+from torch import nn
+
+from vitarium import create_model
+from vitarium.architectures.bilinear import read_bilinear
+from vitarium.architectures.tokens._focusing import (
+    AdaptiveMixing,
+    centered_grid,
+    moved_boxes,
+    points_in_boxes,
+)
+from vitarium.architectures.tokens.sparseformer import initial_boxes
+from vitarium.core.config import InvalidConfig
+from vitarium.core.devices import meta_device
+
+TINY = {"img_size": 16, "latent_tokens": 5, "focus_dim": 8, "focus_heads": 2, "points": 4,
+        "embed_dim": 16, "depth": 3, "num_heads": 2, "stem_width": 6, "stem_stride": 2}  # fmt: skip
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def built(**settings):
+    torch.manual_seed(0)
+    return create_model("sparseformer", num_classes=3, **{**TINY, **settings}).double().eval()
+
+
+def scrambled(model, scale=0.3):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return model
+
+
+def images(size=16, seed=1):
+    stream = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, size, size, generator=stream, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [
+        ("sparseformer_tiny", 31_522_212),
+        ("sparseformer_small", 47_575_056),
+        ("sparseformer_base", 81_076_996),
+    ],
+)
+def test_it_has_the_published_numbers_of_parameters(preset, parameters):
+    with meta_device():
+        model = create_model(preset)
+    assert count(model) == parameters
+    if preset == "sparseformer_tiny":
+        parts = [*model.blocks[:3], model.transition, model.blocks[0].mixing]
+        assert list(map(count, parts)) == [2_395_676, 6_386_268, 3_152_384, 132_608, 1_585_364]
+
+
+def test_before_training_boxes_stay_where_they_start():
+    _, boxes = built().focus(images())
+    assert torch.allclose(boxes, initial_boxes(5).double().expand(2, -1, -1), atol=3e-8)
+
+
+def test_boxes_start_as_a_grid_of_halves_and_whole_images():
+    boxes = initial_boxes(50)
+    assert torch.equal(boxes[0], torch.tensor([0.0, 0.0, 0.5, 0.5]))
+    assert torch.equal(boxes[48], torch.tensor([0.5, 0.5, 1.0, 1.0]))
+    assert torch.allclose(boxes[1], torch.tensor([0.5 / 6, 0.0, 0.5 / 6 + 0.5, 0.5]))
+    assert torch.equal(boxes[49], torch.tensor([0.0, 0.0, 1.0, 1.0]))
+
+
+def test_boxes_move_by_shares_of_their_size():
+    box = torch.tensor([0.2, 0.4, 0.6, 0.6], dtype=torch.float64)
+    moved = moved_boxes(box, torch.tensor([0.5, -1.0, 0.0, 0.0]).double())
+    assert torch.allclose(moved, torch.tensor([0.4, 0.2, 0.8, 0.4]).double())
+    doubled = moved_boxes(box, torch.tensor([0.0, 0.0, 2.0, 0.5]).log().nan_to_num(neginf=0))
+    assert torch.allclose(doubled, torch.tensor([0.0, 0.45, 0.8, 0.55]).double(), atol=1e-6)
+
+
+def test_points_are_standardized_offsets_in_the_box():
+    box = torch.tensor([0.2, 0.0, 0.6, 1.0], dtype=torch.float64)
+    points = points_in_boxes(box, centered_grid(36).double())
+    assert torch.allclose(points.mean(0), torch.tensor([0.4, 0.5]).double())
+    assert torch.allclose(points.std(0), torch.tensor([0.4, 1.0]).double() / 3)
+    same = points_in_boxes(box, 7 * centered_grid(36).double() + 2)
+    assert torch.allclose(points, same)
+
+
+def test_mixing_is_two_products_that_the_token_generates():
+    torch.manual_seed(0)
+    mixing = scrambled(AdaptiveMixing(8, 3, 4).double())
+    read, tokens = torch.randn(1, 2, 4, 3).double(), torch.randn(1, 2, 8).double()
+    expected = []
+    for token in range(2):
+        generated = mixing.generate(mixing.squeeze(mixing.norm(tokens[0, token])))
+        channels, points = generated[:9].view(3, 3), generated[9:].view(32, 4)
+        mixed = nn.functional.gelu(read[0, token] @ channels + mixing.channel_bias)
+        mixed = nn.functional.gelu(points @ mixed + mixing.row_bias[:, None])
+        expected.append(mixing.output(mixed.flatten()))
+    assert torch.allclose(mixing(read, tokens)[0], torch.stack(expected))
+
+
+def test_permuting_tokens_with_their_boxes_permutes_the_outputs():
+    model = scrambled(built(class_token=True))
+    batch = images()
+    tokens, boxes = model.focus(batch)
+    outputs = model(batch)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    with torch.no_grad():
+        model.latents.copy_(model.latents[order].clone())
+        model.boxes.copy_(model.boxes[order].clone())
+    permuted = model.focus(batch)
+    assert torch.allclose(permuted[0], tokens[:, order])
+    assert torch.allclose(permuted[1], boxes[:, order])
+    assert torch.allclose(model(batch), outputs)
+
+
+def test_a_shift_of_image_and_box_by_cells_reads_the_same():
+    model = built()
+    block, size = scrambled(model.blocks[0], scale=0.05), 12
+    maps = torch.randn(1, 6, size, size, dtype=torch.float64)
+    shifted = maps.roll((2, 3), dims=(2, 3))
+    tokens = torch.randn(1, 1, 8, dtype=torch.float64)
+    box = torch.tensor([[[0.3, 0.3, 0.5, 0.5]]], dtype=torch.float64)
+    step = torch.tensor([3, 2, 3, 2], dtype=torch.float64) / size
+    read = block.read(tokens, box, maps)
+    assert torch.allclose(block.read(tokens, box + step, shifted), read)
+    assert not torch.allclose(block.read(tokens, box, shifted), read, atol=1e-3)
+
+
+def test_the_number_of_tokens_does_not_depend_on_the_size_of_the_image():
+    model = built()
+    assert {model.forward_features(images(size)).shape for size in (16, 24)} == {(2, 5, 16)}
+
+
+def test_gradients_of_points_are_clamped_in_training_alone():
+    model = scrambled(built())
+    block, maps = model.blocks[0], 1e4 * torch.randn(1, 6, 8, 8, dtype=torch.float64)
+    tokens = torch.randn(1, 2, 8, dtype=torch.float64)
+    boxes = initial_boxes(4)[:2].double()[None]
+    largest = []
+    for training in (True, False):
+        own = boxes.clone().requires_grad_()
+        block.train(training).read(tokens, own, maps).sum().backward()
+        largest.append(own.grad.abs().max().item())
+    assert largest[0] <= block.grid.shape[0] * (1 / 8) * 2 < largest[1]
+
+
+def test_each_repeat_has_its_own_rate_of_stochastic_depth():
+    model = built(drop_path_rate=0.6)
+    rates = [getattr(drop, "drop_prob", 0.0) for drop in model.blocks[0].drops]
+    rates += [model.blocks[1].drops[0].drop_prob, model.blocks[2].drop_path1.drop_prob]
+    assert rates[:5] == pytest.approx([0.6 * k / 6 for k in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"), [("focus_dim", "focus_heads"), ("embed_dim", "num_heads")]
+)
+def test_heads_that_do_not_divide_the_width_are_refused(name, heads):
+    with pytest.raises(InvalidConfig, match=f"{name} .* is not divisible by {heads} 3"):
+        built(**{heads: 3})
+
+
+def test_what_is_read_is_a_bilinear_read():
+    model = built()
+    block, maps = model.blocks[0], model.image_map(images())
+    boxes = model.boxes.expand(2, -1, -1)
+    read = block.read(model.latents.expand(2, -1, -1), boxes, maps)
+    points = points_in_boxes(boxes, block.grid.expand(2, 5, -1, -1))
+    tokens = maps.flatten(2).transpose(1, 2)
+    expected = read_bilinear(tokens, tuple(maps.shape[2:]), points.flatten(1, 2))
+    assert torch.allclose(read.flatten(1, 2), expected)
