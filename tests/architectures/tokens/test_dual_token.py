@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitarium import create_model
-from vitarium.architectures.tokens.dual_token import Broadcast, Gate
+from vitarium.architectures.tokens._dual_token_parts import Broadcast, Gate
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 
