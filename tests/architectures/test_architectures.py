@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from vitarium import create_model
 from vitarium.architectures.base import architecture
+from vitarium.architectures.symmetries.base import Axis
 from vitarium.architectures.symmetries.vit import VitDeclaration
 from vitarium.architectures.vit.vit import Vit
 from vitarium.core import registry
@@ -55,6 +56,9 @@ class Reordered(VitDeclaration):
 
     def attention(self, at, attention):
         self.heads_of(at, attention, normed=False)
+        for name, weight in attention.named_parameters():
+            if "_norm" in name:
+                self.piece(f"{at}.{name}", weight.shape, (Axis(),))
         return [(f"{at}.qkv", attention.qkv)]
 
 

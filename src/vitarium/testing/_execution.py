@@ -42,6 +42,9 @@ def check_stack(rule: Contract, images: Tensor, num_outputs: int) -> None:
     for seed in range(2):
         with seeds.seeded(seed):
             models.append(rule.section(num_outputs).double().train())
+            with torch.no_grad():  # what starts at zero would hide what is behind it
+                for parameter in models[-1].parameters():
+                    parameter.add_(0.02 * torch.randn_like(parameter))
     with sdpa_kernel(SDPBackend.MATH):
         by_itself = [_outputs_and_gradients(model, images.double()) for model in models]
         try:

@@ -75,7 +75,11 @@ class VitDeclaration:
         folds = all(isinstance(n, nn.LayerNorm) and n.elementwise_affine for n in norms)
         mixes = self.mixes_stream and folds and model.global_pool in ("token", "avg")
         # what these write is no input of a linear layer alone
-        mixes = mixes and _is_absent(model.norm_pre) and _is_absent(model.patch_embed.norm)
+        mixes = (
+            mixes
+            and _is_absent(model.norm_pre)
+            and _is_absent(getattr(model.patch_embed, "norm", nn.Identity()))
+        )
         # one after the other: what is between them is read by no linear layer
         mixes = mixes and nn.Identity in (type(model.norm), type(model.fc_norm))
         if moves:

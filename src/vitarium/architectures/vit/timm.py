@@ -5,9 +5,10 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from inspect import Parameter
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import timm
+import torch
 from pydantic import AfterValidator, ConfigDict, PositiveFloat, model_validator
 from torch import nn
 
@@ -33,7 +34,8 @@ class TimmModel(ArchitectureConfig):
     """Any model of timm by its name (`timm.list_models("*vit*")`), without pre-trained weights.
 
     Every parameter of the model's class can be overridden beside `model`: img_size, patch_size,
-    in_chans, embed_dim, depth, num_heads, drop_path_rate, ...
+    in_chans, embed_dim, depth, num_heads, drop_path_rate, ...; img_size, too, of a convolutional
+    network, which is the same for images of any size.
 
     images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
     """
@@ -54,8 +56,15 @@ class TimmModel(ArchitectureConfig):
         return dict(self.model_extra or {})
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """What timm builds it with: a network for images of any size is not told theirs."""
+        skeleton = _skeleton(self.model, **self.overrides)
+        dropped = {_SIZE} if skeleton.any_size else set()
+        return {name: value for name, value in self.overrides.items() if name not in dropped}
+
+    @property
     def input_size(self) -> tuple[int, int, int]:
-        return _skeleton(self.model, **self.overrides)[0]
+        return _skeleton(self.model, **self.overrides).input_size
 
     def __hash__(self) -> int:
         return hash((self.model, self.layer_norm_eps, tuple(sorted(self.overrides.items()))))
@@ -66,7 +75,7 @@ class TimmModel(ArchitectureConfig):
         if not timm.is_model(self.model):
             names = timm.list_models()
             raise ValueError(f"unknown timm model '{self.model}'{did_you_mean(self.model, names)}")
-        parameters = _built(self.model)[1]
+        parameters = _built(self.model).factors
         for name in self.overrides:
             if name not in parameters:
                 raise ValueError(unknown_factor(name, parameters))
@@ -79,7 +88,7 @@ def _as_timm(config: TimmModel) -> tuple[str, dict[str, Any]]:
         raise InvalidInput(
             f"its layer_norm_eps is {eps:g}, and timm's config.json has no key for it"
         )
-    return config.model, config.overrides
+    return config.model, config.arguments
 
 
 @architecture(
@@ -97,7 +106,7 @@ def _as_timm(config: TimmModel) -> tuple[str, dict[str, Any]]:
 )
 def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
     model: nn.Module = timm.create_model(
-        config.model, pretrained=False, num_classes=num_outputs, **config.overrides
+        config.model, pretrained=False, num_classes=num_outputs, **config.arguments
     )
     if config.layer_norm_eps is not None:
         for norm in model.modules():
@@ -106,20 +115,37 @@ def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
     return model
 
 
-_Skeleton = tuple[tuple[int, int, int], list[str]]  # its input_size, and what its class takes
+_SIZE = "img_size"
+
+
+class _Skeleton(NamedTuple):
+    """What a model says of itself when it is built without memory."""
+
+    input_size: tuple[int, int, int]
+    factors: list[str]
+    """What can be overridden."""
+    any_size: bool
+    """Whether its class takes no img_size, since images may have any."""
 
 
 # Typed: else 2.0 and True would be found under 2, and pass where timm refuses them.
 @lru_cache(maxsize=256, typed=True)
 def _skeleton(name: str, /, **overrides: Any) -> _Skeleton:
-    """What a model says of itself when it is built without memory."""
+    """Raises what timm does; of a model for images of any size also where these are too small."""
+    size = overrides.get(_SIZE)
+    any_size = size is not None and _skeleton(name).any_size
     with meta_device():
-        model: Any = timm.create_model(name, pretrained=False, **overrides)
+        arguments = {k: v for k, v in overrides.items() if not (any_size and k == _SIZE)}
+        model: Any = timm.create_model(name, pretrained=False, **arguments)
     channels, height, width = model.pretrained_cfg["input_size"]
-    size = overrides.get("img_size", (height, width))
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, int) else size or (height, width)
+    input_size = (overrides.get("in_chans", channels), height, width)
     factors = list(dict.fromkeys(_factors(type(model))))
-    return (overrides.get("in_chans", channels), height, width), factors
+    if any_size:
+        with torch.device("meta"), torch.no_grad():
+            model.eval()(torch.empty(1, *input_size))
+    takes_any = _SIZE not in factors and not model.pretrained_cfg.get("fixed_input_size")
+    return _Skeleton(input_size, [*factors, *[_SIZE] * takes_any], takes_any)
 
 
 def _factors(model_class: type) -> Iterator[str]:

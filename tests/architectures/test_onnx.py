@@ -1,0 +1,39 @@
+"""Architectures, and families of timm's, as ONNX: ONNX Runtime computes what the model does."""
+
+import pytest
+import torch
+
+from reference.timm_families import FAMILIES
+from vitarium.core import registry, seeds
+from vitarium.core.registry import choose
+from vitarium.formats.exporters.onnx import TOLERANCE, largest_error, quiet, unfused, write
+
+WITHOUT: dict[str, str] = {}
+"""Architectures that torch cannot write as ONNX, and what it says."""
+
+pytestmark = pytest.mark.evidence
+
+
+def exported_error(chosen, folder):
+    with seeds.seeded(0):
+        model, images = chosen(5).eval(), torch.randn(2, *chosen.config.input_size)
+    with quiet():
+        write(unfused(model), images, folder / "model.onnx", 18, {})
+        return largest_error(model, images, folder / "model.onnx")
+
+
+@pytest.mark.parametrize("name", sorted(registry.plugins("architecture")))
+def test_every_architecture_is_exported_or_says_why_not(name, tmp_path):
+    tiny = registry.get("architecture", name).facts["tiny"] or {}
+    chosen = choose("architecture", name, **tiny)
+    if name not in WITHOUT:
+        assert exported_error(chosen, tmp_path) <= TOLERANCE
+        return
+    with pytest.raises(Exception, match=WITHOUT[name]):
+        exported_error(chosen, tmp_path)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_of_timm_are_exported(name, tmp_path):
+    chosen = choose("architecture", "timm", model=name, **FAMILIES[name][0])
+    assert exported_error(chosen, tmp_path) <= TOLERANCE
