@@ -73,7 +73,9 @@ class HeadMixing(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         flat = maps.flatten(2)
-        weight = self.weight.expand(len(maps), -1, -1)
+        weight = self.weight.expand(
+            maps.shape[0], -1, -1
+        )  # a len would fix the size of a batch in ONNX
         if self.bias is None:
             return torch.bmm(weight, flat).view(maps.shape)
         return torch.baddbmm(self.bias[:, None], weight, flat).view(maps.shape)
