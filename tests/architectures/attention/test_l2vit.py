@@ -12,6 +12,7 @@ from vitarium.architectures.attention._concentration import (
     LocalBlock,
     WindowAttention,
 )
+from vitarium.architectures.attention.l2vit import L2VitDeclaration
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 
@@ -202,3 +203,19 @@ def test_an_odd_map_is_padded():
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(InvalidConfig, match=message):
         create_model("l2vit", **settings)
+
+
+def test_units_of_every_stage_can_be_exchanged_and_without_head_features_stay():
+    model = create_model("l2vit", num_classes=3, **TINY)
+    groups = L2VitDeclaration.symmetries(model).groups
+    assert {name: group.size for name, group in groups.items() if group.inside is None} == {
+        "patch_embed.hidden": 4,
+        "stages.0.stream": 8,
+        "stages.1.stream": 16,
+        **{f"stages.{s}.blocks.{b}.attn.heads": 2 for s in (0, 1) for b in (0, 1)},
+        **{f"stages.{s}.blocks.{b}.mlp": 32 * (s + 1) for s in (0, 1) for b in (0, 1)},
+    }
+    assert groups["stages.0.blocks.0.attn.qk"].maps == "invertible"
+    assert groups["stages.0.blocks.1.attn.qk"].maps == "permutation"
+    headless = L2VitDeclaration.symmetries(create_model("l2vit", num_classes=0, **TINY))
+    assert groups.keys() - headless.groups.keys() == {"stages.1.stream"}

@@ -19,6 +19,8 @@ from vitarium.architectures.attention._concentration import (
 )
 from vitarium.architectures.attention._heads import NO_PROBABILITIES
 from vitarium.architectures.base import DROP_RATES, TransformerConfig, architecture
+from vitarium.architectures.symmetries.base import Axis, Maps, UnitGroup
+from vitarium.architectures.symmetries.vit import NOTHING, Readers, VitDeclaration
 
 
 class L2Vit(TransformerConfig):
@@ -167,6 +169,76 @@ def _initialize(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+class L2VitDeclaration(VitDeclaration):
+    """Units can be exchanged: channels of each stage's stream, heads, channels inside of them, and
+    hidden units of MLPs and of the stem."""
+
+    model_class = L2VisionTransformer
+
+    def whole(self) -> None:
+        model = self.model
+        self._stem(model.patch_embed)
+        for number, stage in enumerate(model.stages):
+            at = f"stages.{number}"
+            if number:
+                merge = stage.downsample
+                self.norm(f"{at}.downsample.norm", merge.norm, ())
+                incoming = self.read
+                self._stream(number)
+                shape = (len(merge.proj.weight), merge.proj.in_channels, 4)
+                axes = (self.written, incoming, NOTHING)
+                self.piece(f"{at}.downsample.proj.weight", shape, axes)
+                self.bias(f"{at}.downsample.proj", merge.proj, self.written)
+            for block_number, block in enumerate(stage.blocks):
+                self.block(f"{at}.blocks.{block_number}", block)
+        self.norm("norm", model.norm, ())
+        for layers in self.heads:
+            self.layers(layers)
+
+    def _stream(self, stage: int) -> None:
+        """Go on with that stage's stream; without a head, the last one's order is the features'."""
+        dim = self.model.embed_dim // 2 ** (len(self.model.stages) - 1 - stage)
+        last = stage == len(self.model.stages) - 1
+        name = None if last and not all(self.heads) else f"stages.{stage}.stream"
+        if name:
+            self.groups[name] = UnitGroup(dim)
+        self.written, self.read = Axis(name), Axis(name, reads=True)
+
+    def _stem(self, stem: Any) -> None:
+        hidden = "patch_embed.hidden"
+        first, second = stem.proj[0], stem.proj[3]
+        self.groups[hidden] = UnitGroup(first.out_channels)
+        self.written = Axis(hidden)
+        self.linear("patch_embed.proj.0", self.written, NOTHING, first)
+        self.norm("patch_embed.proj.1", stem.proj[1], ())
+        self._stream(0)
+        shape = (second.out_channels, second.in_channels, 9)
+        axes = (self.written, Axis(hidden, reads=True), NOTHING)
+        self.piece("patch_embed.proj.3.weight", shape, axes)
+        self.bias("patch_embed.proj.3", second, self.written)
+        self.norm("patch_embed.proj.4", stem.proj[4], ())
+        self.norm("patch_embed.norm", stem.norm, ())
+
+    def block(self, at: str, block: Any) -> None:
+        attention, is_global = block.attn, isinstance(block.attn, GlobalAttention)
+        logits_of: Maps = "permutation" if is_global else "invertible"
+        self.heads_of(f"{at}.attn", attention, normed=False, logits_of=logits_of)
+        if is_global:
+            shape = (attention.num_heads,)
+            self.piece(f"{at}.attn.temperature", shape, (Axis(f"{at}.attn.heads"),))
+        self.mlp(f"{at}.mlp", block.mlp)
+        for name, part in block.named_modules():
+            if isinstance(part, nn.LayerNorm | nn.BatchNorm2d):
+                self.norm(f"{at}.{name}", part, ())
+            elif isinstance(part, nn.Conv2d):
+                self.linear(f"{at}.{name}", self.written, NOTHING, part)
+
+    def norm(self, name: str, norm: nn.Module, readers: Readers) -> None:
+        for kind, tensor in norm.state_dict().items():
+            if tensor.is_floating_point():
+                self.piece(f"{name}.{kind}", tensor.shape, (self.written,), elementwise=True)
+
+
 _SMALL = {"depths": (2, 2, 18, 2)}
 _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
 
@@ -180,6 +252,7 @@ _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
         "l2vit_base_224": _BASE,
         "l2vit_base_384": {**_BASE, "img_size": 384, "window_size": 12},
     },
+    symmetries=L2VitDeclaration.symmetries,
     training_factors=DROP_RATES,
     tiny={"img_size": 16, "patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2)},
 )

@@ -43,6 +43,8 @@ class VitDeclaration:
     mixes_stream = True
     """Whether linear layers alone read the stream after its norms, so that its channels may be
     mixed; depthwise convolutions of the stream, for one, let them be exchanged alone."""
+    model_class: type[nn.Module] = VisionTransformer
+    """Of the models whose symmetries it declares; of another class, override `whole` as well."""
 
     @classmethod
     def symmetries(cls, model: nn.Module) -> Symmetries:
@@ -51,7 +53,7 @@ class VitDeclaration:
         Raises IncompatibleWeights that names a tensor whose symmetries are not declared.
         """
         kind = type(model).__name__
-        if not isinstance(model, VisionTransformer):
+        if not isinstance(model, cls.model_class):
             raise IncompatibleWeights(f"{kind} declares no symmetries")
         declared = cls(model)
         declared_tensors = {piece.tensor for piece in declared.pieces}
@@ -61,13 +63,18 @@ class VitDeclaration:
         pieces, norms = tuple(declared.pieces), tuple(declared.norms)
         return Symmetries(declared.groups, pieces, norms, tuple(declared.scales))
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.groups: dict[str, UnitGroup] = {}
         self.pieces: list[Piece] = []
         self.norms: list[Norm] = []
         self.scales: list[Scale] = []
         self.heads = _heads("head", model.head)
+        self.whole()
+
+    def whole(self) -> None:
+        """Of the stream, and all that reads it and writes to it."""
+        model = self.model
         # A model without head gives out its features: their order is part of what it computes.
         moves = all(self.heads)
         parts = [p for n, p in model.named_modules() if n.rpartition(".")[2] in _STREAM_NORMS]
