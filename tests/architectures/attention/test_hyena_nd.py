@@ -120,7 +120,7 @@ def test_positions_are_time_and_one_slow_wave():
     torch.testing.assert_close(positions.float(), expected, rtol=0, atol=1e-7)
 
 
-def sees(module, cell, side=5):
+def receptive_field(module, cell, side=5):
     """Of the grid, bool [side, side]: cells by which the output of a cell changes."""
     tokens = drawn(1, side * side, 3).requires_grad_()
     outputs = module(tokens)[0, cell[0] * side + cell[1]]
@@ -130,10 +130,10 @@ def sees(module, cell, side=5):
 
 def test_a_cell_sees_those_above_and_to_the_left_and_a_pixel_further():
     """The short filter has 3 by 3 cells, and so leads one further."""
-    seen = sees(operator(side=5, window="none"), (2, 1))
+    field = receptive_field(operator(side=5, window="none"), (2, 1))
     expected = torch.zeros(5, 5, dtype=torch.bool)
     expected[:4, :3] = True
-    assert torch.equal(seen, expected)
+    assert torch.equal(field, expected)
 
 
 def test_every_other_operator_looks_the_other_way_and_two_see_all():
@@ -143,14 +143,14 @@ def test_every_other_operator_looks_the_other_way_and_two_see_all():
     )
     expected = torch.zeros(5, 5, dtype=torch.bool)
     expected[1:, 0:] = True
-    assert torch.equal(sees(flipped, (2, 1)), expected)
-    assert not sees(causal, (2, 1)).all()
-    assert sees(torch.nn.Sequential(flipped, causal), (2, 1)).all()
+    assert torch.equal(receptive_field(flipped, (2, 1)), expected)
+    assert not receptive_field(causal, (2, 1)).all()
+    assert receptive_field(torch.nn.Sequential(flipped, causal), (2, 1)).all()
 
 
 @pytest.mark.parametrize("directions", ["four", "four_channels", "four_branches"])
 def test_four_directions_see_all(directions):
-    assert sees(operator(side=5, window="none", directions=directions), (2, 1)).all()
+    assert receptive_field(operator(side=5, window="none", directions=directions), (2, 1)).all()
 
 
 def test_four_directions_are_a_weighted_sum_of_the_causal_operator_on_flips():
@@ -214,8 +214,8 @@ def test_attention_stands_in_the_chosen_blocks(attention, depth, blocks):
     mixers = [block.attn for block in model.blocks]
     assert [n for n, mixer in enumerate(mixers) if type(mixer) is Attention] == blocks
     operators = [mixer for mixer in mixers if type(mixer) is HyenaOperator]
-    both = [((-2, -1),), ((),)] * depth  # by turns, whatever stands between
-    assert [mixer.flips for mixer in operators] == both[: len(operators)]
+    by_turns = [((-2, -1),), ((),)] * depth  # whatever stands between
+    assert [mixer.flips for mixer in operators] == by_turns[: len(operators)]
 
 
 @pytest.mark.parametrize("mix", [False, True])

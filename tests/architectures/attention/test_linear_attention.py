@@ -84,11 +84,11 @@ def test_a_query_that_relu_makes_zero_reads_nothing():
 
 def test_maps_are_those_of_their_papers():
     numbers = drawn(5, 4)
-    query, key = (of(numbers) for of in FEATURE_MAPS["elu1"])
+    query, key = (feature_map(numbers) for feature_map in FEATURE_MAPS["elu1"])
     expected = torch.where(numbers > 0, numbers + 1, numbers.exp())
     torch.testing.assert_close(query, expected)
     assert torch.equal(query, key)
-    query, key = (of(numbers) for of in FEATURE_MAPS["softmax"])
+    query, key = (feature_map(numbers) for feature_map in FEATURE_MAPS["softmax"])
     torch.testing.assert_close(query.sum(-1), torch.ones(5).double())
     torch.testing.assert_close(key.sum(-2), torch.ones(4).double())
 
@@ -100,7 +100,9 @@ def test_a_module_computes_the_same_with_its_weights_looked_at(name):
     module.fused_attn = False
     torch.testing.assert_close(module(tokens), expected, rtol=0, atol=1e-12)
     by_hand = module.qkv(tokens).reshape(2, 7, 3, 3, 4).permute(2, 0, 3, 1, 4)
-    query, key = (of(part) for of, part in zip(FEATURE_MAPS[name], by_hand, strict=False))
+    query, key = (
+        feature_map(part) for feature_map, part in zip(FEATURE_MAPS[name], by_hand, strict=False)
+    )
     mixed = brute_force(query, key, by_hand[2]).transpose(1, 2).reshape(2, 7, 12)
     torch.testing.assert_close(F.linear(mixed, module.proj.weight, module.proj.bias), expected)
 
@@ -138,9 +140,9 @@ def test_it_has_the_tensors_of_a_vit():
 
 def test_measures_of_attention_see_its_weights():
     model = create_model("linear_attention", num_classes=3, **SIZES)
-    seen = {}
-    watch(model, torch.randn(4, 1, 8, 8), seen.__setitem__)
-    assert [list(weights.shape) for weights in seen.values()] == [[4, 3, 17, 17]] * 2
+    weights_of = {}
+    watch(model, torch.randn(4, 1, 8, 8), weights_of.__setitem__)
+    assert [list(weights.shape) for weights in weights_of.values()] == [[4, 3, 17, 17]] * 2
 
 
 @pytest.mark.parametrize("name", MAPS)

@@ -175,7 +175,7 @@ class L2VitDeclaration(VitDeclaration):
 
     model_class = L2VisionTransformer
 
-    def whole(self) -> None:
+    def declare(self) -> None:
         model = self.model
         self._stem(model.patch_embed)
         for number, stage in enumerate(model.stages):

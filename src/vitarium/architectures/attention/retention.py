@@ -1,7 +1,7 @@
 """Vision retention: a vision transformer whose tokens read those before them, less with distance.
 
 The parallel form of the authors' release takes a softmax after the decay, by which tokens see those
-after them and the three forms differ; the paper's has none, and neither has this one.
+after them and the three forms differ; their other two have none, and neither has this one.
 """
 
 import math

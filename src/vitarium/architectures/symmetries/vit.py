@@ -44,7 +44,7 @@ class VitDeclaration:
     """Whether linear layers alone read the stream after its norms, so that its channels may be
     mixed; depthwise convolutions of the stream, for one, let them be exchanged alone."""
     model_class: type[nn.Module] = VisionTransformer
-    """Of the models whose symmetries it declares; of another class, override `whole` as well."""
+    """Of the models whose symmetries it declares; of another class, override `declare` as well."""
 
     @classmethod
     def symmetries(cls, model: nn.Module) -> Symmetries:
@@ -70,9 +70,9 @@ class VitDeclaration:
         self.norms: list[Norm] = []
         self.scales: list[Scale] = []
         self.heads = _heads("head", model.head)
-        self.whole()
+        self.declare()
 
-    def whole(self) -> None:
+    def declare(self) -> None:
         """Of the stream, and all that reads it and writes to it."""
         model = self.model
         # A model without head gives out its features: their order is part of what it computes.
