@@ -22,7 +22,7 @@ def through_blocks(blocks: nn.Sequential, tokens: Tensor, *, recompute: bool) ->
     autograd is used all the same where a block's activations are read by hooks, in torch.func's
     transforms (stacks of models), which know no saved tensors of ours, and in torch.compile.
     """
-    is_ordinary = functorch_active() or torch.compiler.is_compiling() or _has_hooks(blocks)
+    is_ordinary = torch.compiler.is_compiling() or functorch_active() or _has_hooks(blocks)
     if is_ordinary or not recompute or not torch.is_grad_enabled():
         outputs: Tensor = blocks(tokens)
         return outputs
