@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from architectures.injected.small_models import NETWORKS, SIZES, built, images, scrambled
+from reference.injected_models import NETWORKS, SIZES, built, images, scrambled
 from reference.random_moves import random_moves
 from vitarium import create_model
 from vitarium.architectures.features import features
