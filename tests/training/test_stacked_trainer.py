@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reference.timm_families import FAMILIES
 from vitarium import Blueprint, plan
 from vitarium.data.loader import stacked_batches
 from vitarium.training import Stepped, Task, TrainOptions, stack_key, train, train_together
@@ -81,6 +82,24 @@ def test_loss_curves_are_those_of_models_trained_by_themselves(tiny, tmp_path, c
         alone = losses(Trainer([member], TrainOptions()), [member], steps)
         assert torch.allclose(together_[:, k], alone[:, 0], rtol=1e-4)
         assert alone[0] != alone[-1]
+
+
+def test_statistics_of_batch_norms_are_those_of_models_trained_by_themselves(tiny, tmp_path):
+    overrides, _ = FAMILIES["levit_256d"]
+    levit = {"name": "timm", "model": "levit_256d", **overrides, "img_size": 32, "in_chans": 1}
+    models = specs(tiny, {"seed": [1, 2]}, epochs=1, architecture=levit, batch_size=64)
+    assert len({stack_key(model) for model in models}) == 1
+    stacked = members(models, tmp_path / "stacked")
+    losses(StackedTrainer(stacked, TrainOptions()), stacked, 1)
+    (alone,) = members(models[1:], tmp_path / "alone")
+    losses(Trainer([alone], TrainOptions()), [alone], 1)
+    ours, expected = (dict(member.model.named_buffers()) for member in (stacked[1], alone))
+    start = dict(members(models[1:], tmp_path / "start")[0].model.named_buffers())
+    assert not torch.equal(
+        expected["stem.conv1.bn.running_var"], start["stem.conv1.bn.running_var"]
+    )
+    for name, statistic in expected.items():
+        torch.testing.assert_close(ours[name], statistic, rtol=1e-4, atol=1e-4)
 
 
 def test_models_of_a_stack_differ_from_each_other(tiny, tmp_path):
