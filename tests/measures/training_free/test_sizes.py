@@ -1,5 +1,6 @@
 """Parameters and floating-point operations, counted by hand."""
 
+import torch
 from torch import nn
 
 from vitarium.core.registry import choose
@@ -19,6 +20,19 @@ def test_operations_of_linear_layers_are_two_for_each_weight(examples):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)).eval()
     found = choose("measure", "flops")(EvalModel("a@0", model, examples))
     assert found == 2 * (64 * 30 + 30 * 10)
+
+
+def test_modules_may_be_given_parameters(examples):
+    class Query(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.layer = nn.Parameter(torch.ones(3, 30)), nn.Linear(30, 10)
+
+        def forward(self, images):
+            return self.layer(self.query)
+
+    found = choose("measure", "flops")(EvalModel("a@0", Query().eval(), examples))
+    assert found == 2 * 3 * 30 * 10
 
 
 def test_operations_of_a_vision_transformer_are_those_of_its_matrix_products(subject):
