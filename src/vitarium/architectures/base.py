@@ -1,7 +1,7 @@
 """The contracts of architectures, heads and initializations."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -119,6 +119,44 @@ class Factorized(Protocol):
     def factored(self, matrix: Tensor) -> tuple[dict[str, Tensor], float]:
         """Of a matrix [out_features, in_features] the nearest factors, by these names, in float64,
         and the Frobenius norm of what they leave out."""
+
+
+@runtime_checkable
+class SamplesSubnetworks(Protocol):
+    """A model of which other parts learn in each step; never stacked, nor compiled.
+
+    In training mode it computes what was selected, before that and in eval mode everything.
+    """
+
+    def sample(self, epoch: int, count: int) -> None:
+        """Draw what learns in a step, for each of the `count` parts in which its batch is computed;
+        called before every step, with torch's global generator seeded for it. The first epoch is 1.
+
+        Raises InvalidInput where no part of the model can learn by itself.
+        """
+
+    def select(self, part: int) -> None:
+        """Compute the following images by what was drawn for that part, from 0."""
+
+
+class AuxiliaryLoss(NamedTuple):
+    """What is added to the objective's loss (a scalar with a graph), and what is logged (scalars by
+    name, the same names in each step)."""
+
+    value: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+@runtime_checkable
+class HasAuxiliaryLoss(Protocol):
+    """A model that adds to the loss of whatever objective trains it; never stacked."""
+
+    def auxiliary_loss(self, targets: Tensor) -> AuxiliaryLoss:
+        """Of the images that it computed last, in training mode, with targets [batch, classes].
+
+        Called after the objective, for each part in which a batch is computed; of several views of
+        an image all first ones were computed first, then all second ones. Raises InvalidInput.
+        """
 
 
 @contract

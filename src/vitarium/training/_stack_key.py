@@ -4,7 +4,13 @@ import json
 from contextlib import suppress
 from functools import cache
 
-from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs, TrainsSingly
+from vitarium.architectures.base import (
+    ActsAfterSteps,
+    FollowsEpochs,
+    HasAuxiliaryLoss,
+    SamplesSubnetworks,
+    TrainsSingly,
+)
 from vitarium.blueprint import ModelSpec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
@@ -33,7 +39,8 @@ def stack_key(spec: ModelSpec) -> str | None:
     A batch that is computed in parts, gradients that are clipped unit by unit, averages of the
     weights, and an end that depends on scores are for models that are trained singly. A training
     that draws random numbers inside of the model would draw others there, and a stack calls no part
-    of a model after its steps. A stack decays all weights alike.
+    of a model before or after its steps, nor for a loss of its own. A stack decays all weights
+    alike.
     """
     recipe = spec.recipe
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
@@ -63,7 +70,8 @@ def why_not_stacked(architecture: Section, adaptation: Section) -> str:
     """What in a model keeps it out of a stack; "" where nothing does.
 
     Something in it is random in training, changes after steps or epochs, learns at another rate
-    than the rest (`lr_multipliers`), or says so (`trains_singly`).
+    than the rest (`lr_multipliers`), learns in other parts in each step, adds to the loss, or says
+    so (`trains_singly`).
     """
     with meta_device():
         model = architecture(1)
@@ -75,6 +83,10 @@ def why_not_stacked(architecture: Section, adaptation: Section) -> str:
             return f"{name} draws at random"
         if isinstance(module, ActsAfterSteps | FollowsEpochs):
             return f"{name} changes by itself in training"
+        if isinstance(module, SamplesSubnetworks):
+            return f"{name or type(module).__name__} learns in other parts in each step"
+        if isinstance(module, HasAuxiliaryLoss):
+            return f"{name or type(module).__name__} adds to the loss"
         if isinstance(module, TrainsSingly):
             return f"{name or type(module).__name__} {module.trains_singly}"
     rates = [name for name, multiple in lr_multipliers(model).items() if multiple != 1]

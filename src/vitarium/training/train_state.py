@@ -26,8 +26,8 @@ from vitarium.training._companions import (
     ParentCompanions,
     make_companions,
     prepare_model,
-    runs_parts,
 )
+from vitarium.training._compile import check_compiles
 from vitarium.training._evaluation_images import begun_sets, evaluation_images, selected_outputs
 from vitarium.training._feature_cache import FeatureCache, caches_features
 from vitarium.training._progressive import StageBatches, image_sizes, take_all_sizes
@@ -74,21 +74,8 @@ class TrainState:
         self.forward: Any = self.model
         """The model as objectives call it: images [batch, c, h, w] -> outputs [batch, n]."""
         records = objective.plugin.facts.get("records_blocks", False)
-        if records and options.compiled:
-            raise InvalidInput(
-                f"objective '{objective.name}' looks into the model's blocks, which a compiled "
-                "model has no more: train without compilation"
-            )
-        if runs_parts(recipe) and options.compiled:
-            raise InvalidInput(
-                f"objective '{objective.name}' runs parts of the model by themselves, which a "
-                "compiled model has no more: train without compilation"
-            )
-        if recipe.drop_path_schedule != "constant" and options.compiled:
-            raise InvalidInput(
-                "drop_path_schedule: rates that change in every step would have the model compiled "
-                "as often: train without compilation"
-            )
+        if options.compiled:
+            check_compiles(recipe)
         sizes = image_sizes(recipe, self.model) if recipe.progressive else []
         if len({*sizes}) > 1:
             take_all_sizes(self.model)

@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitarium.architectures.base import ActsAfterSteps, FollowsEpochs
+from vitarium.architectures.base import (
+    ActsAfterSteps,
+    FollowsEpochs,
+    HasAuxiliaryLoss,
+    SamplesSubnetworks,
+)
 from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training._clipping import clipping
@@ -32,8 +37,15 @@ class Trainer:
             self.model = compiled(self.model, dynamic=False)
         self.companions = self.member.companions
         self.clip = clipping(self.member.model, self.member.recipe, self.companions)
-        self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
-        self.following = [m for m in self.member.model.modules() if isinstance(m, FollowsEpochs)]
+        modules = list(self.member.model.modules())
+        self.acting = [m for m in modules if isinstance(m, ActsAfterSteps)]
+        self.following = [m for m in modules if isinstance(m, FollowsEpochs)]
+        self.sampling: list[SamplesSubnetworks] = [
+            m for m in modules if isinstance(m, SamplesSubnetworks)
+        ]
+        self.adding: list[HasAuxiliaryLoss] = [
+            m for m in modules if isinstance(m, HasAuxiliaryLoss)
+        ]
         recipe = self.member.recipe
         self.drop_path = DropPathSchedule(self.member.model, recipe)
         self.average = MovingAverage(self.member.model, recipe.ema) if recipe.ema else None
@@ -47,6 +59,7 @@ class Trainer:
         """Train on a batch [1, ...]; returns the logged numbers [1]."""
         self._enter(epoch, number)
         parts = self._parts(self.member.completed(batch.of_model(0), epoch, number))
+        self._sample(epoch, number, len(parts))
         seed = seeds.derive(self.member.recipe.seed, "dropout", epoch, number)
         metrics, statistics = self._backward(parts, seed)
         if isinstance(self.optimizer, PerturbsWeights):
@@ -75,6 +88,13 @@ class Trainer:
         if self.companions is not None:
             self.companions.before_step(self.member.progress(epoch, number))
 
+    def _sample(self, epoch: int, number: int, parts: int) -> None:
+        """Let a model of sub-networks draw those of a step."""
+        if self.sampling:
+            seeds.reseed(seeds.derive(self.member.recipe.seed, "subnetworks", epoch, number))
+        for sampler in self.sampling:
+            sampler.sample(epoch, parts)
+
     def _parts(self, batch: Batch) -> list[Batch]:
         """What is computed at a time of a batch, with the teacher's outputs."""
         parts = batch.parts(self.member.recipe.accumulation)
@@ -93,10 +113,15 @@ class Trainer:
         means: dict[str, Tensor] = {}
         statistics: dict[str, Tensor] = {}
         count = sum(len(part.labels) for part in parts)
-        for part in parts:
+        for position, part in enumerate(parts):
+            for sampler in self.sampling:
+                sampler.select(position)
             with self.options.autocast:
                 loss = self.member.recipe.objective(self.model, part, *self._beside)
             value, metrics, share = loss.value, loss.metrics, len(part.labels) / count
+            for module in self.adding:
+                auxiliary = module.auxiliary_loss(part.targets)
+                value, metrics = value + auxiliary.value, {**metrics, **auxiliary.metrics}
             if (penalty := self.member.penalty()) is not None:
                 value, metrics = value + penalty, {**metrics, "penalty": penalty.detach()}
             (value * share).backward()

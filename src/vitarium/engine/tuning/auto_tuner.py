@@ -19,6 +19,7 @@ from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, steps_per_epoch
 from vitarium.training import Precision, TrainOptions, stack_key
 from vitarium.training._companions import runs_parts
+from vitarium.training._compile import samples_subnetworks
 from vitarium.training._feature_cache import caches_features
 
 MIN_SPEEDUP = 1.3
@@ -197,6 +198,8 @@ class AutoTuner:
             reason = "its objective runs parts of the model by themselves"
         elif spec.recipe.drop_path_schedule != "constant":
             reason = "its stochastic depth changes in every step"
+        elif samples_subnetworks(spec.recipe.architecture):
+            reason = "other parts of the model learn in every step"
         if reason and self.request.compiled is True:
             self._notify(f"{spec.stage}: not compiled, since {reason}")
         return not reason

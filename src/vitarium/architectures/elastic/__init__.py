@@ -1,0 +1,1 @@
+"""Architectures of which parts are models, too."""

@@ -1,0 +1,47 @@
+"""ViTs with blocks of different widths, and with heads that do not fill the width."""
+
+import pytest
+import torch
+
+from vitarium import create_model
+from vitarium.core.config import InvalidConfig
+
+SIZES = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
+
+
+def test_with_the_sizes_of_a_plain_vit_it_computes_what_that_does():
+    plain = create_model("vit", num_classes=3, act_layer="silu", qkv_bias=False, **SIZES).eval()
+    uneven = create_model(
+        "uneven_vit",
+        num_classes=3,
+        head_dim=4,
+        hidden=(48, 48),
+        act_layer="silu",
+        qkv_bias=False,
+        **SIZES,
+    ).eval()
+    uneven.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(uneven(images), plain(images))
+
+
+def test_sizes_are_those_of_each_block():
+    model = create_model("uneven_vit", head_dim=5, hidden=(7, 9), **SIZES | {"num_heads": 2})
+    assert [block.mlp.fc1.out_features for block in model.blocks] == [7, 9]
+    assert {block.attn.qkv.out_features for block in model.blocks} == {3 * 2 * 5}
+    assert model.blocks[0].attn.scale == 5**-0.5
+
+
+def test_weights_are_drawn_as_timm_draws_those_of_a_plain_vit():
+    torch.manual_seed(0)
+    wide = {"embed_dim": 64, "num_heads": 4}
+    model = create_model("uneven_vit", head_dim=32, hidden=(200, 100), **SIZES | wide)
+    for block in model.blocks:
+        for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+            assert abs(layer.weight.std().item() - 0.02) < 0.002
+            assert not layer.bias.any()
+
+
+def test_as_many_widths_as_blocks_are_needed():
+    with pytest.raises(InvalidConfig, match="hidden has 3 numbers for 2 blocks"):
+        create_model("uneven_vit", hidden=(7, 9, 9), **SIZES)
