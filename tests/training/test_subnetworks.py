@@ -1,4 +1,4 @@
-"""Training of models of which other parts learn in each step."""
+"""Training of models of which other parts learn in each step, and of those that add to the loss."""
 
 import pytest
 import torch
@@ -13,6 +13,10 @@ from vitarium.zoo import ModelFolder
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
 MATVIT = {"name": "matvit", **SIZES}
+SUPERNET = {"name": "supernet", **SIZES, "depths": (1, 2), "embed_dims": (8, 16)}
+IMAGE_MOE = {"name": "image_moe", **SIZES, "num_experts": 3, "expert_blocks": 1}
+TASK_MOE = {"name": "task_moe", **SIZES, "num_experts": 3, "top_k": 2, "router_noise": 1.0}
+GUIDED = IMAGE_MOE | {"super_classes": [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]}
 
 
 class Killed(Exception):
@@ -44,7 +48,7 @@ def units_of(trainer, monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("architecture", [MATVIT], ids=lambda a: a["name"])
+@pytest.mark.parametrize("architecture", [MATVIT, SUPERNET, TASK_MOE], ids=lambda a: a["name"])
 def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, architecture):
     own = spec(tiny, architecture, accumulation=2, epochs=2)
 
@@ -61,7 +65,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, archit
     assert weights(broken) == weights(whole)
 
 
-@pytest.mark.parametrize("architecture", [MATVIT], ids=lambda a: a["name"])
+@pytest.mark.parametrize("architecture", [MATVIT, SUPERNET], ids=lambda a: a["name"])
 def test_models_of_subnetworks_are_trained_singly_and_not_compiled(tiny, tmp_path, architecture):
     own = spec(tiny, architecture)
     assert stack_key(own) is None
@@ -95,3 +99,40 @@ def test_each_part_of_a_batch_has_a_subnetwork_that_is_drawn_anew_by_each_step(
     torch.randn(3)
     assert drawn(1, 0) == first
     assert len({tuple(drawn(epoch, number)) for epoch in (1, 2) for number in range(3)}) > 2
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_what_a_model_adds_to_the_loss_is_in_the_gradient_and_in_the_log(
+    tiny, tmp_path, accumulation
+):
+    def trained(guidance):
+        own = spec(
+            tiny,
+            GUIDED | {"guidance": guidance},
+            accumulation=accumulation,
+            optimizer={"name": "sgd", "lr": 1.0},
+        )
+        assert stack_key(own) is None
+        member = TrainState(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+        trainer = Trainer([member], TrainOptions())
+        trainer.training_mode()
+        before = member.model.blocks[1].mlp.router.weight.detach().clone()
+        batch = next(stacked_batches([member.batches], 1))
+        metrics = trainer.step(batch, 1, 0)
+        return batch.of_model(0), before, before - member.model.blocks[1].mlp.router.weight, metrics
+
+    batch, router, plain, _ = trained(0.0)
+    _, _, guided, metrics = trained(2.0)
+    assert {"router_loss", "router_accuracy", "experts_1", "loss"} <= metrics.keys()
+    assert 1 <= metrics["experts_1"].item() <= 3
+    own = spec(tiny, GUIDED | {"guidance": 2.0}, accumulation=accumulation)
+    member = TrainState(own, ModelFolder(tmp_path / "again"), None, TrainOptions())
+    model = member.model.train()
+    assert torch.equal(model.blocks[1].mlp.router.weight, router)
+    model(batch.images)
+    logits = model.blocks[1].mlp.routing.logits
+    experts = torch.tensor(GUIDED["super_classes"])[batch.targets.argmax(1)]
+    loss = torch.nn.functional.cross_entropy(logits, experts)
+    (gradient,) = torch.autograd.grad(loss, model.blocks[1].mlp.router.weight)
+    torch.testing.assert_close(guided - plain, 2 * gradient, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(metrics["router_loss"][0], loss.detach())

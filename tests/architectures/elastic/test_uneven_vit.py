@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from reference import random_moves
 from vitarium import create_model
+from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import InvalidConfig
+from vitarium.core.registry import get
 
 SIZES = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
 
@@ -45,3 +48,16 @@ def test_weights_are_drawn_as_timm_draws_those_of_a_plain_vit():
 def test_as_many_widths_as_blocks_are_needed():
     with pytest.raises(InvalidConfig, match="hidden has 3 numbers for 2 blocks"):
         create_model("uneven_vit", hidden=(7, 9, 9), **SIZES)
+
+
+def test_moving_its_symmetries_keeps_its_outputs():
+    sizes = {"head_dim": 5, "hidden": (7, 9), "num_classes": 3, **SIZES}
+    model = random_moves.scrambled(create_model("uneven_vit", **sizes), 0).double()
+    symmetries = get("architecture", "uneven_vit").facts["symmetries"](model)
+    moves = random_moves.random_moves(symmetries, torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    outputs = model(images)
+    weights = moved(symmetries, model.state_dict(), moves)
+    assert not torch.equal(weights["blocks.1.mlp.fc1.weight"], model.blocks[1].mlp.fc1.weight)
+    model.load_state_dict(weights)
+    torch.testing.assert_close(model(images), outputs, rtol=0, atol=1e-10)

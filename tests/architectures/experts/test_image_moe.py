@@ -7,9 +7,11 @@ from torch.nn import functional as F
 from reference import random_moves
 from vitarium import create_model
 from vitarium.architectures.experts._routing import experts_in_use, load, mixed, route
+from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import get
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 8, "depth": 3, "num_heads": 2}
 
@@ -189,3 +191,13 @@ def test_super_classes_of_other_classes_are_refused():
     model(images())
     with pytest.raises(InvalidInput, match="3 numbers, and the data 5 classes"):
         model.auxiliary_loss(torch.ones(6, 5))
+
+
+def test_moving_its_symmetries_keeps_its_outputs():
+    model, other = build(), build()
+    symmetries = get("architecture", "image_moe").facts["symmetries"](model)
+    moves = random_moves.random_moves(symmetries, torch.Generator().manual_seed(0))
+    other.load_state_dict(moved(symmetries, model.state_dict(), moves))
+    name = "blocks.2.mlp.experts.1.fc1.weight"
+    assert not torch.equal(other.state_dict()[name], model.state_dict()[name])
+    torch.testing.assert_close(other(images()), model(images()), rtol=0, atol=1e-10)

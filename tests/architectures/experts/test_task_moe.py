@@ -7,8 +7,10 @@ from reference import random_moves
 from vitarium import create_model
 from vitarium.architectures.experts._routing import route
 from vitarium.architectures.experts.task_moe import balance_of, squared_variation
+from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
+from vitarium.core.registry import get
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 8, "depth": 4, "num_heads": 2}
 
@@ -164,3 +166,13 @@ def test_routers_are_drawn_like_other_linear_layers():
 def test_what_does_not_go_together_is_refused(settings, fault):
     with pytest.raises(InvalidConfig, match=fault):
         build(**settings)
+
+
+def test_moving_its_symmetries_keeps_its_outputs():
+    model, other = build(), build()
+    symmetries = get("architecture", "task_moe").facts["symmetries"](model)
+    moves = random_moves.random_moves(symmetries, torch.Generator().manual_seed(0))
+    other.load_state_dict(moved(symmetries, model.state_dict(), moves))
+    name = "blocks.1.mlp.experts.1.fc1.weight"
+    assert not torch.equal(other.state_dict()[name], model.state_dict()[name])
+    torch.testing.assert_close(other(images()), model(images()), rtol=0, atol=1e-10)

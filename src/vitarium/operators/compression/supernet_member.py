@@ -1,0 +1,101 @@
+"""Models inside a supernet, each as a plain ViT."""
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from vitarium.architectures.elastic._slices import member_weight
+from vitarium.architectures.elastic.supernet import (
+    Member,
+    Supernet,
+    SupernetTransformer,
+    member_architecture,
+)
+from vitarium.core.config import Config
+from vitarium.core.devices import meta_device
+from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.registry import Section
+from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
+
+
+class SupernetMember(Config):
+    """Sizes that are trained; those that are not given are the largest."""
+
+    member: NonNegativeInt | None = None
+    """Number of the member, from 0, in the order of multiply-adds, in place of sizes."""
+    depth: PositiveInt | None = None
+    """Number of blocks."""
+    embed_dim: PositiveInt | None = None
+    """Width of the residual stream."""
+    mlp_ratio: PositiveFloat | None = None
+    """Hidden width of each MLP, as a multiple of embed_dim."""
+    num_heads: PositiveInt | None = None
+    """Attention heads per block, where the supernet has several numbers with a width."""
+
+    @model_validator(mode="after")
+    def _either(self) -> "SupernetMember":
+        sizes = (self.depth, self.embed_dim, self.mlp_ratio, self.num_heads)
+        if self.member is not None and any(size is not None for size in sizes):
+            raise ValueError("give either the number of a member, or sizes")
+        return self
+
+    def of(self, supernet: Supernet) -> Member:
+        """Raises IncompatibleWeights where the supernet has no such member."""
+        members = supernet.members()
+        if self.member is not None:
+            if self.member >= len(members):
+                fault = f"there is no member {self.member}: they are 0 to {len(members) - 1}"
+                raise IncompatibleWeights(fault)
+            return members[self.member]
+        whole = supernet.largest
+        width = self.embed_dim or whole.embed_dim
+        filling = min(width // supernet.head_dim, whole.num_heads)
+        heads = self.num_heads or (filling if supernet.heads is None else whole.num_heads)
+        share = self.mlp_ratio or supernet.mlp_ratio
+        member = supernet.member(self.depth or whole.depth, width, share, heads)
+        trained: dict[str, tuple[float, ...]] = {
+            "depth": supernet.depths,
+            "embed_dim": supernet.embed_dims,
+            "mlp_ratio": supernet.mlp_ratios,
+            "num_heads": supernet.heads or (filling,),
+        }
+        chosen = {"depth": member.depth, "embed_dim": width, "mlp_ratio": share, "num_heads": heads}
+        for name, size in chosen.items():
+            if size not in trained[name]:
+                known = ", ".join(f"{each:g}" for each in trained[name])
+                raise IncompatibleWeights(f"{name} {size:g} was not trained; choose of {known}")
+        return member
+
+
+def architecture_of(config: SupernetMember, architecture: Section | None) -> Section:
+    """The member's. Raises IncompatibleWeights where there is none."""
+    if architecture is None or not isinstance(supernet := architecture.config, Supernet):
+        kind = architecture.name if architecture else "an unknown architecture"
+        raise IncompatibleWeights(f"supernet_member needs a supernet, not {kind}")
+    return member_architecture(supernet, config.of(supernet))
+
+
+@operator(
+    "supernet_member",
+    title="Supernet member",
+    models=(1, 1),
+    architecture=architecture_of,
+    paper="Tang et al. 2023, arXiv 2303.09730",
+    tiny={"embed_dim": 8},
+    tiny_architecture={"name": "supernet", "depths": (1,), "embed_dims": (8, 16)},
+)
+def supernet_member(config: SupernetMember, ingredients: Ingredients) -> NamedTensors:
+    """Cut a smaller model out of a `supernet`: its first blocks, channels, heads and hidden units.
+
+    Yields (name, tensor [*shape]), bit for bit as they are in the model. Raises IncompatibleWeights
+    for a head that is not linear.
+    """
+    (model,) = ingredients
+    whole = model.skeleton
+    assert isinstance(whole, SupernetTransformer)  # `architecture_of` has seen to it
+    section = member_architecture(whole.config, config.of(whole.config))
+    with meta_device():
+        shapes = {name: t.shape for name, t in section(whole.num_classes).state_dict().items()}
+    if missing := sorted(shapes.keys() - ingredients.shapes.keys()):
+        raise IncompatibleWeights(f"{model.name} has no {missing[0]}: its head has to be linear")
+    for done, (name, shape) in enumerate(shapes.items()):
+        ingredients.report(done, len(shapes))
+        yield name, member_weight(name, checked(model, name), shape).clone()
