@@ -173,11 +173,11 @@ def test_the_walk_goes_to_neighbors_or_stays_and_begins_anew_in_each_epoch():
     banks = model.config.banks()
     number_of = {member: number for number, bank in enumerate(banks) for member in bank}
     torch.manual_seed(0)
-    walk = [number_of[drawn(model, 1, 1)[0]] for _ in range(3000)]
+    walk = [number_of[drawn(model, 1, 1)[0]] for _ in range(1500)]
     steps = [after - before for before, after in pairwise(walk)]
     assert set(steps) == {-1, 0, 1}
     at_the_edge = [step for bank, step in zip(walk, steps, strict=False) if bank == 0]
-    assert abs(at_the_edge.count(1) / len(at_the_edge) - 1 / 3) < 0.09  # five deviations
+    assert abs(at_the_edge.count(1) / len(at_the_edge) - 1 / 3) < 0.13  # five deviations
     assert set(walk) == {0, 1, 2, 3}
     starts = [number_of[drawn(model, epoch, 1)[0]] for epoch in range(2, 402)]
     assert all(abs(starts.count(bank) - 100) < 44 for bank in range(4))
@@ -217,9 +217,10 @@ def test_what_needs_features_of_one_width_is_refused():
 @pytest.mark.parametrize("part", ["head", "adaptation"])
 def test_weights_that_no_sub_network_has_are_refused(part):
     model = build()
-    settings = {"head": {"name": "mlp", "hidden_dim": 4}, "adaptation": {"name": "lora", "rank": 1}}
-    section = choose(part, **settings[part])
-    section(model, 3) if part == "head" else section(model)
+    if part == "head":
+        choose("head", "mlp", hidden_dim=4)(model, 3)
+    else:
+        choose("adaptation", "lora", rank=1)(model)
     with pytest.raises(InvalidInput, match="is in no sub-network, or missing here"):
         model.sample(1, 1)
 

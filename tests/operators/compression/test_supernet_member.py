@@ -16,7 +16,7 @@ def zoo(tmp_path_factory):
         "architecture": {"name": "supernet", "depth": 2, **sizes, **inside},
         "data": {"name": "digits", "train_limit": 96},
         "optimizer": {"name": "adamw", "lr": 0.003},
-        "accumulation": 3,
+        "accumulation": 4,
         "epochs": 1,
         "batch_size": 32,
     }

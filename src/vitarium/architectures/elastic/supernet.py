@@ -153,14 +153,9 @@ class SupernetTransformer(VisionTransformer):
         In each epoch the walk begins anew, at a bank that is drawn: so there is no state to save.
         Raises InvalidInput for weights that no sub-network has.
         """
-        whole = _hollow(self.config, self.config.largest, self.num_classes).state_dict().keys()
-        if others := sorted(self.state_dict().keys() ^ whole):
-            raise InvalidInput(
-                f"supernet: {others[0]} is in no sub-network, or missing here: they are trained "
-                "with a linear head, and without an adaptation that adds weights"
-            )
         last = len(self._banks) - 1
         if epoch != self._epoch:
+            self._check_weights()
             self._epoch, self._bank = epoch, _integer(last + 1)
         else:
             self._bank = min(max(self._bank + _integer(3) - 1, 0), last)
@@ -168,6 +163,15 @@ class SupernetTransformer(VisionTransformer):
         self._drawn = [bank[_integer(len(bank))] for _ in range(count)]
         if count > 1:
             self._drawn[-1] = common_part(bank)
+
+    def _check_weights(self) -> None:
+        """Raises InvalidInput for weights that no sub-network has."""
+        whole = _hollow(self.config, self.config.largest, self.num_classes).state_dict().keys()
+        if others := sorted(self.state_dict().keys() ^ whole):
+            raise InvalidInput(
+                f"supernet: {others[0]} is in no sub-network, or missing here: they are trained "
+                "with a linear head, and without an adaptation that adds weights"
+            )
 
     def select(self, part: int) -> None:
         """Compute that part's sub-network."""
