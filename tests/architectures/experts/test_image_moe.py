@@ -1,5 +1,7 @@
 """Experts for images: one choice for all tokens, routers that are guided, and the counts."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -151,6 +153,14 @@ def test_without_super_classes_and_in_eval_mode_nothing_is_added():
     assert set(auxiliary.metrics) == {"experts_1", "experts_2"}
     model.eval()(images())
     assert model.auxiliary_loss(torch.ones(6, 3) / 3).metrics == {}
+
+
+def test_a_model_is_copied_without_the_graph_of_its_last_images():
+    model = build().train()
+    model(images())
+    copied = deepcopy(model)
+    assert copied.blocks[2].mlp.routing is None
+    assert torch.equal(copied(images()), model(images()))
 
 
 def test_it_has_the_published_numbers_of_parameters():

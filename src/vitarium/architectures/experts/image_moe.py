@@ -73,6 +73,9 @@ class ImageExperts(nn.Module):
         self.routing: Routing | None = None
         """Of the images that were computed last in training mode, with its graph."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"routing": None}  # a copy has no graph
+
     def forward(self, tokens: Tensor) -> Tensor:
         seen = tokens.mean(1) if self.router_input == "mean" else tokens[:, 0]
         routing = route(self.router(seen), self.top_k)

@@ -72,6 +72,9 @@ class TaskExperts(nn.Module):
         self.balance: Balance | None = None
         """Of the tokens that were computed last in training mode, with its graph."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"balance": None}  # a copy has no graph
+
     def forward(self, tokens: Tensor) -> Tensor:
         rows = tokens.flatten(0, -2)
         clean = self.routers[self.task](rows)
