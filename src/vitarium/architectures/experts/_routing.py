@@ -89,6 +89,11 @@ class ExpertsDeclaration(VitDeclaration):
     # a norm's shift goes into the routers' logits, and these have no bias to take it up
     mixes_stream = False
 
+    def branches(self, at: str, block: Any) -> None:
+        """See the base; there are no layer scales."""
+        self.norm(f"{at}.norm1", block.norm1, self.attention(f"{at}.attn", block.attn))
+        self.norm(f"{at}.norm2", block.norm2, self.mlp(f"{at}.mlp", block.mlp))
+
     def mlp(self, at: str, mlp: Any) -> Readers:
         """See the base."""
         if not hasattr(mlp, "experts"):
