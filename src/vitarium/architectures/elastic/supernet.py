@@ -166,10 +166,10 @@ class SupernetTransformer(VisionTransformer):
 
     def _check_weights(self) -> None:
         """Raises InvalidInput for weights that no sub-network has."""
-        whole = _hollow(self.config, self.config.largest, self.num_classes).state_dict().keys()
-        if others := sorted(self.state_dict().keys() ^ whole):
+        names = _hollow(self.config, self.config.largest, self.num_classes).state_dict().keys()
+        if foreign := sorted(self.state_dict().keys() ^ names):
             raise InvalidInput(
-                f"supernet: {others[0]} is in no sub-network, or missing here: they are trained "
+                f"supernet: {foreign[0]} is in no sub-network, or missing here: they are trained "
                 "with a linear head, and without an adaptation that adds weights"
             )
 
@@ -183,9 +183,9 @@ class SupernetTransformer(VisionTransformer):
             return super().forward(x, *more, **named)
         model: Any = _hollow(self.config, self.selected, self.num_classes).train()
         self._pass_on_drop_path(model)
-        whole = dict(self.named_parameters())
+        parameters = dict(self.named_parameters())
         weights = {
-            name: member_weight(name, whole[name], weight.shape)
+            name: member_weight(name, parameters[name], weight.shape)
             for name, weight in model.named_parameters()
         }
         return functional_call(model, weights, (x, *more), named, strict=True)

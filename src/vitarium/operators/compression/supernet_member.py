@@ -45,12 +45,12 @@ class SupernetMember(Config):
                 fault = f"there is no member {self.member}: they are 0 to {len(members) - 1}"
                 raise IncompatibleWeights(fault)
             return members[self.member]
-        whole = supernet.largest
-        width = self.embed_dim or whole.embed_dim
-        filling = min(width // supernet.head_dim, whole.num_heads)
-        heads = self.num_heads or (filling if supernet.heads is None else whole.num_heads)
+        largest = supernet.largest
+        width = self.embed_dim or largest.embed_dim
+        filling = min(width // supernet.head_dim, largest.num_heads)
+        heads = self.num_heads or (filling if supernet.heads is None else largest.num_heads)
         share = self.mlp_ratio or supernet.mlp_ratio
-        member = supernet.member(self.depth or whole.depth, width, share, heads)
+        member = supernet.member(self.depth or largest.depth, width, share, heads)
         trained: dict[str, tuple[float, ...]] = {
             "depth": supernet.depths,
             "embed_dim": supernet.embed_dims,
@@ -89,11 +89,11 @@ def supernet_member(config: SupernetMember, ingredients: Ingredients) -> NamedTe
     for a head that is not linear.
     """
     (model,) = ingredients
-    whole = model.skeleton
-    assert isinstance(whole, SupernetTransformer)  # `architecture_of` has seen to it
-    section = member_architecture(whole.config, config.of(whole.config))
+    skeleton = model.skeleton
+    assert isinstance(skeleton, SupernetTransformer)  # `architecture_of` has seen to it
+    section = member_architecture(skeleton.config, config.of(skeleton.config))
     with meta_device():
-        shapes = {name: t.shape for name, t in section(whole.num_classes).state_dict().items()}
+        shapes = {name: t.shape for name, t in section(skeleton.num_classes).state_dict().items()}
     if missing := sorted(shapes.keys() - ingredients.shapes.keys()):
         raise IncompatibleWeights(f"{model.name} has no {missing[0]}: its head has to be linear")
     for done, (name, shape) in enumerate(shapes.items()):
