@@ -27,7 +27,7 @@ from vitarium.training._companions import (
     make_companions,
     prepare_model,
 )
-from vitarium.training._compile import check_compiles
+from vitarium.training._compilable import check_compiles
 from vitarium.training._evaluation_images import begun_sets, evaluation_images, selected_outputs
 from vitarium.training._feature_cache import FeatureCache, caches_features
 from vitarium.training._progressive import StageBatches, image_sizes, take_all_sizes

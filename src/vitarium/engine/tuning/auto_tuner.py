@@ -19,7 +19,7 @@ from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, steps_per_epoch
 from vitarium.training import Precision, TrainOptions, stack_key
 from vitarium.training._companions import runs_parts
-from vitarium.training._compile import samples_subnetworks
+from vitarium.training._compilable import samples_subnetworks
 from vitarium.training._feature_cache import caches_features
 
 MIN_SPEEDUP = 1.3
