@@ -177,7 +177,7 @@ class DualTokenTransformer(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """images [batch, in_chans, h, w] -> tokens [batch, n, width of the last stage]"""
         maps = self.stem_norm(self.stem(images).movedim(1, -1)).movedim(-1, 1)
-        global_tokens = self.global_tokens.expand(len(images), -1, -1)
+        global_tokens = self.global_tokens.expand(images.shape[0], -1, -1)
         for stage in self.stages:
             maps, global_tokens = stage(maps, global_tokens)
         tokens: Tensor = self.norm(maps.flatten(2).transpose(1, 2))
