@@ -1,0 +1,166 @@
+"""Mixed-scale tokens: which pixels a token has, where it is, and which big patches are cut finely."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from reference.built_models import build, change_by_symmetries, images
+from vitarium import create_model
+from vitarium.architectures.adaptation import start_weights
+from vitarium.architectures.tokens.mixed_scale import entropies, gradients
+from vitarium.core.config import InvalidConfig
+
+SIZES = {"img_size": 16, "patch_size": 2, "in_chans": 1}  # 64 patches, 16 big ones
+
+
+def taken_from_vit(**settings):
+    """A mixed-scale model with the weights of a plain one."""
+    plain = build("vit", **SIZES).eval()
+    model = build("mixed_scale", **SIZES, scale_embedding=False, **settings).eval()
+    model.load_state_dict(plain.state_dict(), strict=True)
+    return model, plain
+
+
+@pytest.mark.parametrize(("big_patch", "num_fine"), [(2, 0), (2, 5), (2, 16), (4, 1), (4, 4)])
+def test_every_pixel_is_in_one_token_and_a_fine_one_is_numbered_as_its_block(big_patch, num_fine):
+    model = build("mixed_scale", **SIZES, big_patch=big_patch, num_fine=num_fine).eval()
+    pixels = images(16, count=2, channels=1)
+    embed, big = model.patch_embed, (8 // big_patch) ** 2
+    fine, coarse = embed.choice(embed.scores(pixels))
+    blocks = torch.arange(64.0).view(1, 1, 8, 8).repeat(2, 1, 1, 1)
+    numbered = blocks.repeat_interleave(2, 2).repeat_interleave(
+        2, 3
+    )  # a pixel is its block's number
+    cut, numbers = embed.cut(numbered, fine, coarse)
+    count = (big - num_fine) + num_fine * big_patch**2
+    assert cut.shape == (2, count, 1, 2, 2)
+    assert model.patch_embed(pixels).tokens.shape == (2, count, 24)
+    of_fine = cut[:, big - num_fine :].flatten(2)
+    assert torch.equal(of_fine, numbers.unsqueeze(-1).expand(-1, -1, 4).float())
+    both = torch.cat([fine, coarse], dim=1).sort(dim=1).values
+    assert torch.equal(both, torch.arange(big).expand(2, -1))
+    for image in range(2):  # blocks of the chosen big patches, and no others
+        rows, columns = numbers[image] // 8 // big_patch, numbers[image] % 8 // big_patch
+        inside = (rows * (8 // big_patch) + columns).unique()
+        assert torch.equal(inside, fine[image])
+
+
+def test_all_patches_fine_is_the_plain_vit_in_another_order():
+    model, plain = taken_from_vit(num_fine=16)
+    pixels = images(16, channels=1)
+    assert torch.allclose(model(pixels), plain(pixels), atol=1e-12)
+
+
+def test_a_big_patch_is_shrunk_by_itself_as_torch_shrinks():
+    model, _ = taken_from_vit(num_fine=0)
+    pixels = images(16, count=2, channels=1)
+    tokens = model.patch_embed(pixels).tokens
+    for number in range(16):
+        row, column = divmod(number, 4)
+        big = pixels[..., 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        small = F.interpolate(big, (2, 2), mode="bicubic", align_corners=False, antialias=True)
+        assert torch.allclose(
+            tokens[:, number], model.patch_embed.proj(small).flatten(1), atol=1e-6
+        )
+
+
+def test_no_patch_fine_is_a_vit_of_the_half_size_image():
+    model, plain = taken_from_vit(num_fine=0)
+    half = build("vit", **SIZES | {"img_size": 8}).eval()
+    weights = plain.state_dict()
+    grid = weights["pos_embed"][:, 1:].unflatten(1, (4, 2, 4, 2)).mean((2, 4)).flatten(1, 2)
+    weights["pos_embed"] = torch.cat([weights["pos_embed"][:, :1], grid], dim=1)
+    half.load_state_dict(weights, strict=True)
+    small = images(8, channels=1).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    flat = small[..., ::4, ::4].repeat_interleave(2, 2).repeat_interleave(2, 3)  # constant inside
+    large = flat.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.allclose(model(large), half(flat), atol=1e-6)
+
+
+def test_gradients_reach_the_vectors_of_both_scales():
+    model = build("mixed_scale", **SIZES, num_fine=3)
+    model(images(16, channels=1)).sum().backward()
+    assert (model.scale_embed.grad.abs().amax((0, 2)) > 0).all()
+
+
+def test_entropies_are_of_gray_levels_in_the_range_of_the_image():
+    pixels = torch.zeros(1, 1, 4, 8, dtype=torch.float64)
+    pixels[..., 4:] = torch.arange(16.0).view(4, 4)
+    flat, full = entropies(pixels, 4)[0]
+    assert flat == 0
+    assert full.item() == pytest.approx(torch.tensor(16.0).log().item())
+    both = images(8, count=2)
+    assert torch.equal(entropies(both, 4).argsort(), entropies(3 * both - 1, 4).argsort())
+
+
+def test_gradients_are_sobels():
+    pixels, size = images(8, count=2), 4
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=torch.float64)
+    gray = F.pad(pixels.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    across, down = (F.conv2d(gray, k.view(1, 1, 3, 3)) for k in (kernel, kernel.T))
+    expected = F.avg_pool2d((across**2 + down**2).sqrt(), size).flatten(1)
+    assert torch.allclose(gradients(pixels, size), expected)
+
+
+@pytest.mark.parametrize("score", ["entropy", "gradient"])
+def test_the_big_patches_with_most_in_them_are_cut_finely(score):
+    model = build("mixed_scale", **SIZES, num_fine=2, score=score).eval()
+    pixels = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+    pixels[..., 4:8, 8:12] = images(4, count=1, channels=1)
+    pixels[..., 12:, :4] = images(4, count=1, channels=1, seed=1)
+    for mode in (model.eval(), model.train()):
+        fine, coarse = mode.patch_embed.choice(mode.patch_embed.scores(pixels))
+        assert fine.tolist() == [[6, 12]]
+        assert coarse.tolist() == [[n for n in range(16) if n not in (6, 12)]]
+
+
+def test_random_choices_are_drawn_in_training_and_even_in_eval_mode():
+    embed = build("mixed_scale", **SIZES, num_fine=4, score="random").patch_embed
+    pixels = images(16, count=200, channels=1)
+    torch.manual_seed(0)
+    drawn, _ = embed.train().choice(embed.scores(pixels))
+    counts = drawn.flatten().bincount(minlength=16)
+    assert counts.sum() == 800
+    assert (counts - 50).abs().max() < 31  # five deviations
+    even, _ = embed.eval().choice(embed.scores(pixels))
+    assert torch.equal(even, torch.tensor([2, 6, 10, 14]).expand(200, -1))
+
+
+def test_candidates_are_the_best_and_one_in_so_many_is_taken():
+    embed = build("mixed_scale", **SIZES, num_fine=3, candidate_ratio=2).patch_embed.train()
+    pixels = images(16, count=100, channels=1)
+    torch.manual_seed(0)
+    scores = embed.scores(pixels)
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :6]
+    fine, coarse = embed.choice(scores)
+    assert (fine.unsqueeze(2) == best.unsqueeze(1)).any(2).all()
+    assert fine.shape == (100, 3)
+    assert coarse.shape == (100, 13)
+    ranks = (best.unsqueeze(2) == fine.unsqueeze(1)).any(2).double().mean(0)
+    assert ((ranks - 0.5).abs() < 0.25).all()  # five deviations
+
+
+def test_a_vits_weights_fit_without_vectors_for_scales():
+    plain = build("vit", **SIZES, num_classes=7)
+    model = build("mixed_scale", **SIZES, scale_embedding=False)
+    start = start_weights(model, plain.state_dict(), head=False)
+    assert {n for n in model.state_dict() if n not in start.weights} == {"head.weight", "head.bias"}
+
+
+def test_symmetries_leave_outputs_as_they_are_without_positions_of_prefix_tokens():
+    model = build("mixed_scale", no_embed_class=True, reg_tokens=2)
+    change, count = change_by_symmetries("mixed_scale", model, images(32))
+    assert change < 1e-9
+    assert count > 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_fine": 50}, "num_fine 50: an image has 49 big patches"),
+        ({"big_patch": 3}, "img_size 224 is not divisible by big patches of 48 pixels"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(InvalidConfig, match=message):
+        create_model("mixed_scale", **settings)
