@@ -12,8 +12,13 @@ _DRAWS = 32
 
 
 def view_problems(recipe: Recipe, num_classes: int) -> Iterator[Problem]:
-    """An objective of two views is taught nothing by two that are the same."""
-    if recipe.objective.facts.get("views", 1) < 2 or not _views_are_equal(recipe, num_classes):
+    """An objective of two views is taught nothing by two that are the same.
+
+    Two modalities differ by themselves.
+    """
+    if recipe.objective.facts.get("views", 1) < 2 or recipe.extra_channels:
+        return
+    if not _views_are_equal(recipe, num_classes):
         return
     yield Problem(
         ("augmentation",),

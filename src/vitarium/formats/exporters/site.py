@@ -33,7 +33,7 @@ class Site(Config):
     their images), and where it looks. All models run for it."""
 
 
-@exporter("site", opened_by="python -m http.server --directory {out}")
+@exporter("site", opened_by="python -m http.server -d {out}")
 def site(config: Site, zoo: Zoo, checkpoints: Sequence[CheckpointRef], out: Path) -> Iterator[Path]:
     """A web page over the zoo, read-only, for any static web server: no Python runs there.
 

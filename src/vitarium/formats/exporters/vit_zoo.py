@@ -29,7 +29,6 @@ _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 @exporter(
     "vit_zoo",
     refuses=refuses_additions,
-    opened_by="vitarium import {out} --zoo DIR",
     paper="Falk et al. 2025, arXiv 2504.10231",
 )
 def vit_zoo(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
