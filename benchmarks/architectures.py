@@ -228,8 +228,10 @@ def ranked(args: argparse.Namespace) -> list[dict[str, Any]]:
     values = measure(
         zoo, list(SCORES), models=list(models["id"]), epochs=[0], data_dir=args.folder / "data"
     )
-    whole = values[values["part"] == ""].pivot(index="model", columns="measure", values="value")
-    table = models.set_index("id").join(whole)
+    model_values = values[values["part"] == ""].pivot(
+        index="model", columns="measure", values="value"
+    )
+    table = models.set_index("id").join(model_values)
     factors = [f"architecture.{name}" for name in settings[0]]
     return tau_rows(table.groupby(factors)[["test_accuracy", *SCORES]].mean(), SCORES)
 

@@ -61,11 +61,13 @@ def _training(architecture: Section) -> tuple[Callable[[], float], float]:
     images = torch.randn(BATCH, *architecture.config.input_size)
     labels = torch.arange(BATCH) % OUTPUTS
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    kept = {parameter.untyped_storage().data_ptr(): 0 for parameter in model.parameters()}
+    sizes_by_storage = {
+        parameter.untyped_storage().data_ptr(): 0 for parameter in model.parameters()
+    }
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept.setdefault(storage.data_ptr(), storage.nbytes())
+        sizes_by_storage.setdefault(storage.data_ptr(), storage.nbytes())
         return tensor
 
     def step() -> float:
@@ -78,4 +80,4 @@ def _training(architecture: Section) -> tuple[Callable[[], float], float]:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = F.cross_entropy(model(images), labels)
     loss.backward()  # till then its tensors stay where they are
-    return step, sum(kept.values()) / 2**20
+    return step, sum(sizes_by_storage.values()) / 2**20

@@ -27,8 +27,8 @@ def tokens(images):
     return images.flatten(2).transpose(1, 2)
 
 
-def reference(images, places):
-    read = grid_sample(images, 2 * places.unsqueeze(1) - 1, "bilinear", "zeros", False)
+def reference(images, positions):
+    read = grid_sample(images, 2 * positions.unsqueeze(1) - 1, "bilinear", "zeros", False)
     return read.squeeze(2).transpose(1, 2)
 
 
@@ -54,20 +54,22 @@ def test_centers_read_the_cells():
 
 def test_it_goes_with_vmap_and_forward_derivatives():
     stacked = torch.stack([tokens(maps(0)), tokens(maps(2))])
-    places, direction = points(), torch.ones_like(points())
-    read = vmap(lambda each: read_bilinear(each, SIZE, places))(stacked)
-    assert torch.equal(read[1], read_bilinear(stacked[1], SIZE, places))
-    _, derivative = jvp(lambda p: read_bilinear(stacked[0], SIZE, p), (places,), (direction,))
+    positions, direction = points(), torch.ones_like(points())
+    read = vmap(lambda each: read_bilinear(each, SIZE, positions))(stacked)
+    assert torch.equal(read[1], read_bilinear(stacked[1], SIZE, positions))
+    _, derivative = jvp(lambda p: read_bilinear(stacked[0], SIZE, p), (positions,), (direction,))
     step = 1e-6
-    ahead, behind = (read_bilinear(stacked[0], SIZE, places + s * direction) for s in (step, -step))
+    ahead, behind = (
+        read_bilinear(stacked[0], SIZE, positions + s * direction) for s in (step, -step)
+    )
     inner = slice(2, None)  # a corner has a kink
     expected = ((ahead - behind) / (2 * step))[:, inner]
     assert torch.allclose(derivative[:, inner], expected, atol=1e-6)
 
 
 def test_a_point_that_is_not_a_number_gives_none():
-    places = points()
-    places[0, 3] = torch.nan
-    read = read_bilinear(tokens(maps()), SIZE, places)
+    positions = points()
+    positions[0, 3] = torch.nan
+    read = read_bilinear(tokens(maps()), SIZE, positions)
     assert read[0, 3].isnan().all()
     assert read[1].isfinite().all()

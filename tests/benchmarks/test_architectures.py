@@ -42,8 +42,8 @@ def test_topologies_are_the_same_in_every_run_and_can_be_built():
 def test_intervals_are_students():
     values = [0.5, 0.52, 0.57]
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    found = interval(values)
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    bounds = interval(values)
+    assert (bounds["low"], bounds["high"]) == pytest.approx((expected.low, expected.high))
     assert interval([0.5]) == {"mean": 0.5}
 
 

@@ -56,13 +56,13 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, archit
         if isinstance(event, Stepped) and (event.epoch, event.step) == (2, 1):
             raise Killed
 
-    broken, whole = (ModelFolder(tmp_path / name / own.id) for name in ("broken", "whole"))
-    train(own, whole)
+    broken, unbroken = (ModelFolder(tmp_path / name / own.id) for name in ("broken", "unbroken"))
+    train(own, unbroken)
     with pytest.raises(Killed):
         train(own, broken, report=kill)
     torch.randn(7)
     train(own, broken)
-    assert weights(broken) == weights(whole)
+    assert weights(broken) == weights(unbroken)
 
 
 @pytest.mark.parametrize("architecture", [MATVIT, SUPERNET], ids=lambda a: a["name"])

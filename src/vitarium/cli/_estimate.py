@@ -82,11 +82,11 @@ def print_estimate(estimated: PlanEstimate, *, as_json: bool, as_csv: bool) -> N
     counts = " + ".join(map(str, planned.stages.values()))
     total = counted(len(planned), "model") + (f" ({counts})" if len(planned.stages) > 1 else "")
     rows = _without_unknown([_row(stage) for stage in stages])
-    said = {
+    shown = {
         _TRAINED: any(stage.trained != stage.parameters for stage in stages),
         _COMPANIONS: any(stage.companions and stage.companions[1] for stage in stages),
     }
-    rows = [{name: row[name] for name in row if said.get(name, True)} for row in rows]
+    rows = [{name: row[name] for name in row if shown.get(name, True)} for row in rows]
     spare = ["steps", "starts from"]
     print_rows(rows, title=f"{planned.name}: {total}", spare=spare, complete=HAS_ALL)
     for stage in stages:

@@ -60,8 +60,8 @@ def test_free_masks_have_as_many_parameters_as_published():
 def test_a_mask_is_the_sum_of_gaussians_of_the_distance():
     grid = (3, 4)
     mask = mixture(grid)
-    places = list(product(range(grid[0]), range(grid[1])))
-    for head, (i, a), (j, b) in product(range(3), enumerate(places), enumerate(places)):
+    patches = list(product(range(grid[0]), range(grid[1])))
+    for head, (i, a), (j, b) in product(range(3), enumerate(patches), enumerate(patches)):
         squared = (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2
         expected = sum(
             mask.alpha[k, head].item()

@@ -68,13 +68,13 @@ def test_cosines_do_not_depend_on_the_lengths_of_queries_and_keys():
 def test_rotations_inside_of_heads_keep_cosines_and_other_maps_do_not():
     model, images = cosine_model().double(), torch.randn(3, 1, 8, 8, dtype=torch.float64)
     symmetries, before = PlainDeclaration.symmetries(model), model(images)
-    whole = folded(symmetries, model.state_dict())
+    folded_weights = folded(symmetries, model.state_dict())
     noise = torch.Generator().manual_seed(0)
     moves = drawn.random_moves(symmetries, noise, mix=True)
-    model.load_state_dict(moved(symmetries, whole, moves))
+    model.load_state_dict(moved(symmetries, folded_weights, moves))
     assert torch.allclose(model(images), before, atol=1e-9)
     stretched = {"blocks.0.attn.qk": torch.eye(4).double().mul(torch.arange(1, 5)).expand(3, 4, 4)}
-    model.load_state_dict(moved(symmetries, whole, stretched))
+    model.load_state_dict(moved(symmetries, folded_weights, stretched))
     assert not torch.allclose(model(images), before, atol=1e-3)
 
 

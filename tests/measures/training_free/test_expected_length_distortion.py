@@ -39,8 +39,8 @@ def test_of_a_linear_network_it_is_the_speed_of_its_image_of_the_circle(examples
     directions = torch.randn(20000, 64, dtype=torch.float64, generator=torch.Generator())
     directions /= directions.norm(dim=1, keepdim=True)
     expected = (directions @ matrix.T).norm(dim=1).mean().item()
-    found = distortion(LinearFeatures(matrix), examples, curves=400)
-    assert found == pytest.approx(expected, rel=0.02)
+    measured_distortion = distortion(LinearFeatures(matrix), examples, curves=400)
+    assert measured_distortion == pytest.approx(expected, rel=0.02)
 
 
 def test_of_orthogonal_directions_it_is_one(examples):
@@ -63,7 +63,7 @@ def test_a_derivative_of_a_vision_transformer_is_that_of_differences(subject):
     from vitarium.measures.training_free._features import without_norms
 
     settings = {"curves": 1, "points": 400}
-    found = distortion(subject.model, subject.examples, **settings)
+    measured_distortion = distortion(subject.model, subject.examples, **settings)
     model = without_norms(subject.model, last_alone=False).double()
     from vitarium.core.seeds import derive
 
@@ -75,7 +75,7 @@ def test_a_derivative_of_a_vision_transformer_is_that_of_differences(subject):
     with torch.no_grad():
         path = features(model, circle.unflatten(1, size))
     length = path.diff(dim=0).norm(dim=1).sum().item()
-    assert found == pytest.approx(length / (2 * torch.pi), rel=1e-3)
+    assert measured_distortion == pytest.approx(length / (2 * torch.pi), rel=1e-3)
 
 
 def test_norms_are_left_out_unless_they_are_asked_for(examples):

@@ -18,8 +18,8 @@ def test_parameters_are_those_of_the_model_and_of_its_head(subject):
 
 def test_operations_of_linear_layers_are_two_for_each_weight(examples):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)).eval()
-    found = choose("measure", "flops")(EvalModel("a@0", model, examples))
-    assert found == 2 * (64 * 30 + 30 * 10)
+    operations = choose("measure", "flops")(EvalModel("a@0", model, examples))
+    assert operations == 2 * (64 * 30 + 30 * 10)
 
 
 def test_modules_may_be_given_parameters(examples):
@@ -31,8 +31,8 @@ def test_modules_may_be_given_parameters(examples):
         def forward(self, images):
             return self.layer(self.query)
 
-    found = choose("measure", "flops")(EvalModel("a@0", Query().eval(), examples))
-    assert found == 2 * 3 * 30 * 10
+    operations = choose("measure", "flops")(EvalModel("a@0", Query().eval(), examples))
+    assert operations == 2 * 3 * 30 * 10
 
 
 def test_operations_of_a_vision_transformer_are_those_of_its_matrix_products(subject):

@@ -35,13 +35,15 @@ def projected(chosen, model, **settings):
 
 def matrices(model):
     """By layer, float64 [out, in]."""
-    found = {}
+    matrices = {}
     for number, block in enumerate(model.blocks):
         qkv = block.attn.qkv
         parts = [qkv.q, qkv.k, qkv.v] if hasattr(qkv, "q") else qkv.weight.chunk(3)
         layers = [*parts, block.attn.proj, block.mlp.fc1, block.mlp.fc2]
-        found |= {(number, name): dense(layer) for name, layer in zip(LAYERS, layers, strict=True)}
-    return found
+        matrices |= {
+            (number, name): dense(layer) for name, layer in zip(LAYERS, layers, strict=True)
+        }
+    return matrices
 
 
 def dense(layer):

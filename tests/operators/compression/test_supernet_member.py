@@ -40,11 +40,11 @@ def trained(zoo):
     ],
 )
 def test_a_member_computes_what_the_supernet_does_at_its_sizes(zoo, settings, member, architecture):
-    whole = trained(zoo)
-    id = merge(zoo, "supernet_member", models=[whole], **settings).id
+    supernet = trained(zoo)
+    id = merge(zoo, "supernet_member", models=[supernet], **settings).id
     assert zoo.spec(id).origin.architecture.name == architecture
-    assert [ref.model for ref in zoo.spec(id).ingredients] == [whole]
-    model = zoo.load(whole).double().train()
+    assert [ref.model for ref in zoo.spec(id).ingredients] == [supernet]
+    model = zoo.load(supernet).double().train()
     model.selected = member
     images = torch.randn(4, 1, 8, 8, dtype=torch.float64)
     expected = zoo.load(id).double()(images)

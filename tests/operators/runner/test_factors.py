@@ -120,6 +120,6 @@ def test_matrices_are_seen_in_the_place_of_factors():
     assert seen[name].dtype == torch.float64
     assert torch.equal(seen.rows(name, 3, 7), seen[name][3:7])
     log = OperatorLog()
-    kept = nearest_factors(iter(seen.items()), layers, lambda _, tensor: tensor.float(), log)
-    assert {n: t.shape for n, t in kept} == {n: t.shape for n, t in model.state_dict().items()}
+    stored = nearest_factors(iter(seen.items()), layers, lambda _, tensor: tensor.float(), log)
+    assert {n: t.shape for n, t in stored} == {n: t.shape for n, t in model.state_dict().items()}
     assert log.metrics["relative_error"] < 1e-6

@@ -116,14 +116,14 @@ def nearest_factors(
     missed = total = 0.0
     for name, tensor in tensors:
         path, _, kind = name.rpartition(".")
-        kept = keep(name, tensor)
+        stored = keep(name, tensor)
         if kind != "weight" or path not in layers:
-            yield name, kept
+            yield name, stored
             continue
         factors, error = layers[path].factored(tensor)
         missed, total = missed + error**2, total + float(tensor.double().square().sum())
         for factor, core in factors.items():
-            yield f"{path}.{factor}", core.to(kept.dtype)
+            yield f"{path}.{factor}", core.to(stored.dtype)
     if layers:
         log.metrics["relative_error"] = relative = (missed / (total or 1)) ** 0.5
         log.lines.append(f"relative Frobenius error of the nearest factors: {relative:.3g}")
