@@ -45,6 +45,16 @@ def test_outputs_and_gradients_are_those_of_float64(leading, bias):
         assert close(gradient, correct)
 
 
+def test_of_no_rows_there_are_none_and_gradients_are_zero():
+    inputs, weight, bias = tensors((0, 3, 32), (48, 32), (48,), requires_grad=True)
+    outputs = linear(inputs, weight, bias)
+    assert outputs.shape == (0, 3, 48)
+    outputs.sum().backward()
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
+    with torch.no_grad():
+        assert linear(inputs, weight, bias).shape == (0, 3, 48)
+
+
 def test_only_the_gradients_that_are_needed_are_computed():
     inputs, weight, bias = tensors((4, 32), (48, 32), (48,))
     weight.requires_grad_()

@@ -21,7 +21,9 @@ _WORTHWHILE = 4096
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Inputs [..., in], weight [out, in] and bias [out], float32 on a CPU, to [..., out]."""
-    if functorch_active() or forward_ad._current_level >= 0:  # what oneDNN's product lacks
+    is_forward_ad = forward_ad._current_level >= 0
+    if functorch_active() or is_forward_ad or not inputs.numel():
+        # what oneDNN's product lacks; an expert to which nothing is sent has no rows
         return F.linear(inputs, weight, bias)
     if torch.is_grad_enabled():
         outputs: Tensor = _Linear.apply(inputs, weight, bias)
