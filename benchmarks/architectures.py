@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,15 +37,55 @@ from vitarium.core.registry import Section, plugins, section
 
 BASELINE, PARAMETERS, OUTPUTS = "vit", 300_000, 10
 TOPOLOGIES, TOPOLOGY_IMAGES = 24, 5000
-SIZES: Mapping[str, Any] = {"patch_size": 7, "depth": 6, "num_heads": 4}
+SIZES: Mapping[str, Any] = {"depth": 6, "num_heads": 4}
 """Of an architecture that is not listed below, with `embed_dim` as wide as fits."""
+SIDE: Mapping[str, Any] = {"interactions": 3, "side_heads": 4, "stem_stride": 1, "stem_width": 12}
 WIDTHS = range(16, 257, 4)
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "cellvta": {**SIZES, **SIDE},
+    "ci2p": {**SIZES, "patch_size": 4},
     "dinov2": {**SIZES, "init_values": 0.1},
+    "dual_token": {
+        "widths": [16, 32, 64],
+        "depths": [1, 1, 2],
+        "num_heads": [2, 4, 4],
+        "stem_stride": 1,
+    },
+    "l2vit": {"patch_size": 2, "depths": [2, 2], "num_heads": [2, 4]},
     "mini_deit": {**SIZES, "share": "all"},
+    "mini_swin": {"patch_size": 2, "depths": [2, 2], "num_heads": [2, 4]},
+    "mixed_scale": {**SIZES, "num_fine": 2},
+    "sparseformer": {
+        "latent_tokens": 16,
+        "focus_dim": 32,
+        "focus_heads": 4,
+        "points": 9,
+        "depth": 4,
+        "num_heads": 4,
+        "stem_width": 16,
+        "stem_stride": 2,
+    },
+    "supernet": {
+        **SIZES,
+        "embed_dim": 64,
+        "depths": [2, 4, 6],
+        "embed_dims": [32, 48, 64],
+        "mlp_ratios": [2, 4],
+    },
+    "vit_adapter": {**SIZES, **SIDE},
+    "vit_comer": {**SIZES, **SIDE},
 }
-"""Settings of architectures that need others; None: it is left out."""
-LEFT_OUT = {"timm": "any model by its name"}
+"""Settings of architectures that need others."""
+BY_TASK: Mapping[str, Callable[["Task"], Mapping[str, Any]]] = {
+    "ci2p": lambda task: {"codec_channels": 4 * task.in_chans},
+    "dual_token": lambda task: {"global_side": task.img_size // 4},
+}
+"""Settings that depend on the images."""
+LEFT_OUT = {
+    "duoformer": "a CNN of 11 M parameters is part of it",
+    "timm": "any model by its name",
+    "unirgb_ir": "takes images of two modalities",
+}
 SCORES = ("expected_length_distortion", "ntk_condition", "parameters", "flops")
 """Of untrained models, and of them the trivial ones last."""
 
@@ -120,11 +160,12 @@ def widened(name: str, task: Task) -> dict[str, Any]:
 
     Raises InvalidConfig where no width goes with them.
     """
-    settings = {**SETTINGS.get(name, SIZES), **task.images}
-    if (
-        "embed_dim" in settings
-        or "embed_dim" not in plugins("architecture")[name].config.model_fields
-    ):
+    fields = plugins("architecture")[name].config.model_fields
+    images = {key: value for key, value in task.images.items() if key in fields}
+    settings = {**images, **SETTINGS.get(name, SIZES)}
+    if name in BY_TASK:
+        settings |= BY_TASK[name](task)
+    if "embed_dim" in settings or "embed_dim" not in fields:
         return settings
     sizes, faults = {}, []
     for width in WIDTHS:
@@ -164,7 +205,7 @@ def planned(task: Task, names: Sequence[str], args: argparse.Namespace) -> Plan:
 
 def grown(design: Blueprint, folder: Path, args: argparse.Namespace) -> tuple[Zoo, pd.DataFrame]:
     """The zoo, and its rows; growing goes on where it was stopped."""
-    options: dict[str, Any] = {"precision": "fp32", "compiled": False, "stacked": 1}
+    options: dict[str, Any] = {"precision": "fp32", "compiled": False, "stacked": args.seeds}
     data_dir = args.folder / "data"
     growth = grow(design, folder, workers=args.workers, threads=1, data_dir=data_dir, **options)
     if not growth.complete:
@@ -246,8 +287,7 @@ def main() -> int:
     started = time.monotonic()
     names = args.only or [name for name in plugins("architecture") if name not in LEFT_OUT]
     results: dict[str, Any] = {"rows": [], "refused": {}, "tau": []}
-    for task in tasks:
-        plan = planned(task, names, args)
+    for plan in [planned(task, names, args) for task in tasks]:
         results["rows"] += rows_of(list(compared(plan, args)))
         results["refused"] |= plan.refused
     if "topologies" not in args.without:
