@@ -17,6 +17,7 @@ machine that does nothing else. Written there: architectures.md and architecture
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,7 @@ BY_TASK: Mapping[str, Callable[["Task"], Mapping[str, Any]]] = {
 LEFT_OUT = {
     "duoformer": "a CNN of 11 M parameters is part of it",
     "timm": "any model by its name",
+    "uneven_vit": "is the plain `vit` where nothing is extracted",
     "unirgb_ir": "takes images of two modalities",
 }
 SCORES = ("expected_length_distortion", "ntk_condition", "parameters", "flops")
@@ -114,8 +116,8 @@ def fashion(count: int, epochs: int) -> Task:
     return Task(f"Fashion-MNIST, {count:,} images", data, SHIFTED, epochs)
 
 
-FASHION = {1000: fashion(1000, 20), 5000: fashion(5000, 6), 60_000: fashion(60_000, 1)}
-CIFAR = Task("CIFAR-10, 5,000 images", cifar("cifar10", 10, 5000), FLIPPED, 6, 32, 3, 8)
+FASHION = {1000: fashion(1000, 15), 5000: fashion(5000, 4), 60_000: fashion(60_000, 1)}
+CIFAR = Task("CIFAR-10, 5,000 images", cifar("cifar10", 10, 5000), FLIPPED, 4, 32, 3, 8)
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,12 @@ class Plan:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def epochs_in_time_of(self, name: str) -> int:
-        """Epochs of the baseline that take about as long as the architecture's, at least 1."""
-        return max(1, round(self.task.epochs * self.steps[name].of_baseline))
+        """Epochs of the baseline that take about as long as the architecture's, at least 1.
+
+        Times are rounded to powers of the root of 2, so that baselines are shared.
+        """
+        steps_of_root = round(2 * math.log2(self.steps[name].of_baseline))
+        return max(1, round(self.task.epochs * 2 ** (steps_of_root / 2)))
 
     def blueprint(self) -> Blueprint:
         """A stage per architecture, and one of the baseline per number of epochs."""
@@ -205,7 +211,7 @@ def planned(task: Task, names: Sequence[str], args: argparse.Namespace) -> Plan:
 
 def grown(design: Blueprint, folder: Path, args: argparse.Namespace) -> tuple[Zoo, pd.DataFrame]:
     """The zoo, and its rows; growing goes on where it was stopped."""
-    options: dict[str, Any] = {"precision": "fp32", "compiled": False, "stacked": args.seeds}
+    options: dict[str, Any] = {"precision": "fp32", "compiled": False, "stacked": 1}
     data_dir = args.folder / "data"
     growth = grow(design, folder, workers=args.workers, threads=1, data_dir=data_dir, **options)
     if not growth.complete:
