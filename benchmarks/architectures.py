@@ -40,21 +40,22 @@ BASELINE, PARAMETERS, OUTPUTS = "vit", 300_000, 10
 TOPOLOGIES, TOPOLOGY_IMAGES = 24, 5000
 SIZES: Mapping[str, Any] = {"depth": 6, "num_heads": 4}
 """Of an architecture that is not listed below, with `embed_dim` as wide as fits."""
-SIDE: Mapping[str, Any] = {"interactions": 3, "side_heads": 4, "stem_stride": 1, "stem_width": 12}
+SIDE: Mapping[str, Any] = {"interactions": 3, "side_heads": 4, "stem_stride": 4, "stem_width": 12}
 WIDTHS = range(16, 257, 4)
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "cellvta": {**SIZES, **SIDE},
     "ci2p": {**SIZES, "patch_size": 4},
     "dinov2": {**SIZES, "init_values": 0.1},
     "dual_token": {
-        "widths": [16, 32, 64],
-        "depths": [1, 1, 2],
-        "num_heads": [2, 4, 4],
-        "stem_stride": 1,
+        "widths": [32, 64],
+        "depths": [1, 2],
+        "num_heads": [2, 4],
+        "mlp_ratios": [4, 4],
+        "stem_stride": 2,
     },
-    "l2vit": {"patch_size": 2, "depths": [2, 2], "num_heads": [2, 4]},
+    "l2vit": {"patch_size": 4, "depths": [2, 2], "num_heads": [2, 4]},
     "mini_deit": {**SIZES, "share": "all"},
-    "mini_swin": {"patch_size": 2, "depths": [2, 2], "num_heads": [2, 4]},
+    "mini_swin": {"patch_size": 4, "depths": [2, 2], "num_heads": [2, 4]},
     "mixed_scale": {**SIZES, "num_fine": 2},
     "sparseformer": {
         "latent_tokens": 16,
