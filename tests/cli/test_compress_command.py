@@ -46,7 +46,7 @@ def test_settings_of_a_registered_method_are_options(vitarium, monkeypatch):
         keep_bias: bool = True
         init: str = "first"
 
-    operator("halved", title="Halving", config=Halved, models=(1, 1), architecture=str)(print)
+    operator("halved", title="Halving", config=Halved, models=(1, 1), compression="trained")(print)
     status, out, _ = vitarium("compress", "--help")
     assert status == 0
     assert all(text in out for text in ("Halving", "--rank", "Rank of what is left", "MiniViT"))

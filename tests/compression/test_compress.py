@@ -8,10 +8,13 @@ import torch
 
 from vitarium import Blueprint, compress, grow, measure, merge
 from vitarium.blueprint.spec import restored
-from vitarium.compression.compress import _pair_times, compare
+from vitarium.compression.comparison import _pair_times, compare
+from vitarium.core import registry
+from vitarium.core.config import NoConfig
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.core.registry import section
 from vitarium.data.load import load
+from vitarium.operators.base import operator
 from vitarium.zoo import About
 
 QUICK = {"workers": 0, "progress": False}
@@ -210,3 +213,61 @@ def test_distances_between_a_student_and_its_original_are_not_measured(zoo, teac
     found = measure(zoo, "distance_from_parent", models=[student])
     assert found["value"].isna().all()
     assert "minivit made of its parent" in found["refused"].iloc[0]
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """A post-training operator from outside that looks at images: it scales the head's weight."""
+    monkeypatch.setattr(
+        registry, "_plugins", {kind: registry.plugins(kind) for kind in registry.KINDS}
+    )
+
+    def scaled(config: NoConfig, ingredients):
+        """Scale the head by the number of images in a hundred."""
+        (model,) = ingredients
+        for name in ingredients.in_turn():
+            factor = len(ingredients.examples()) / 100 if name == "head.2.weight" else 1
+            yield name, model[name] * factor
+
+    facts = {"title": "Scaling", "models": (1, 1), "split": "train"}
+    operator("scaled", **facts, compression="post_training")(scaled)
+    return "scaled"
+
+
+def test_a_post_training_method_is_used_as_it_is(zoo, teacher, scaled):
+    done = compress(zoo, scaled, models=[teacher], progress=False)
+    ((original, student),) = done.students.items()
+    assert (original, done.growth) == (f"{teacher}@2", None)
+    before, after = zoo.state_dict(teacher), zoo.state_dict(student)
+    assert torch.equal(after["head.2.weight"], before["head.2.weight"] * 0.64)  # of 64 images
+    assert zoo.spec(student).stage == "compressed"
+    row = done.comparison.iloc[0]
+    assert 0 <= row["accuracy_after"] <= 1
+    assert row["parameters_before"] == row["parameters_after"]
+    assert compress(zoo, scaled, models=[teacher], progress=False).students == done.students
+
+
+def test_training_goes_on_from_what_was_calibrated_and_is_taught_by_the_original(
+    zoo, teacher, scaled
+):
+    recipe = {**ALL_EPOCHS, "objective": "soft_distillation"}
+    done = compress(zoo, scaled, models=[teacher], epochs=1, recipe=recipe, **QUICK)
+    (student,) = done.students.values()
+    spec = zoo.spec(student)
+    start = zoo.spec(spec.parent)
+    assert (start.stage, spec.stage, spec.conversion) == ("compressed", "compressed", None)
+    assert spec.recipe.objective.config.teacher == f"{teacher}@2"
+    (calibrated,) = compress(zoo, scaled, models=[teacher], progress=False).students.values()
+    weights = zoo.state_dict(student, 0)
+    assert all(torch.equal(weights[n], t) for n, t in zoo.state_dict(calibrated).items())
+
+
+def test_a_recipe_without_training_is_refused(zoo, teacher, scaled):
+    with pytest.raises(InvalidInput, match=r"optimizer\.lr: nothing is trained; give epochs"):
+        compress(zoo, scaled, models=[teacher], recipe={"optimizer.lr": 1e-3}, progress=False)
+
+
+def test_a_method_that_is_trained_can_be_used_as_it_starts(zoo, teacher):
+    (student,) = compress(zoo, models=[teacher], epochs=0, progress=False).students.values()
+    converted_id = merge(zoo, "minivit", models=[teacher]).id
+    assert student == converted_id

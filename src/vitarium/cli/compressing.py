@@ -9,7 +9,7 @@ import typer
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
 from vitarium.cli._options import option
-from vitarium.cli._progress import resumable
+from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._spelling import Command
 from vitarium.cli._tables import HAS_ALL, print_rows
 from vitarium.cli.plugins import entries_of
@@ -86,18 +86,22 @@ def compress(
     ] = "minivit",
     epochs: Annotated[
         int | None,
-        option("Epochs of training. Default: as many as the original's.", min=1),
+        option(
+            "Epochs of training; 0: none. Default: 0 for post-training methods, else as many as "
+            "the original's.",
+            min=0,
+        ),
     ] = None,
     data: Annotated[str | None, option("Data set to train on. Default: the original's.")] = None,
     data_set: options.DataSettings = None,
     normalization: options.Normalization = None,
     objective: Annotated[
-        str,
+        str | None,
         option(
-            "Training objective: weight_distillation, soft_distillation, "
+            "Training objective: weight_distillation (default), soft_distillation, "
             "hard_distillation, or supervised (not taught by the original)."
         ),
-    ] = "weight_distillation",
+    ] = None,
     train: Annotated[
         list[str] | None,
         option(
@@ -116,11 +120,13 @@ def compress(
     json: options.Json = False,
     csv: options.Csv = False,
 ) -> None:
-    """Compress models: train students with fewer parameters and the same number of blocks.
+    """Compress models: students that take less, trained or not, beside their originals.
 
-    A student starts from its original's weights and is taught by it. It is a model of the zoo, a
-    child of its original: it can be measured, exported, and fine-tuned like all others. Several
-    models are compressed side by side. If it is interrupted, run the same command to resume.
+    A student is what the method makes of its original's weights. Post-training methods are used as
+    they are, unless --epochs says how long the student is trained; others are taught by the
+    original. It is a model of the zoo, a child of its original: it can be measured, exported, and
+    fine-tuned like all others. Several models are compressed side by side. If it is interrupted,
+    run the same command to resume.
 
     Examples:
 
@@ -130,14 +136,21 @@ def compress(
 
       vitarium compress demo-zoo 3f2a --objective soft_distillation --train optimizer.lr=5e-4
 
+      vitarium compress demo-zoo 3f2a --method matvit_member --set granularity=0.5
+
       vitarium compress demo-zoo --method list
     """
     if method == "list":
         compressing = [entry for entry in entries_of("operator") if entry["compresses"]]
         print_rows({"method": entry["name"], "what": entry["what"]} for entry in compressing)
         return
-    recipe = {"objective": objective, **options.parsed(train, "--train", "optimizer.lr=5e-4")}
-    with resumable(f"Finished epochs of students are kept in {directory}"):
+    recipe = options.parsed(train, "--train", "optimizer.lr=5e-4")
+    if objective is not None:
+        recipe = {"objective": objective, **recipe}
+    with (
+        resumable(f"Finished epochs of students are kept in {directory}"),
+        progress_bar(method, transient=True) as operator_progress,
+    ):
         from vitarium.compression.compress import compress as run
 
         compression = run(
@@ -153,6 +166,7 @@ def compress(
             device=device,
             data_dir=data_dir,
             workers=workers,
+            operator_progress=operator_progress,
             grow_options={"precision": precision},
             **ctx.meta.get(_SETTINGS, {}),
             **options.parsed(set_, of=run),
@@ -161,10 +175,10 @@ def compress(
 
 
 def methods() -> dict[str, "Plugin"]:
-    """Every operator that makes another model of one."""
+    """Every operator that makes a smaller model of one."""
     from vitarium.core.registry import plugins
 
-    return {name: p for name, p in plugins("operator").items() if p.facts["architecture"]}
+    return {name: p for name, p in plugins("operator").items() if p.facts["compression"]}
 
 
 def _print(compression: "Compression", *, as_json: bool, as_csv: bool) -> None:
@@ -184,12 +198,13 @@ def _print(compression: "Compression", *, as_json: bool, as_csv: bool) -> None:
         for when in ("before", "after"):
             if why := row[f"refused_{when}"]:
                 console.print(f"no accuracy: {why}", style="red")
-    for id, cause in {**growth.failed, **growth.skipped, **growth.diverged}.items():
-        console.print(f"{id}: {cause}", style="red")
+    if growth:
+        for id, cause in {**growth.failed, **growth.skipped, **growth.diverged}.items():
+            console.print(f"{id}: {cause}", style="red")
     if len(rows) == 1:
         id, path = rows[0]["student"], compression.zoo.path
         console.print(f"look at it: vitarium show {path} {id[:8]}")
-    if not growth.complete or growth.diverged:
+    if growth and (not growth.complete or growth.diverged):
         raise typer.Exit(1)
 
 

@@ -138,7 +138,7 @@ def _entry(plugin: "Plugin") -> Entry:
 
         entry |= {"of": facts["of"], "unit": units_text(facts)}
     if plugin.kind == "operator":
-        entry |= {"needs": _needs(facts), "compresses": facts["architecture"] is not None}
+        entry |= {"needs": _needs(facts), "compresses": facts["compression"] is not None}
     return {**entry, "settings": settings}
 
 

@@ -1,32 +1,27 @@
-"""Give models of a zoo compact students: converted by an operator, then taught by the original."""
+"""Give models of a zoo compact students: converted by an operator, and taught by the original."""
 
-import json
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from vitarium.blueprint import Imported, ModelSpec, Plan, Recipe, check_stage_name
 from vitarium.blueprint.normalization import OWN_DATA
 from vitarium.blueprint.overrides import apply
 from vitarium.blueprint.parents import inherited, with_parents_normalization
 from vitarium.blueprint.stage import Start
+from vitarium.compression.comparison import compare
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.devices import find_devices
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.parameters import parameter
-from vitarium.core.registry import Section, choose
+from vitarium.core.progress import SILENT, Progress
+from vitarium.core.registry import Section, choose, section
 from vitarium.data.preprocessing import Assumed, read_normalization
 from vitarium.engine.grow import grow
 from vitarium.engine.growth import Growth
-from vitarium.engine.tuning.gain import Gain
-from vitarium.measures._runner.measure import measure
+from vitarium.objectives.distillation.base import PARENT
+from vitarium.operators._runner.merge import merge
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
 from vitarium.zoo.model import ModelNames
@@ -47,7 +42,6 @@ DEFAULTS: Mapping[str, Any] = {
 """How a student is trained, but for what comes from the original's recipe and what is asked for."""
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
 """What a student takes from the original's recipe."""
-_RUNS = 30  # of each model, by which its time is measured
 _MISSING = {
     "data": ("what its student learns from", "NAME"),
     "epochs": ("how long its student learns", "N"),
@@ -60,20 +54,25 @@ class Compression:
     """What became of the models that were to be compressed.
 
     students: id of each student by `ID@EPOCH` of its original, finished or not.
+    growth: of their training; None: an operator made them, and nothing was trained.
+    data, normalization: of models that were trained elsewhere, as `compress` was given them.
     """
 
     zoo: Zoo
     students: Mapping[str, str]
-    growth: Growth = field(repr=False)
+    growth: Growth | None = field(repr=False)
     device: str
     data_dir: Path | None = None
+    data: str | Mapping[str, Any] | None = None
+    normalization: Assumed | None = None
 
     @cached_property
     def comparison(self) -> "pd.DataFrame":
         """Every student that is finished beside its original; see `compare`."""
         status = {old: self.zoo.folder(new).status for old, new in self.students.items()}
         done = {old: new for old, new in self.students.items() if status[old] == "finished"}
-        return compare(self.zoo, done, device=self.device, data_dir=self.data_dir)
+        images: dict[str, Any] = {"data": self.data, "normalization": self.normalization}
+        return compare(self.zoo, done, device=self.device, data_dir=self.data_dir, **images)
 
 
 def compress(
@@ -91,51 +90,79 @@ def compress(
     data_dir: Path | None = None,
     workers: int | None = None,
     progress: bool = True,
+    operator_progress: Progress = SILENT,
     grow_options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Compression:
-    """Give every model a compact student, which starts from it and is taught by it.
+    """Give every model a compact student: what an operator makes of it, trained or not.
 
         vitarium.compress(zoo, models=["3f2a"], share=2)
         vitarium.compress(zoo, "minivit", models=ids, share="all", init="mean", epochs=20)
         vitarium.compress(zoo, models=ids, recipe={"objective.hidden_weight": 0})
+        vitarium.compress(zoo, "matvit_member", models=["3f2a"], granularity=0.25)
 
-    A student is a model of the zoo with the original as its parent. The same call goes on where an
-    earlier one was stopped, and finds what is there.
+    A student is a model of the zoo with the original as its parent or ingredient. Where it is
+    trained it is taught by the original. The same call goes on where an earlier one was stopped,
+    and finds what is there.
 
     Args:
         method: an operator that makes a smaller model of one.
         models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
         where: of these, or of all, only models that fulfill this condition.
-        epochs: of the training; None: as many as the original was trained for.
-        data: a data set to learn from; None: the original's.
+        epochs: of the training; 0: the student is used as the operator made it. None: 0 for
+            post-training methods, for others as many as the original was trained for.
+        data: a data set to learn from, and to calibrate on; None: the original's.
         normalization: of the images of originals of which it is not known, as of
             `vitarium.measure`; a student has that of its original.
         recipe: other factors of the training by dotted path; see `DEFAULTS`.
         stage: of the students, in the zoo's tables.
         device, data_dir, workers, progress, grow_options: as of `vitarium.grow`.
+        operator_progress: is told how far operators are that look at images.
         settings: of the method.
 
-    Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights, CorruptFile, ZooInUse.
+    What a method makes of a model by looking at images is a model of the zoo, too, from which
+    training starts. Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights,
+    CorruptFile, ZooInUse.
     """
     check_stage_name(stage)
     zoo = Zoo.open(zoo)
     if isinstance(method, str):
         method = choose("operator", method, **settings)
-    asked_for = {"epochs": epochs, "data": data}
-    overrides = {name: value for name, value in asked_for.items() if value is not None}
-    overrides |= recipe or {}
+    facts = method.plugin.facts
+    if epochs is None and facts["compression"] == "post_training":
+        epochs = 0
+    if epochs == 0 and recipe:
+        how = parameter("epochs", "N")
+        raise InvalidInput(
+            f"{', '.join(recipe)}: nothing is trained; give epochs of training, {how}"
+        )
     refs = list(dict.fromkeys(map(zoo.at, select(zoo, models, where, "compress"))))
     for ref in refs:
         if zoo.folder(ref.model).status == "diverged":
             raise InvalidInput(f"model {ref} diverged; leave it out")
+    images: dict[str, Any] = {"data": data, "normalization": normalization}
+    where_to: dict[str, Any] = {"device": device, "data_dir": data_dir}
+
+    def converted() -> dict[str, str]:
+        options = {**images, **where_to, "progress": operator_progress, "stage": stage}
+        return {str(ref): merge(zoo, method, models=[str(ref)], **options).id for ref in refs}
+
+    if epochs == 0:
+        return Compression(zoo, converted(), None, device, data_dir, **images)
+    asked_for = {"epochs": epochs, "data": data}
+    overrides = {name: value for name, value in asked_for.items() if value is not None}
+    overrides |= recipe or {}
     assumed = None if normalization is None else _factor(normalization)
-    specs = {str(ref): _student_spec(zoo, ref, method, overrides, stage, assumed) for ref in refs}
+    starts = converted() if facts["split"] else {}
+    specs = {
+        str(ref): _student_spec(zoo, ref, method, overrides, stage, assumed, starts.get(str(ref)))
+        for ref in refs
+    }
     plan = Plan(stage, tuple({spec.id: spec for spec in specs.values()}.values()))
-    running: dict[str, Any] = {"device": device, "data_dir": data_dir, "workers": workers}
-    growth = grow(plan, zoo.path, progress=progress, **running, **(grow_options or {}))
+    running = {**where_to, "workers": workers, "progress": progress}
+    growth = grow(plan, zoo.path, **running, **(grow_options or {}))
     students = {model: spec.id for model, spec in specs.items()}
-    return Compression(zoo, students, growth, device, data_dir)
+    return Compression(zoo, students, growth, device, data_dir, **images)
 
 
 def _factor(assumed: Assumed) -> dict[str, Any] | str:
@@ -151,12 +178,18 @@ def _student_spec(
     overrides: Mapping[str, Any],
     stage: str,
     normalization: dict[str, Any] | str | None,
+    start_model: str | None,
 ) -> ModelSpec:
-    """Raises InvalidInput for a model that has not learned classes, or of which nobody knows how
-    its images were normalized."""
+    """Of the student of a model, which starts from `start_model` where images were needed for that.
+
+    Raises InvalidInput for a model that has not learned classes, or of which nobody knows how its
+    images were normalized.
+    """
     origin = zoo.spec(ref.model).origin
+    conversion = None if start_model else method
+    begin = CheckpointRef(start_model, 0) if start_model else ref
     start = Start.read(
-        {"models": [ref.model], "epoch": ref.epoch, "operator": method, "keep_head": True}
+        {"models": [begin.model], "epoch": begin.epoch, "operator": conversion, "keep_head": True}
     )
     taken: dict[str, Any] = {}
     if isinstance(origin, Recipe):
@@ -175,108 +208,19 @@ def _student_spec(
         if factor not in settings:
             how = parameter(factor, example)
             raise InvalidInput(f"model {ref} was trained elsewhere: say {what}, {how}")
+    if start_model:
+        settings = _taught_by(settings, ref)
     try:
-        recipe = Recipe.read(inherited(settings, origin, start))
+        recipe = Recipe.read(inherited(settings, zoo.spec(begin.model).origin, start))
     except IncompatibleWeights as error:  # one of a selection
         raise IncompatibleWeights(f"model {ref}: {error}") from None
-    origins: dict[str, Any] = {"parent": ref.model, "parent_epoch": ref.epoch}
-    return ModelSpec(stage=stage, recipe=recipe, conversion=method, keep_head=True, **origins)
+    origins: dict[str, Any] = {"parent": begin.model, "parent_epoch": begin.epoch}
+    return ModelSpec(stage=stage, recipe=recipe, conversion=conversion, keep_head=True, **origins)
 
 
-def compare(
-    zoo: Zoo, students: Mapping[str, str], *, device: str = "auto", data_dir: Path | None = None
-) -> "pd.DataFrame":
-    """A row per student: what it and its original take, and how good they are.
-
-    Columns: model and epoch (the original), student, then of both (`_before`, `_after`): parameters
-    (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
-    what they share with other checkpoints left out), accuracy (on the test images of the student's
-    data), refused (why there is none, or "") and milliseconds (of one image on the device, the
-    median of runs in turn). speedup: how many times faster the student is, the median over pairs of
-    runs that followed each other, with its quartiles (`_low`, `_high`). `students` has their ids by
-    `ID@EPOCH` of the originals.
-    """
-    import pandas as pd
-
-    where = find_devices(device)[0]
-    pairs = {student: [zoo.at(original), zoo.at(student)] for original, student in students.items()}
-    scores = _accuracies(zoo, pairs, device, data_dir)
-    rows = []
-    for student, pair in pairs.items():
-        architecture = zoo.spec(student).origin.architecture
-        assert architecture  # a student was trained here
-        before, after = (zoo.load(*ref) for ref in pair)
-        times = _pair_times(before, after, architecture.config.input_size, where)
-        medians = [1e3 * statistics.median(seconds) for seconds in zip(*times, strict=True)]
-        speedup = Gain.of(slow / fast for slow, fast in times)
-        row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
-        for when, ref, milliseconds in zip(("before", "after"), pair, medians, strict=True):
-            checkpoint = zoo.checkpoint(*ref)
-            accuracy, refused = scores[student, ref]
-            about = {
-                "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
-                "bytes": checkpoint.nbytes,
-                "bytes_in_zoo": checkpoint.path.stat().st_size,
-                "accuracy": accuracy,
-                "refused": refused,
-                "milliseconds": milliseconds,
-            }
-            row |= {f"{name}_{when}": value for name, value in about.items()}
-        row |= {"speedup": speedup.median, "speedup_low": speedup.low, "speedup_high": speedup.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _accuracies(
-    zoo: Zoo, pairs: Mapping[str, list[CheckpointRef]], device: str, data_dir: Path | None
-) -> dict[tuple[str, CheckpointRef], tuple[float, str]]:
-    """Of every student and of its original on the student's data, or why there is none.
-
-    An original of which no normalization is known was compressed with the student's. What is
-    measured on the same data after the same epoch is measured in one run.
-    """
-    runs: dict[tuple[str, str, int], list[tuple[str, CheckpointRef]]] = {}
-    for student, pair in pairs.items():
-        origin = zoo.spec(student).origin
-        assert isinstance(origin, Recipe)  # a student was trained here
-        data = json.dumps(origin.data.factors(), sort_keys=True)
-        chosen = origin.normalization.values if origin.normalization else OWN_DATA
-        is_imported = isinstance(zoo.spec(pair[0].model).origin, Imported)
-        assumed = json.dumps(chosen if is_imported else None)
-        for ref in pair:
-            runs.setdefault((data, assumed, ref.epoch), []).append((student, ref))
-    scores = {}
-    for (data, assumed, epoch), members in runs.items():
-        models = list(dict.fromkeys(ref.model for _, ref in members))
-        where: dict[str, Any] = {"data": json.loads(data), "device": device, "data_dir": data_dir}
-        where["normalization"] = json.loads(assumed)
-        table = measure(zoo, "accuracy", models=models, epochs=[epoch], **where)
-        accuracies = table[table["part"] == ""].set_index("model")
-        for student, ref in members:
-            row = accuracies.loc[ref.model]
-            scores[student, ref] = (float(row["value"]), row["refused"])
-    return scores
-
-
-@torch.inference_mode()
-def _pair_times(
-    before: nn.Module, after: nn.Module, size: tuple[int, int, int], device: str
-) -> list[tuple[float, float]]:
-    """Seconds that each model takes for one image, in pairs of runs that follow each other.
-
-    Whatever else the machine does falls on both; every other pair begins with the other model.
-    """
-    image = torch.zeros(1, *size, device=device)
-    models = [model.to(device).eval() for model in (before, after)]
-    pairs: list[tuple[float, float]] = []
-    for run in range(_RUNS + 2):
-        seconds = [0.0, 0.0]
-        for number in (0, 1) if run % 2 else (1, 0):
-            started = time.perf_counter()
-            models[number](image)
-            if device != "cpu":
-                torch.cuda.synchronize(device)
-            seconds[number] = time.perf_counter() - started
-        if run > 1:  # the first ones warm up
-            pairs.append((seconds[0], seconds[1]))
-    return pairs
+def _taught_by(settings: Mapping[str, Any], teacher: CheckpointRef) -> dict[str, Any]:
+    """Settings in which a teacher that would be the parent is that model."""
+    chosen = section("objective", settings["objective"])
+    if getattr(chosen.config, "teacher", None) != PARENT:
+        return dict(settings)
+    return {**settings, "objective": {**chosen.factors(defaults=False), "teacher": str(teacher)}}

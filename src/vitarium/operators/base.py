@@ -54,6 +54,7 @@ def operator(
     aligns: bool = False,
     origin: int = 0,
     architecture: ChangeArchitecture | None = None,
+    compression: Literal["trained", "post_training"] | None = None,
     tiny: Mapping[str, Any] = {},
     tiny_architecture: Mapping[str, Any] | None = None,
     identity_on_copies: Mapping[str, Any] | Literal[False] = {},
@@ -82,6 +83,8 @@ def operator(
         origin: number of the model whose recipe the result has.
         architecture: gives the architecture of the result where that is another. Then it yields
             the tensors of that one; those with new names in the dtype that they shall have.
+        compression: `vitarium compress` offers it, and by default trains what it makes (trained),
+            or takes that as it is (post_training).
         tiny: settings for the contract tests with which it takes about a second on tiny models.
         tiny_architecture: of the models in the contract tests, e.g. `{"name": "ewa_vit"}`; None: a
             plain ViT of one block.

@@ -27,6 +27,7 @@ def plain(config: NoConfig, architecture: Section | None) -> Section:
     title="Experts averaging",
     models=(1, 1),
     architecture=plain,
+    compression="post_training",
     paper="Huang et al. 2023, arXiv 2308.06093",
     tiny_architecture={"name": "ewa_vit", "depth": 2},
 )

@@ -58,6 +58,7 @@ def member_architecture(config: MatvitMember, architecture: Section | None) -> S
     title="MatViT member",
     models=(1, 1),
     architecture=member_architecture,
+    compression="post_training",
     paper="Devvrit et al. 2023, arXiv 2310.07707",
     tiny={"granularity": 0.25},
     tiny_architecture={"name": "matvit", "depth": 2},

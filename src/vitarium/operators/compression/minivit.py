@@ -60,6 +60,7 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
     title="MiniViT",
     models=(1, 1),
     architecture=compressed_architecture,
+    compression="trained",
     paper="Zhang et al. 2022, arXiv 2204.07154",
     tiny={"share": "all"},
 )

@@ -51,6 +51,7 @@ def sparse_architecture(config: Bootstrapped, architecture: Section | None) -> S
     title="SparseFormer bootstrapping",
     models=(1, 1),
     architecture=sparse_architecture,
+    compression="trained",
     paper="Gao et al. 2024, arXiv 2312.01987",
     tiny={"focus_dim": 8, "focus_heads": 2, "latent_tokens": 4, "points": 4, "stem_width": 4},
     identity_on_copies=False,

@@ -37,6 +37,7 @@ def projected_architecture(config: Structure, architecture: Section | None) -> S
     title="Structured projection",
     models=(1, 1),
     architecture=projected_architecture,
+    compression="trained",
     paper="Qiu et al. 2024, arXiv 2406.06248; Van Loan and Pitsianis 1993",
 )
 def structured_projection(config: Structure, ingredients: Ingredients) -> NamedTensors:

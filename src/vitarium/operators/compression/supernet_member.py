@@ -78,6 +78,7 @@ def architecture_of(config: SupernetMember, architecture: Section | None) -> Sec
     title="Supernet member",
     models=(1, 1),
     architecture=architecture_of,
+    compression="post_training",
     paper="Tang et al. 2023, arXiv 2303.09730",
     tiny={"embed_dim": 8},
     tiny_architecture={"name": "supernet", "depths": (1,), "embed_dims": (8, 16)},

@@ -1,0 +1,138 @@
+"""What a compact student takes, and how good it is, beside its original."""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vitarium.blueprint import Imported, Recipe
+from vitarium.blueprint.normalization import OWN_DATA
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.devices import find_devices
+from vitarium.data.preprocessing import Assumed
+from vitarium.engine.tuning.gain import Gain
+from vitarium.measures._runner.measure import measure
+from vitarium.zoo import Zoo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUNS = 30  # of each model, by which its time is measured
+
+
+def compare(
+    zoo: Zoo,
+    students: Mapping[str, str],
+    *,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    data: str | Mapping[str, Any] | None = None,
+    normalization: Assumed | None = None,
+) -> "pd.DataFrame":
+    """A row per student: what it and its original take, and how good they are.
+
+    data, normalization: what models are measured on that were trained elsewhere, as of
+    `vitarium.measure`; all others, on their own.
+
+    Columns: model and epoch (the original), student, then of both (`_before`, `_after`): parameters
+    (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
+    what they share with other checkpoints left out), accuracy (on the test images of the student's
+    data), refused (why there is none, or "") and milliseconds (of one image on the device, the
+    median of runs in turn). speedup: how many times faster the student is, the median over pairs of
+    runs that followed each other, with its quartiles (`_low`, `_high`). `students` has their ids by
+    `ID@EPOCH` of the originals.
+    """
+    import pandas as pd
+
+    where = find_devices(device)[0]
+    pairs = {student: [zoo.at(original), zoo.at(student)] for original, student in students.items()}
+    given = (data, normalization)
+    scores = _accuracies(zoo, pairs, device, data_dir, given)
+    rows = []
+    for student, pair in pairs.items():
+        architecture = zoo.spec(student).origin.architecture
+        assert architecture  # an operator made one of it
+        before, after = (zoo.load(*ref) for ref in pair)
+        times = _pair_times(before, after, architecture.config.input_size, where)
+        medians = [1e3 * statistics.median(seconds) for seconds in zip(*times, strict=True)]
+        speedup = Gain.of(slow / fast for slow, fast in times)
+        row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
+        for when, ref, milliseconds in zip(("before", "after"), pair, medians, strict=True):
+            checkpoint = zoo.checkpoint(*ref)
+            accuracy, refused = scores[student, ref]
+            about = {
+                "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
+                "bytes": checkpoint.nbytes,
+                "bytes_in_zoo": checkpoint.path.stat().st_size,
+                "accuracy": accuracy,
+                "refused": refused,
+                "milliseconds": milliseconds,
+            }
+            row |= {f"{name}_{when}": value for name, value in about.items()}
+        row |= {"speedup": speedup.median, "speedup_low": speedup.low, "speedup_high": speedup.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _accuracies(
+    zoo: Zoo,
+    pairs: Mapping[str, list[CheckpointRef]],
+    device: str,
+    data_dir: Path | None,
+    given: tuple[str | Mapping[str, Any] | None, Assumed | None],
+) -> dict[tuple[str, CheckpointRef], tuple[float, str]]:
+    """Of every student and of its original on the student's data, or why there is none.
+
+    An original of which no normalization is known was compressed with the student's. What is
+    measured on the same data after the same epoch is measured in one run.
+    """
+    runs: dict[tuple[str, str, int], list[tuple[str, CheckpointRef]]] = {}
+    for student, pair in pairs.items():
+        origin, (data, assumed) = zoo.spec(student).origin, given
+        if isinstance(origin, Recipe):
+            data = origin.data.factors()
+            chosen = origin.normalization.values if origin.normalization else OWN_DATA
+            assumed = chosen if isinstance(zoo.spec(pair[0].model).origin, Imported) else None
+        images = json.dumps(data, sort_keys=True), json.dumps(assumed)
+        for ref in pair:
+            runs.setdefault((*images, ref.epoch), []).append((student, ref))
+    scores = {}
+    for (about_data, about_pixels, epoch), members in runs.items():
+        models = list(dict.fromkeys(ref.model for _, ref in members))
+        where: dict[str, Any] = {"data": json.loads(about_data), "device": device}
+        where |= {"normalization": json.loads(about_pixels), "data_dir": data_dir}
+        table = measure(zoo, "accuracy", models=models, epochs=[epoch], **where)
+        accuracies = table[table["part"] == ""].set_index("model")
+        for student, ref in members:
+            row = accuracies.loc[ref.model]
+            scores[student, ref] = (float(row["value"]), row["refused"])
+    return scores
+
+
+@torch.inference_mode()
+def _pair_times(
+    before: nn.Module, after: nn.Module, size: tuple[int, int, int], device: str
+) -> list[tuple[float, float]]:
+    """Seconds that each model takes for one image, in pairs of runs that follow each other.
+
+    Whatever else the machine does falls on both; every other pair begins with the other model.
+    """
+    image = torch.zeros(1, *size, device=device)
+    models = [model.to(device).eval() for model in (before, after)]
+    pairs: list[tuple[float, float]] = []
+    for run in range(_RUNS + 2):
+        seconds = [0.0, 0.0]
+        for number in (0, 1) if run % 2 else (1, 0):
+            started = time.perf_counter()
+            models[number](image)
+            if device != "cpu":
+                torch.cuda.synchronize(device)
+            seconds[number] = time.perf_counter() - started
+        if run > 1:  # the first ones warm up
+            pairs.append((seconds[0], seconds[1]))
+    return pairs
