@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.base import Ingredients, by_model
+from vitarium.operators.base import Ingredients
 from vitarium.operators.task_vectors._task_vectors import Election, disjoint, thresholds
+from vitarium.operators.weighting import by_model
 
 PLAIN = ["task_arithmetic", "ties", "dare", "della", "breadcrumbs", "consensus", "drm"]
 """Operators that work on task vectors."""

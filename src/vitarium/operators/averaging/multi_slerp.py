@@ -6,7 +6,8 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from vitarium.operators.averaging._spheres import Over, combined, spherical_mean
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
+from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.weighting import Weighted
 
 
 class MultiSlerp(Weighted):

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vitarium.core.errors import InvalidInput
 from vitarium.core.seeds import derive
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors
+from vitarium.operators.weighting import Weighted
 
 Vectors = Callable[[], Iterator[tuple[str, Tensor, Tensor]]]
 """One more pass over task vectors at every call: a tensor's name, the base's tensor, and what the

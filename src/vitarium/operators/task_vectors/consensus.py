@@ -6,8 +6,9 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.core.errors import InvalidInput
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted, by_model, operator
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._task_vectors import combined, trimmed
+from vitarium.operators.weighting import Weighted, by_model
 
 STRICTNESS = 0.4
 
