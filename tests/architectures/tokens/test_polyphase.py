@@ -6,8 +6,15 @@ from torch.nn import functional as F
 
 from reference.built_models import build, images
 from vitarium import create_model
-from vitarium.architectures.tokens.polyphase import anchored, circularly_padded, rolled
+from vitarium.architectures.tokens.polyphase import (
+    WindowBlock,
+    anchored,
+    circularly_padded,
+    rolled,
+)
 from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import InvalidInput
+from vitarium.testing import check_architecture
 
 
 def shifted(image):
@@ -23,15 +30,26 @@ def spread(outputs):
 
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1}
+PREFIX = {"class_token": True, "global_pool": "token", "reg_tokens": 1}
+WINDOWS = {"patch_size": 2, "window_size": 2}  # of a grid of 4 x 4
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"class_token": True, "global_pool": "token", "reg_tokens": 1}, {"anchor_patch": True}],
+    [
+        {},
+        PREFIX,
+        {"anchor_patch": True},
+        WINDOWS,
+        {**WINDOWS, "global_every": 0},
+        {**WINDOWS, **PREFIX, "depth": 3},
+        {**WINDOWS, "anchor_patch": True},
+        {"img_size": 6, "patch_size": 1, "window_size": 3},
+    ],
 )
 def test_no_circular_shift_changes_the_outputs(settings):
-    image = images(8, count=1, channels=1)
-    model = build("polyphase", **SIZES, **settings).eval()
+    model = build("polyphase", **{**SIZES, **settings}).eval()
+    image = images(model, count=1, channels=1)
     assert spread(model(shifted(image))) < 1e-13
 
 
@@ -122,3 +140,122 @@ def test_rolling_and_circular_padding_are_torchs():
 def test_a_setting_of_position_embeddings_is_refused():
     with pytest.raises(InvalidConfig, match="polyphase has no position"):
         create_model("polyphase", no_embed_class=True)
+
+
+def window_block(side=6, window=3, **settings):
+    torch.manual_seed(0)
+    return WindowBlock(side, window, dim=8, num_heads=2, qkv_bias=True, **settings).double().eval()
+
+
+def tokens(side=6, prefix=0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, prefix + side**2, 8, dtype=torch.float64, generator=generator)
+
+
+def grid(patches, side=6):
+    return patches.unflatten(1, (side, side))
+
+
+@torch.no_grad()
+def test_a_window_block_of_a_shifted_grid_is_rolled_by_whole_windows():
+    block, x = window_block(), tokens()
+    before = grid(block(x))
+    multiples = [(row, column) for row in (0, 3) for column in (0, 3)]
+    for shift in [(row, column) for row in range(6) for column in range(6)]:
+        after = grid(block(grid(x).roll(shift, (1, 2)).flatten(1, 2)))
+        for of_before, of_after in zip(before, after, strict=True):
+            changes = [(of_before.roll(m, (0, 1)) - of_after).abs().max() for m in multiples]
+            assert min(changes) < 1e-13
+
+
+@torch.no_grad()
+def test_anchoring_tokens_reorders_patches_once_and_leaves_the_prefix():
+    block, x = window_block(), tokens(prefix=2)
+    once = block.anchored(x)
+    assert torch.equal(block.anchored(once), once)
+    assert not torch.equal(once, x)
+    assert torch.equal(once[:, :2], x[:, :2])
+    for before, after in zip(x, once, strict=True):
+        assert sorted(before.tolist()) == sorted(after.tolist())
+    assert torch.equal(window_block(window=1).anchored(x), x)
+
+
+@torch.no_grad()
+def test_attention_in_windows_is_masked_attention():
+    block, x = window_block(side=4, window=2), tokens(side=4)
+    at = torch.arange(16)
+    window = at // 8 * 2 + at % 4 // 2
+    expected = block.attn(x, attn_mask=window.unsqueeze(1) == window)
+    torch.testing.assert_close(block.attend(x), expected)
+
+
+@torch.no_grad()
+def test_each_window_sees_the_prefix_which_gets_the_mean_of_the_windows():
+    block, x = window_block(side=4, window=2), tokens(side=4, prefix=1)
+    maps, expected = grid(x[:, 1:], 4), []
+    attended = block.attend(x)
+    for row in (0, 2):
+        for column in (0, 2):
+            inside = maps[:, row : row + 2, column : column + 2].flatten(1, 2)
+            outputs = block.attn(torch.cat([x[:, :1], inside], dim=1))
+            expected.append(outputs[:, :1])
+            of_window = grid(attended[:, 1:], 4)[:, row : row + 2, column : column + 2]
+            torch.testing.assert_close(of_window.flatten(1, 2), outputs[:, 1:])
+    torch.testing.assert_close(attended[:, :1], torch.stack(expected).mean(0))
+
+
+@torch.no_grad()
+def test_a_window_that_is_the_grid_is_the_plain_block():
+    settings = {"patch_size": 2, "in_chans": 1, "class_token": True, "global_pool": "token"}
+    plain = build("polyphase", img_size=8, **settings).eval()
+    windowed = build("polyphase", img_size=8, window_size=4, **settings).eval()
+    windowed.load_state_dict(plain.state_dict())
+    pixels = images(plain, channels=1)
+    torch.testing.assert_close(windowed(pixels), plain(pixels))
+
+
+def test_the_gradient_of_tokens_comes_back_to_where_they_were():
+    block, x = window_block(), tokens().requires_grad_()
+    weights = tokens(seed=1)
+    (block.anchored(x) * weights).sum().backward()
+    energy = grid(x.detach()).square().sum(-1)
+    for image, gradient, weight in zip(energy, grid(x.grad), grid(weights), strict=True):
+        norms = torch.stack([image[i::3, j::3].sum() for i in range(3) for j in range(3)])
+        shift = divmod(norms.argmax().item(), 3)
+        assert torch.equal(gradient, weight.roll(shift, (0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("every", "depth", "expected"), [(2, 4, "wgwg"), (3, 6, "wwgwwg"), (0, 3, "www"), (1, 2, "gg")]
+)
+def test_each_so_many_th_block_is_global(every, depth, expected):
+    model = build("polyphase", img_size=16, window_size=2, global_every=every, depth=depth)
+    kinds = "".join("w" if isinstance(block, WindowBlock) else "g" for block in model.blocks)
+    assert kinds == expected
+
+
+def test_windows_keep_the_contract_with_a_class_token():
+    check_architecture("polyphase", **WINDOWS, **PREFIX, img_size=8)
+
+
+def test_without_anchoring_windows_shifts_change_the_outputs(monkeypatch):
+    monkeypatch.setattr(WindowBlock, "anchored", lambda _, tokens: tokens)
+    model = build("polyphase", **{**SIZES, **WINDOWS}).eval()
+    assert spread(model(shifted(images(8, count=1, channels=1)))) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window_size": 3}, "window_size 3 does not divide 14 rows"),
+        ({"global_every": 3}, "global_every 3 is of windows"),
+    ],
+)
+def test_settings_of_windows_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(InvalidConfig, match=message):
+        create_model("polyphase", **settings)
+
+
+def test_masks_of_attention_are_refused():
+    with pytest.raises(InvalidInput, match="takes no masks"):
+        window_block()(tokens(), is_causal=True)

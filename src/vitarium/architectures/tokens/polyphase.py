@@ -3,22 +3,27 @@
 Patches of a shifted image hold other pixels. Anchoring chooses one of the patch_size^2 grids on
 which an image can be cut by the image itself, and so a shifted image is cut into the same patches,
 in a circularly shifted order. All that follows has to be equivariant to circular shifts of the
-grid: there is no table of positions, but a depthwise convolution with circular padding.
+grid: there is no table of positions, but a depthwise convolution with circular padding. Windows of
+patches are no such thing, but anchored in the same way, of the grid of patches, they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from timm.layers.patch_embed import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.swin_transformer import window_partition, window_reverse
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.vit import NOTHING
 from vitarium.architectures.tokens._declaration import TokenizerDeclaration
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
+from vitarium.core.errors import InvalidInput
 
 
 class PolyphaseVit(Vit):
@@ -35,10 +40,40 @@ class PolyphaseVit(Vit):
     anchor_patch: bool = False
     """Shift the image further, so that the patch with the largest norm comes first: outputs of
     shifted images are then the same bit by bit, and without it up to the order of sums."""
+    window_size: PositiveInt | None = None
+    """Height and width, in patches, of the windows inside of which blocks attend; it has to divide
+    the grid of patches. None: all blocks attend globally. Class token and registers are in every
+    window, and go on as the mean of what the windows make of them."""
+    global_every: NonNegativeInt = 2
+    """With windows, each so many-th block attends globally: every other one from the second (2, as
+    in Twins), or none (0)."""
+
+    @property
+    def grid_side(self) -> int:
+        """Rows and columns of the grid of patches."""
+        return self.img_size // self.patch_size
+
+    def block_layer(self) -> Callable[..., Block]:
+        """What makes the blocks, called for one after the other."""
+        if self.window_size is None:
+            return Block
+        numbers, windowed = count(1), partial(WindowBlock, self.grid_side, self.window_size)
+
+        def next_block(**settings: Any) -> Block:
+            number = next(numbers)
+            is_global = self.global_every and number % self.global_every == 0
+            return Block(**settings) if is_global else windowed(**settings)
+
+        return next_block
 
     def mismatches(self) -> Iterator[str]:
         """See the base."""
         yield from super().mismatches()
+        if self.window_size is None:
+            if self.global_every != type(self).model_fields["global_every"].default:
+                yield f"global_every {self.global_every} is of windows, and window_size is not set"
+        elif self.grid_side % self.window_size:
+            yield f"window_size {self.window_size} does not divide {self.grid_side} rows of patches"
         if self.no_embed_class:
             yield "no_embed_class: polyphase has no position embeddings; leave it out"
 
@@ -104,6 +139,52 @@ class AnchoredPatchEmbed(PatchEmbed):
         return patches.flatten(2).transpose(1, 2)
 
 
+class WindowBlock(Block):
+    """timm's block with attention inside of anchored windows; prefix tokens are in each of them.
+
+    tokens [batch, prefix + side * side, dim] -> the same; the patches stay in the order that they
+    have in the anchored grid.
+    """
+
+    def __init__(self, side: int, window: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.side, self.window = side, (window, window)
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """Raises InvalidInput for masks of attention."""
+        if attn_mask is not None or is_causal:
+            raise InvalidInput("attention in windows takes no masks: leave attn_mask, is_causal")
+        x = self.anchored(x)
+        x = x + self.drop_path1(self.ls1(self.attend(self.norm1(x))))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    def anchored(self, tokens: Tensor) -> Tensor:
+        """Patches in an order by which a shifted grid is cut into the same windows."""
+        prefix, patches = self._parted(tokens)
+        maps = anchored(patches.movedim(-1, 1), self.window[0])
+        return torch.cat([prefix, maps.flatten(2).transpose(1, 2)], dim=1)
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """The attention, of each window and the prefix."""
+        prefix, patches = self._parted(tokens)
+        windows = window_partition(patches.contiguous(), self.window).flatten(1, 2)
+        number = (self.side // self.window[0]) ** 2
+        copies = prefix.repeat_interleave(number, dim=0)
+        attended: Tensor = self.attn(torch.cat([copies, windows], dim=1))
+        of_prefix, of_windows = attended.tensor_split((prefix.shape[1],), dim=1)
+        windows = of_windows.unflatten(1, self.window).contiguous()
+        patches = window_reverse(windows, self.window, self.side, self.side).flatten(1, 2)
+        return torch.cat([of_prefix.unflatten(0, (-1, number)).mean(1), patches], dim=1)
+
+    def _parted(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Prefix [batch, prefix, dim], patches [batch, side, side, dim]"""
+        before = tokens.shape[1] - self.side**2
+        prefix, patches = tokens.tensor_split((before,), dim=1)
+        return prefix, patches.unflatten(1, (self.side, self.side))
+
+
 class PolyphaseVisionTransformer(VisionTransformer):
     """timm's with anchored patches; there is no class of timm's for it."""
 
@@ -114,6 +195,13 @@ class PolyphaseDeclaration(TokenizerDeclaration):
     def tokenizer(self, at: str, tokenizer: Any) -> None:
         super().tokenizer(at, tokenizer)
         self.linear(f"{at}.positions", self.written, NOTHING, tokenizer.positions)
+
+    def block(self, at: str, block: Any) -> None:
+        """See the base; windows change nothing of it."""
+        if isinstance(block, WindowBlock):
+            self.branches(at, block)
+        else:
+            super().block(at, block)
 
 
 @architecture(
@@ -126,9 +214,11 @@ class PolyphaseDeclaration(TokenizerDeclaration):
 def polyphase(config: PolyphaseVit, num_outputs: int) -> nn.Module:
     """A ViT on anchored patches: no circular shift of an image changes its outputs."""
     tokenizer = partial(AnchoredPatchEmbed, config.anchor_patch)
+    block: Any = config.block_layer()
     return PolyphaseVisionTransformer(
         **config.arguments(),
         pos_embed="none",
         embed_layer=tokenizer,
+        block_fn=block,
         num_classes=num_outputs,
     )
