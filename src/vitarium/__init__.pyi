@@ -25,6 +25,8 @@ from .lineage.recover import Recovered as Recovered
 from .lineage.recover import recover as recover
 from .measures._runner.measure import measure as measure
 from .operators._runner.merge import merge as merge
+from .operators._runner.merge_grid import MergedModels as MergedModels
+from .operators._runner.merge_grid import merge_grid as merge_grid
 from .studies._runner.study import StudyResult as StudyResult
 from .studies._runner.study import study as study
 from .zoo import Model as Model

@@ -109,3 +109,41 @@ def test_bad_input_is_one_clear_message(vitarium, grown_zoo, arguments, words):
     status, _, errors = vitarium("merge", grown_zoo.path, *arguments)
     assert status == 2
     assert words in errors
+
+
+def test_several_values_of_a_setting_make_a_model_each_and_a_table(vitarium, grown_zoo, children):
+    request = ("merge", grown_zoo.path, *children[:2], "-m", "interpolation", "--stage", "path")
+    status, out, _ = vitarium(*request, "--grid", "t=0.25,0.75", "--json")
+    assert status == 0
+    rows = json.loads(out)
+    assert [row["t"] for row in rows] == [0.25, 0.75]
+    assert [grown_zoo.spec(row["model"]).operator.config.t for row in rows] == [0.25, 0.75]
+    parameters = sum(weight.numel() for weight in grown_zoo.load(children[0]).parameters())
+    assert [row["parameters"] for row in rows] == [parameters, parameters]
+    assert all(0 <= row["accuracy"] <= 1 and not row["refused"] for row in rows)
+    shown = vitarium(*request, "--grid", "t=0.25,0.75")[1].splitlines()
+    assert shown[0].split()[:3] == ["model", "t", "parameters"]
+    assert any(line.split()[0] == rows[1]["model"] for line in shown if line.strip())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--grid", "t=0.5,x"], "is not a valid number"),
+        (["--grid", "t=0.5", "--grid", "t=0.6"], "t is named twice; write all its values as one"),
+        (["--grid", "t=0.5", "--all"], "choose one of --grid and --all"),
+        (["--grid", "t"], "--grid t: write NAME=VALUE, e.g. --grid t=0.25,0.5"),
+        (["--all"], "which settings to take is not known; name values of some: --grid"),
+        (["--grid", "t=0.5", "--set", "t=0.5"], "t has a value already"),
+        (["--grid", "t=[" + ",".join(["0"] * 1001) + "]"], "make 1,001 models, and at most 1,000"),
+    ],
+)
+def test_a_grid_that_cannot_be_made_is_one_clear_message(
+    vitarium, grown_zoo, children, arguments, words
+):
+    before = grown_zoo.ids()
+    request = ("merge", grown_zoo.path, *children[:2], "-m", "interpolation")
+    status, _, errors = vitarium(*request, *arguments)
+    assert status == 2
+    assert words in errors
+    assert grown_zoo.ids() == before

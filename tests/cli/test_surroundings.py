@@ -116,6 +116,7 @@ EXAMPLES = {
     ],
     "merge": [
         Example("merge {zoo} {model} {child} --method uniform_soup", "zoo"),
+        Example("merge {zoo} {model} {child} --method interpolation --grid t=0.2,0.4", "zoo"),
         Example("merge {zoo} --method list"),
     ],
     "compress": [Example("compress {zoo} {model} --share all --epochs 1 --workers 0", "zoo")],

@@ -1,6 +1,7 @@
 """`vitarium merge`: one model of several."""
 
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli import _completion as completion
 from vitarium.cli import _options as options
@@ -12,6 +13,9 @@ from vitarium.cli._tables import print_rows
 from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal, print_note
 from vitarium.zoo import Zoo
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHOWN_INGREDIENTS = 4
 
@@ -74,6 +78,19 @@ def merge(
     normalization: options.Normalization = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,
+    grid: Annotated[
+        list[str] | None,
+        option(
+            "--grid",
+            "Several values of a setting, as 0.25,0.5; a model is made for each, and for each "
+            "combination where it is repeated.",
+            metavar="NAME=VALUES",
+        ),
+    ] = None,
+    all_members: Annotated[
+        bool,
+        option("--all", "Make every model inside of one, of methods such as matvit_member."),
+    ] = False,
     device: options.Device = "auto",
     skip_diverged: Annotated[
         bool, option("--skip-diverged", "Leave out models that diverged.")
@@ -90,7 +107,9 @@ def merge(
     exported and merged again. The same merge gives the same model and is computed once. Methods
     that need images say from which split, never from the test split. Some methods depend on the
     order of the models. Methods of a single model (of its epochs, or of it and its parent) give one
-    result for each model that is named.
+    result for each model that is named. With --grid, or --all for the models inside of an elastic
+    one, there are several results, and a table of their sizes and accuracies; if it is interrupted,
+    run the same command to resume.
 
     Examples:
 
@@ -103,6 +122,10 @@ def merge(
       vitarium merge demo-zoo 3f2a 77b0 --method slerp --align weight_matching --set t=0.3
 
       vitarium merge demo-zoo --where "stage = 'finetune'" --method epoch_average --set last=3
+
+      vitarium merge demo-zoo 3f2a 77b0 --method slerp --grid t=0.25,0.5,0.75
+
+      vitarium merge elastic-zoo 3f2a --method matvit_member --all
     """
     if method == "list" or not (method or models or where):
         methods()
@@ -110,36 +133,48 @@ def merge(
     if method is None:
         names = ", ".join(entry["name"] for entry in plugins.entries_of("operator"))
         raise InvalidInput(f"say how to merge (--method): {names}")
+    if grid and all_members:
+        raise InvalidInput("choose one of --grid and --all")
     zoo, rows = Zoo.open(directory), list[dict[str, Any]]()
+    comparison: pd.DataFrame | None = None
     with resumable(f"Models that were merged are kept in {directory}"):
         from vitarium.core.registry import get
         from vitarium.operators._runner.merge import merge as run
+        from vitarium.operators._runner.merge_grid import merge_grid
         from vitarium.zoo.listing import select
 
         plugin = get("operator", method)
-        named = select(zoo, models or None, where, "merge")
-        of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
         before = set(zoo.ids())
+        request: dict[str, Any] = {
+            "base": base,
+            "heads": heads,
+            "align": options.section("operator", "--align", align, align_set),
+            "stage": stage,
+            "data": options.section("dataset", "--data", data, data_set),
+            "normalization": normalization,
+            "device": device,
+            "data_dir": data_dir,
+            "skip_diverged": skip_diverged,
+            "force": force,
+            **options.parsed(set_, of=run),
+        }
         with progress_bar(plugin.name) as progress:
-            for group in [[model] for model in named] if of_one else [named]:
-                model = run(
-                    zoo,
-                    plugin.name,
-                    models=group,
-                    base=base,
-                    heads=heads,
-                    align=options.section("operator", "--align", align, align_set),
-                    stage=stage,
-                    data=options.section("dataset", "--data", data, data_set),
-                    normalization=normalization,
-                    device=device,
-                    data_dir=data_dir,
-                    skip_diverged=skip_diverged,
-                    force=force,
-                    progress=progress,
-                    **options.parsed(set_, of=run),
+            if grid or all_members:
+                points = _grid(grid) if grid else None
+                chosen: dict[str, Any] = {"models": models or None, "where": where}
+                merged = merge_grid(
+                    zoo, plugin.name, points, **chosen, progress=progress, **request
                 )
-                rows.append(_row(zoo, model.id))
+                comparison = merged.comparison
+            else:
+                named = select(zoo, models or None, where, "merge")
+                of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
+                for group in [[model] for model in named] if of_one else [named]:
+                    model = run(zoo, plugin.name, models=group, progress=progress, **request)
+                    rows.append(_row(zoo, model.id))
+    if comparison is not None:
+        _print_comparison(comparison, as_json=json, as_csv=csv)
+        return
     if align is not None:
         _print_aligned(zoo, rows, before)
     if json or csv:
@@ -156,6 +191,32 @@ def merge(
     Terminal(stderr=True, soft_wrap=True).print(
         f'how good it is: vitarium measure {directory} accuracy --where "{which}"'
     )
+
+
+def _grid(pairs: Iterable[str]) -> dict[str, list[Any]]:
+    """["t=0.25,0.5"] -> {"t": [0.25, 0.5]}. Raises InvalidInput for a setting that is repeated."""
+    grid: dict[str, list[Any]] = {}
+    for pair in pairs:
+        ((name, value),) = options.parsed([pair], "--grid", "t=0.25,0.5").items()
+        if name in grid:
+            raise InvalidInput(f"--grid {pair}: {name} is named twice; write all its values as one")
+        if isinstance(value, str):
+            value = options.setting_value(value, tuple[Any, ...])
+        grid[name] = value if isinstance(value, list) else [value]
+    return grid
+
+
+def _print_comparison(table: "pd.DataFrame", *, as_json: bool, as_csv: bool) -> None:
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    if as_json or as_csv:
+        print_rows(rows, as_json=as_json, as_csv=as_csv)
+        return
+    for reason in dict.fromkeys(filter(None, [row.pop("refused") for row in rows])):
+        print_note(reason, style="yellow")
+    for row in rows:
+        for name in ("parameters", "multiply_adds"):
+            row[name] = None if row[name] is None else f"{row[name]:,.0f}"
+    print_rows(rows)
 
 
 def _print_aligned(zoo: Zoo, rows: list[dict[str, Any]], before: set[str]) -> None:

@@ -17,6 +17,7 @@ from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, contract, register
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
+from vitarium.zoo import Model
 
 _FETCHED_BYTES = 128_000_000
 """What the system is told to fetch at once. Cold, 16 ViT-S took 1.6 s so, 5.4 s in windows of a
@@ -29,14 +30,16 @@ NamedTensors = Iterator[tuple[str, Tensor]]
 
 RUNNER_OPTIONS: tuple[str, ...] = ("zoo", "method", "models", "where", "base", "heads", "align")
 RUNNER_OPTIONS += ("stage", "data", "normalization", "device", "data_dir", "skip_diverged")
-RUNNER_OPTIONS += ("force", "progress")
-"""Of `vitarium.merge`: no setting of an operator is called like one of them."""
+RUNNER_OPTIONS += ("force", "progress", "grid")
+"""Of `vitarium.merge` and `merge_grid`: no setting of an operator is called like one of them."""
 
 F = TypeVar("F", bound=Callable[..., NamedTensors])
 ChooseEpochs = Callable[[Any, Sequence[int]], Sequence[int]]
 """`(config, trained epochs of the model that have checkpoints, in order) -> epochs`"""
 ChangeArchitecture = Callable[[Any, Section | None], Section]
 """`(config, the model's architecture) -> the result's`"""
+Members = Callable[[Model], Sequence[Mapping[str, Any]]]
+"""`(model) -> the settings of each model inside of it`"""
 
 
 @contract
@@ -55,6 +58,7 @@ def operator(
     origin: int = 0,
     architecture: ChangeArchitecture | None = None,
     compression: Literal["trained", "post_training"] | None = None,
+    members: Members | None = None,
     tiny: Mapping[str, Any] = {},
     tiny_architecture: Mapping[str, Any] | None = None,
     identity_on_copies: Mapping[str, Any] | Literal[False] = {},
@@ -85,16 +89,21 @@ def operator(
             the tensors of that one; those with new names in the dtype that they shall have.
         compression: `vitarium compress` offers it, and by default trains what it makes (trained),
             or takes that as it is (post_training).
+        members: of one model, gives the settings with which it makes each of the models that are
+            inside of that, for `vitarium.merge_grid`. Raises IncompatibleWeights for a model that
+            has none.
         tiny: settings for the contract tests with which it takes about a second on tiny models.
         tiny_architecture: of the models in the contract tests, e.g. `{"name": "ewa_vit"}`; None: a
             plain ViT of one block.
         identity_on_copies: settings with which copies of a model give that model; False: none do.
 
-    Raises ValueError where `models` is no range.
+    Raises ValueError where `models` is no range, or `members` are of several models.
     """
     facts = dict(locals())  # its arguments
     if models[0] < 0 or (models[1] is not None and models[1] < models[0]):
         raise ValueError(f"operator '{name}': models={models} is no range of numbers of models")
+    if members and models != (1, 1):
+        raise ValueError(f"operator '{name}': members are inside of one model; give models=(1, 1)")
     if aligns:
         facts |= {"models": (2, 2), "ordered": True, "origin": -1}
     return register("operator", reserved=RUNNER_OPTIONS, **facts)

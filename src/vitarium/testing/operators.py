@@ -37,6 +37,8 @@ def check_operator(name: str) -> None:
         if facts["models"][1] != 1 and not facts["epochs"]:
             _check_copies(rule, zoo, models[0])
         _check_refusals(rule, zoo, models)
+        if facts["members"]:
+            _check_members(rule, zoo, models[0])
 
 
 def _plan(rule: Contract, zoo: Zoo, models: Sequence[str], **settings: Any) -> MergePlan:
@@ -57,6 +59,13 @@ def _check_result(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
     rule(again.spec.id == id, "the same merge has the same id")
     same = all(torch.equal(tensor, weights[name]) for name, tensor in again.weights().items())
     rule(same, "the same merge has the same bits")
+
+
+def _check_members(rule: Contract, zoo: Zoo, model: str) -> None:
+    """Each of the models inside of one is made, and they differ."""
+    settings = list(rule.facts["members"](zoo[model]))
+    specs = {_plan(rule, zoo, [model], **values).spec.id for values in settings}
+    rule(settings and len(specs) == len(settings), "its members are some, and no two are alike")
 
 
 def _check_images(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:

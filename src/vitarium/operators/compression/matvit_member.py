@@ -13,6 +13,7 @@ from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
 from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
+from vitarium.zoo import Model
 
 _OF_MLP = re.compile(r"blocks\.(\d+)\.mlp\.fc([12])\.(weight|bias)")
 
@@ -33,9 +34,8 @@ def member_architecture(config: MatvitMember, architecture: Section | None) -> S
 
     Raises IncompatibleWeights where the model has no such member.
     """
-    if architecture is None or not isinstance(matvit := architecture.config, Matvit):
-        kind = architecture.name if architecture else "an unknown architecture"
-        raise IncompatibleWeights(f"matvit_member needs a matvit, not {kind}")
+    matvit = _matvit(architecture)
+    assert architecture
     if isinstance(shares := config.granularity, tuple) and len(shares) != matvit.depth:
         fault = f"granularity has {len(shares)} numbers, and the model {matvit.depth} blocks"
         raise IncompatibleWeights(fault)
@@ -53,12 +53,26 @@ def member_architecture(config: MatvitMember, architecture: Section | None) -> S
     return choose("architecture", "vit", **shared)
 
 
+def _matvit(architecture: Section | None) -> Matvit:
+    if architecture is None or not isinstance(matvit := architecture.config, Matvit):
+        kind = architecture.name if architecture else "an unknown architecture"
+        raise IncompatibleWeights(f"matvit_member needs a matvit, not {kind}")
+    return matvit
+
+
+def members(model: Model) -> list[dict[str, Any]]:
+    """A granularity of each model that was trained, the same in all blocks."""
+    shares = _matvit(model.spec.origin.architecture).granularities
+    return [{"granularity": share} for share in shares]
+
+
 @operator(
     "matvit_member",
     title="MatViT member",
     models=(1, 1),
     architecture=member_architecture,
     compression="post_training",
+    members=members,
     paper="Devvrit et al. 2023, arXiv 2310.07707",
     tiny={"granularity": 0.25},
     tiny_architecture={"name": "matvit", "depth": 2},

@@ -1,5 +1,7 @@
 """Models inside a supernet, each as a plain ViT."""
 
+from typing import Any
+
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vitarium.architectures.elastic._slices import member_weight
@@ -9,11 +11,13 @@ from vitarium.architectures.elastic.supernet import (
     SupernetTransformer,
     member_architecture,
 )
+from vitarium.blueprint.overrides import combinations
 from vitarium.core.config import Config
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section
 from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
+from vitarium.zoo import Model
 
 
 class SupernetMember(Config):
@@ -67,10 +71,31 @@ class SupernetMember(Config):
 
 def architecture_of(config: SupernetMember, architecture: Section | None) -> Section:
     """The member's. Raises IncompatibleWeights where there is none."""
+    supernet = _supernet(architecture)
+    return member_architecture(supernet, config.of(supernet))
+
+
+def _supernet(architecture: Section | None) -> Supernet:
     if architecture is None or not isinstance(supernet := architecture.config, Supernet):
         kind = architecture.name if architecture else "an unknown architecture"
         raise IncompatibleWeights(f"supernet_member needs a supernet, not {kind}")
-    return member_architecture(supernet, config.of(supernet))
+    return supernet
+
+
+def members(model: Model) -> list[dict[str, Any]]:
+    """The sizes of every model that may be trained, by multiply-adds."""
+    supernet = _supernet(model.spec.origin.architecture)
+    grid: dict[str, list[Any]] = {
+        "depth": [*supernet.depths],
+        "embed_dim": [*supernet.embed_dims],
+        "mlp_ratio": [*supernet.mlp_ratios],
+    }
+    if supernet.heads:
+        grid["num_heads"] = [*supernet.heads]
+    sizes: dict[Member, dict[str, Any]] = {}
+    for settings in combinations(grid):
+        sizes.setdefault(SupernetMember.read(settings).of(supernet), settings)
+    return [sizes[member] for member in supernet.members()]
 
 
 @operator(
@@ -79,6 +104,7 @@ def architecture_of(config: SupernetMember, architecture: Section | None) -> Sec
     models=(1, 1),
     architecture=architecture_of,
     compression="post_training",
+    members=members,
     paper="Tang et al. 2023, arXiv 2303.09730",
     tiny={"embed_dim": 8},
     tiny_architecture={"name": "supernet", "depths": (1,), "embed_dims": (8, 16)},
