@@ -148,6 +148,8 @@ def test_what_its_symmetries_move_keeps_every_width():
     other = build()
     other.load_state_dict(weights)
     assert not torch.equal(weights["blocks.0.mlp.fc1.weight"], model.blocks[0].mlp.fc1.weight)
+    sizes = [group.size for name, group in symmetries.groups.items() if "0.mlp" in name]
+    assert sizes == [4, 4, 8, 16]  # between two widths units are exchanged
     for count in WIDTHS:
         expected, outputs = (select(m, [count] * 3)(images()) for m in (model, other))
         torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-10)

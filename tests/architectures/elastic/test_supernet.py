@@ -10,9 +10,10 @@ from reference import random_moves
 from vitarium import create_model
 from vitarium.architectures.elastic.supernet import Member, Supernet, _hollow, common_part
 from vitarium.architectures.patch_tokens import require_plain
+from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import choose
+from vitarium.core.registry import choose, get
 
 SIZES = {
     "img_size": 8,
@@ -108,6 +109,33 @@ def test_weights_outside_of_a_sub_network_do_not_learn():
     assert not model.pos_embed.grad[..., 8:].any()
     assert model.head.weight.grad[:, :8].any(0).all()
     assert not model.head.weight.grad[:, 8:].any()
+
+
+def test_what_its_symmetries_move_keeps_every_sub_network():
+    model, other = build(), build()
+    symmetries = get("architecture", "supernet").facts["symmetries"](model)
+    moves = random_moves.random_moves(symmetries, torch.Generator().manual_seed(0))
+    other.load_state_dict(moved(symmetries, model.state_dict(), moves))
+    before, after = model.state_dict(), other.state_dict()
+    # what writes the classes is all that has no unit to exchange
+    assert [name for name in before if torch.equal(before[name], after[name])] == ["head.bias"]
+    for member in MEMBERS[::5]:
+        model.train().selected = other.train().selected = member
+        torch.testing.assert_close(other(images()), model(images()), rtol=0, atol=1e-10)
+
+
+def test_units_that_stand_in_one_sub_network_and_not_in_another_are_not_exchanged():
+    symmetries = get("architecture", "supernet").facts["symmetries"](build())
+    sizes = {name: group.size for name, group in symmetries.groups.items()}
+    assert [sizes[f"stream.{n}"] for n in range(3)] == [4, 4, 4]
+    assert [sizes[f"blocks.1.attn.heads.{n}"] for n in range(3)] == [1, 1, 1]
+    hidden = sorted({member.hidden for member in MEMBERS})
+    ends = [size for name, size in sizes.items() if name.startswith("blocks.1.mlp.")]
+    assert ends == [b - a for a, b in pairwise((0, *hidden))]
+    single = get("architecture", "supernet").facts["symmetries"](
+        build(embed_dims=(12,), mlp_ratios=(4.0,), heads=None)
+    )
+    assert {"stream", "blocks.0.attn.heads", "blocks.0.mlp"} <= single.groups.keys()
 
 
 def test_multiply_adds_are_those_that_torch_counts():

@@ -10,7 +10,7 @@ from reference import random_moves as drawn
 from vitarium import create_model, merge
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
-from vitarium.core.registry import choose, section
+from vitarium.core.registry import choose, get, section
 from vitarium.data.batch import Batch
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.alignment._activations import probes, unit_scores
@@ -67,6 +67,33 @@ def test_a_permuted_copy_is_found_again(seed, by):
     moves = drawn.random_moves(SYMMETRIES, torch.Generator().manual_seed(seed))
     made = aligned(ingredients(two=moved(SYMMETRIES, ONE, moves)), by=by)
     assert all(torch.equal(made[n], t) for n, t in ONE.items())
+
+
+def test_units_of_nested_models_are_found_again_in_their_segments():
+    sizes = {
+        "patch_size": 14,
+        "embed_dims": (4, 8, 12),
+        "heads": (1, 3),
+        "depths": (2,),
+        "mlp_ratios": (1.0, 4.0),
+    }
+
+    def nested():
+        return drawn.scrambled(create_model("supernet", num_classes=5, **SIZE, **sizes), 0)
+
+    symmetries = get("architecture", "supernet").facts["symmetries"](nested())
+    one = nested().state_dict()
+    moves = drawn.random_moves(symmetries, torch.Generator().manual_seed(0))
+    two = moved(symmetries, one, moves)
+    assert not torch.equal(one["blocks.0.mlp.fc2.weight"], two["blocks.0.mlp.fc2.weight"])
+    pair = Ingredients(
+        [Weights("one", one), Weights("two", two)],
+        symmetries=lambda: symmetries,
+        model=nested,
+        examples=lambda number=None: Images(),
+    )
+    matched = aligned(pair)
+    assert all(torch.equal(matched[n], t) for n, t in one.items())
 
 
 @pytest.mark.parametrize("by", WAYS)

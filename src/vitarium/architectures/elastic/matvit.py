@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.architectures.base import architecture
-from vitarium.architectures.symmetries.base import Axis
-from vitarium.architectures.symmetries.vit import NOTHING, Readers, VitDeclaration
+from vitarium.architectures.symmetries.base import Axis, Symmetries, UnitGroup
+from vitarium.architectures.symmetries.segments import segmented
+from vitarium.architectures.symmetries.vit import Readers, VitDeclaration
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit, as_timm
 
 Granularity = Annotated[float, Field(gt=0, le=1)]
@@ -96,13 +97,24 @@ class MatVisionTransformer(VisionTransformer):
 
 
 class _Declaration(VitDeclaration):
-    """Hidden units stay where they are: their order says which are in the smaller MLPs."""
+    model_class = MatVisionTransformer
 
     def mlp(self, at: str, mlp: Any) -> Readers:
         """See the base."""
-        self.linear(f"{at}.fc1", NOTHING, self.read, mlp.fc1)
-        self.linear(f"{at}.fc2", self.written, Axis(), mlp.fc2)
+        self.groups[at] = UnitGroup(mlp.fc1.out_features)
+        self.linear(f"{at}.fc1", Axis(at), self.read, mlp.fc1)
+        self.linear(f"{at}.fc2", self.written, Axis(at, reads=True), mlp.fc2)
         return [(f"{at}.fc1", mlp.fc1)]
+
+
+def nested_symmetries(model: Any) -> Symmetries:
+    """Of a built model: hidden units stay in the smallest MLP that has them.
+
+    Raises IncompatibleWeights.
+    """
+    symmetries = _Declaration.symmetries(model)
+    nested = [name for name in symmetries.groups if name.endswith(".mlp")]
+    return segmented(symmetries, dict.fromkeys(nested, model.widths))
 
 
 _SMALL = {"embed_dim": 384, "num_heads": 6}
@@ -118,7 +130,7 @@ _BASE = {"embed_dim": 768, "num_heads": 12}
         "matvit_base_patch16_224": _BASE,
     },
     timm=as_timm,
-    symmetries=_Declaration.symmetries,
+    symmetries=nested_symmetries,
     training_factors=(*TRAINING_FACTORS, "granularities"),
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )

@@ -19,6 +19,9 @@ from torch.func import functional_call
 
 from vitarium.architectures.base import architecture
 from vitarium.architectures.elastic._slices import member_weight
+from vitarium.architectures.symmetries.base import Symmetries
+from vitarium.architectures.symmetries.segments import segmented
+from vitarium.architectures.symmetries.vit import STREAM, VitDeclaration
 from vitarium.architectures.vit.dinov2 import ratio
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit, as_timm
 from vitarium.core.devices import meta_device
@@ -207,6 +210,28 @@ class SupernetTransformer(VisionTransformer):
                     drop.drop_prob = getattr(own, name).drop_prob
 
 
+class _Declaration(VitDeclaration):
+    model_class = SupernetTransformer
+    mixes_stream = False  # norms are over the first channels, as many as a sub-network has
+
+
+def nested_symmetries(model: Any) -> Symmetries:
+    """Of a built model: channels, heads and hidden units stay in the smallest sub-network that has
+    them, and blocks where they are.
+
+    Raises IncompatibleWeights.
+    """
+    symmetries = _Declaration.symmetries(model)
+    members = model.config.members()
+    ends = {
+        STREAM: sorted({member.embed_dim for member in members}),
+        "heads": sorted({member.num_heads for member in members}),
+        "mlp": sorted({member.hidden for member in members}),
+    }
+    named = {name: name.rpartition(".")[2] for name in symmetries.groups}
+    return segmented(symmetries, {n: ends[kind] for n, kind in named.items() if kind in ends})
+
+
 def _integer(below: int) -> int:
     """Uniform, from 0, from torch's global generator."""
     return int(torch.randint(below, ()))
@@ -216,6 +241,7 @@ def _integer(below: int) -> int:
     "supernet",
     paper="Tang et al. 2023, arXiv 2303.09730",
     timm=as_timm,
+    symmetries=nested_symmetries,
     training_factors=(*TRAINING_FACTORS, "num_banks"),
     tiny={
         "img_size": 16,

@@ -25,7 +25,8 @@ def folded(
     take out anyway does not count in an inner product of two models. Raises IncompatibleWeights
     where a norm shifts what a layer without bias reads.
     """
-    tensors = {name: tensor.double().clone() for name, tensor in weights.items()}
+    contiguous = torch.contiguous_format
+    tensors = {n: tensor.double().clone(memory_format=contiguous) for n, tensor in weights.items()}
     for norm in symmetries.norms:
         scale = tensors[norm.weight]
         shift = tensors[norm.bias] if norm.bias else torch.zeros_like(scale)
@@ -43,8 +44,7 @@ def folded(
         for piece, axis in symmetries.having(group):
             if not piece.elementwise:
                 part = piece.of(tensors)
-                rows = tensors[piece.tensor][piece.start : piece.stop]
-                rows.copy_((part - part.mean(axis, keepdim=True)).reshape(rows.shape))
+                piece.put(part - part.mean(axis, keepdim=True), tensors[piece.tensor])
     return tensors
 
 

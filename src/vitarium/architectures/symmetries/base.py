@@ -42,7 +42,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Piece:
-    """A tensor, or rows of it, seen in a shape whose every axis belongs to one group or to none."""
+    """A tensor, or a part of it, seen in a shape whose every axis belongs to a group or to none."""
 
     tensor: str
     shape: tuple[int, ...]
@@ -53,10 +53,19 @@ class Piece:
     elementwise: bool = False
     """Scales or shifts units one by one (a norm, a layer scale): they can be exchanged, but not be
     mixed before it is folded into its neighbors."""
+    ranges: tuple[tuple[int, int] | None, ...] = ()
+    """Of each axis of that shape, from where to where it takes it; None, or left out: all of it."""
 
     def of(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Its tensor, or rows of it, as [*self.shape]."""
-        return weights[self.tensor][self.start : self.stop].reshape(self.shape)
+        """Its part of its tensor, as [*self.shape], or as long as its ranges on the axes."""
+        return self._cut(weights[self.tensor][self.start : self.stop].reshape(self.shape))
+
+    def put(self, part: Tensor, tensor: Tensor) -> None:
+        """Write what `of` gives into its tensor, which has to be contiguous, in place."""
+        self._cut(tensor[self.start : self.stop].view(self.shape)).copy_(part)
+
+    def _cut(self, rows: Tensor) -> Tensor:
+        return rows[tuple(slice(*ends) if ends else slice(None) for ends in self.ranges)]
 
     def place(self, group: str) -> int | None:
         """Number of the axis of that group."""
@@ -113,10 +122,10 @@ def moved(
     for piece in symmetries.pieces:
         if any(axis.group in moves for axis in piece.axes):
             if tensors[piece.tensor] is weights[piece.tensor]:
-                tensors[piece.tensor] = weights[piece.tensor].clone()
+                copied = weights[piece.tensor].clone(memory_format=torch.contiguous_format)
+                tensors[piece.tensor] = copied
             part = moved_piece(symmetries, piece, piece.of(weights), moves)
-            target = tensors[piece.tensor][piece.start : piece.stop]
-            target.copy_(part.reshape(target.shape))
+            piece.put(part, tensors[piece.tensor])
     return tensors
 
 
@@ -142,7 +151,7 @@ def composed(
 def moved_piece(
     symmetries: Symmetries, piece: Piece, part: Tensor, moves: UnitTransforms
 ) -> Tensor:
-    """A piece [*piece.shape] after moves, in the same shape; see `moved`."""
+    """What a piece is `of` weights, after moves, in the same shape; see `moved`."""
     # Groups first, then what is inside of them, whose maps are for where the units are now.
     transformed = [(n, axis) for n, axis in enumerate(piece.axes) if axis.group in moves]
     for inside in (False, True):

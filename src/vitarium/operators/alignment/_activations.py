@@ -32,10 +32,15 @@ class Probe(NamedTuple):
     """What the features are seen as."""
     axes: tuple[int, ...]
     """Of the shape: the units'; of units inside a group, that group's and theirs."""
+    ranges: tuple[tuple[int, int] | None, ...]
+    """Of each axis of the shape, from where to where; None, or left out: all of it."""
 
     def units(self, features: Tensor) -> Tensor:
         """[..., features] -> [samples, units]; whatever else is on the axes counts as samples."""
         samples = features[..., self.start : self.stop].reshape(-1, *self.shape)
+        for axis, ends in enumerate(self.ranges, start=1):
+            if ends is not None:
+                samples = samples.narrow(axis, ends[0], ends[1] - ends[0])
         last = tuple(range(samples.ndim - len(self.axes), samples.ndim))
         samples = samples.movedim(tuple(axis + 1 for axis in self.axes), last)
         return samples.flatten(-len(self.axes)).flatten(0, -2)
@@ -129,9 +134,10 @@ def _probe(piece: Piece, groups: Sequence[str], model: nn.Module) -> Probe | Non
         written += 1
     axes = tuple(n for n in map(piece.place, groups) if n is not None)
     if min(axes) < written:
-        return Probe(layer, "output", piece.start, piece.stop, piece.shape[:written], axes)
+        ranges = piece.ranges[:written]
+        return Probe(layer, "output", piece.start, piece.stop, piece.shape[:written], axes, ranges)
     inner = tuple(axis - written for axis in axes)
-    return Probe(layer, "input", 0, None, piece.shape[written:], inner)
+    return Probe(layer, "input", 0, None, piece.shape[written:], inner, piece.ranges[written:])
 
 
 def _record(

@@ -83,7 +83,7 @@ def kind_of(symmetries: Symmetries, group: str) -> str:
         return "channels"
     if any(inner.inside == group for inner in symmetries.groups.values()):
         return "attention_heads"
-    return group if group == "stream" else "units"
+    return "stream" if group.partition(".")[0] == "stream" else "units"
 
 
 def kinds_of(config: Config, symmetries: Symmetries) -> Kinds:

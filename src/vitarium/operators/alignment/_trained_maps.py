@@ -100,10 +100,10 @@ def rearranged(
             parts.setdefault(piece.tensor, []).append(piece)
     for name, pieces in parts.items():
         if any(axis.group in maps for piece in pieces for axis in piece.axes):
-            pieces.sort(key=lambda piece: piece.start)
-            rows = [moved_by(symmetries, piece, piece.of(weights), maps) for piece in pieces]
-            joined = torch.cat([part.reshape(-1, *weights[name].shape[1:]) for part in rows])
-            transformed[name] = joined.view_as(weights[name])
+            joined = torch.zeros_like(weights[name], memory_format=torch.contiguous_format)
+            for piece in pieces:
+                piece.put(moved_by(symmetries, piece, piece.of(weights), maps), joined)
+            transformed[name] = joined
     return transformed
 
 

@@ -8,7 +8,7 @@ from pydantic import PositiveFloat, PositiveInt
 from vitarium.architectures.symmetries._folding import factors, folded, unfolded
 from vitarium.architectures.symmetries.base import moved
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.operators.alignment._search import Search, match_models, model_weights
+from vitarium.operators.alignment._search import Search, kind_of, match_models, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 How = Literal["orthogonal", "permutation", "none"]
@@ -52,8 +52,9 @@ def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) ->
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)
-    stream = symmetries.groups.get("stream")
-    if stream and config.stream == "orthogonal" and stream.maps == "permutation":
+    streams = [g for n, g in symmetries.groups.items() if kind_of(symmetries, n) == "stream"]
+    is_fixed = any(stream.maps == "permutation" for stream in streams)
+    if config.stream == "orthogonal" and is_fixed:
         raise IncompatibleWeights(
             f"{ingredients[0].name}: the residual stream of its architecture can be permuted, but "
             "not rotated; set stream to permutation"
