@@ -66,6 +66,14 @@ class TransformerConfig(ArchitectureConfig):
         return self
 
 
+def without_hidden_units(width: int, **ratios: float) -> Iterator[str]:
+    """Of hidden widths of MLPs as multiples of a width, by their settings' names, those below one
+    unit, each as a sentence."""
+    for name, ratio in ratios.items():
+        if int(width * ratio) < 1:
+            yield f"{name} {ratio:g} leaves an MLP of width {width} no hidden unit"
+
+
 @runtime_checkable
 class ActsAfterSteps(Protocol):
     """A part of a model that changes its weights by itself, too; such models are never stacked."""

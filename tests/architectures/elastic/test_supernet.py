@@ -261,7 +261,7 @@ def test_weights_that_no_sub_network_has_are_refused(part):
         ({"mlp_ratios": (2.0,)}, "mlp_ratios .* end with mlp_ratio 4"),
         ({"embed_dims": (6, 12)}, "embed_dims: 6 is no multiple of a head's 4 channels"),
         ({"heads": (1, 4)}, "heads .* end with num_heads 3"),
-        ({"mlp_ratios": (0.1, 4.0)}, "mlp_ratios: 0.1 leaves width 4 no hidden unit"),
+        ({"mlp_ratios": (0.1, 4.0)}, "mlp_ratios 0.1 leaves an MLP of width 4 no hidden unit"),
     ],
 )
 def test_sizes_that_make_no_supernet_are_refused(settings, fault):

@@ -160,7 +160,7 @@ def test_routers_are_drawn_like_other_linear_layers():
         ({"top_k": 5}, "top_k 5 is more than num_experts 4"),
         ({"num_tasks": 2, "task": 2}, "task 2 is none of num_tasks 2"),
         ({"depth": 1}, "depth 1 has no second block"),
-        ({"expert_ratio": 0.05}, "expert_ratio 0.05 leaves experts no hidden unit"),
+        ({"expert_ratio": 0.05}, "expert_ratio 0.05 leaves an MLP of width 8 no hidden unit"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings, fault):

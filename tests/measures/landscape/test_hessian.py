@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from vitarium import create_model
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.losses import gradient, parameters
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
@@ -123,3 +124,10 @@ def test_a_parameter_without_use_is_flat(linear):
     hessian = Hessian(linear, Curvature(num_images=10))
     product = hessian.split(hessian @ torch.ones(hessian.shape[0]))
     assert torch.equal(product[hessian.names.index("spare")], torch.zeros(3))
+
+
+def test_a_function_that_is_differentiated_once_alone_is_named(smallest):
+    smallest.model.head = nn.Sequential(nn.Hardsigmoid(), smallest.model.head)
+    hessian = Hessian(smallest, Curvature())
+    with pytest.raises(NotApplicable, match=r"no second derivative: .*hardsigmoid"):
+        hessian @ torch.ones(hessian.shape[0])

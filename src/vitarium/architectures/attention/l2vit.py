@@ -18,7 +18,12 @@ from vitarium.architectures.attention._concentration import (
     convolved,
 )
 from vitarium.architectures.attention._heads import NO_PROBABILITIES
-from vitarium.architectures.base import DROP_RATES, TransformerConfig, architecture
+from vitarium.architectures.base import (
+    DROP_RATES,
+    TransformerConfig,
+    architecture,
+    without_hidden_units,
+)
 from vitarium.architectures.symmetries.base import Axis, Maps, UnitGroup
 from vitarium.architectures.symmetries.vit import NOTHING, Readers, VitDeclaration
 
@@ -51,6 +56,7 @@ class L2Vit(TransformerConfig):
             yield NO_PROBABILITIES.format("linear attention")
         if self.embed_dim % 2:
             yield f"embed_dim {self.embed_dim} is odd, and the stem begins with half of it"
+        yield from without_hidden_units(self.embed_dim, mlp_ratio=self.mlp_ratio)
         if len(self.num_heads) != len(self.depths):
             yield (
                 f"num_heads {list(self.num_heads)} is for {len(self.num_heads)} stages, but "

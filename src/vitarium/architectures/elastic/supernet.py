@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vitarium.architectures.base import architecture
+from vitarium.architectures.base import architecture, without_hidden_units
 from vitarium.architectures.elastic._slices import member_weight
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.architectures.symmetries.segments import segmented
@@ -96,10 +96,9 @@ class Supernet(Vit):
             if sizes is not None and (list(sizes) != sorted(set(sizes)) or sizes[-1] != last):
                 yield f"{name} {list(sizes)} have to rise, and end with {largest} {last:g}"
         for width in self.embed_dims:
-            if width % self.head_dim:
+            if self.head_dim and width % self.head_dim:
                 yield f"embed_dims: {width} is no multiple of a head's {self.head_dim} channels"
-            if int(width * self.mlp_ratios[0]) < 1:
-                yield f"mlp_ratios: {self.mlp_ratios[0]:g} leaves width {width} no hidden unit"
+            yield from without_hidden_units(width, mlp_ratios=self.mlp_ratios[0])
 
     def banks(self) -> list[list[Member]]:
         """Members by ranges of multiply-adds, rising; ranges without any are left out."""

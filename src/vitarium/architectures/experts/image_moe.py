@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,7 +38,7 @@ class ImageMoe(Vit):
     router_input: Literal["mean", "token"] = "mean"
     """What a router sees of an image, after the block's norm: the mean of its tokens, or its class
     token."""
-    super_classes: tuple[NonNegativeInt, ...] | None = None
+    super_classes: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)
     """Number of the expert, from 0, to which images of each class should go, in the order of the
     data set's classes; the measure `super_classes` finds some. None: routers learn from the classes
     alone."""

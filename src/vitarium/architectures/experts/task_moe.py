@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from vitarium.architectures.base import AuxiliaryLoss, architecture
+from vitarium.architectures.base import AuxiliaryLoss, architecture, without_hidden_units
 from vitarium.architectures.experts._routing import (
     ExpertsDeclaration,
     Routing,
@@ -52,8 +52,7 @@ class TaskMoe(Vit):
             yield f"task {self.task} is none of num_tasks {self.num_tasks}: they count from 0"
         if self.depth < 2:
             yield "depth 1 has no second block, which would be the first with experts"
-        if int(self.embed_dim * self.expert_ratio) < 1:
-            yield f"expert_ratio {self.expert_ratio:g} leaves experts no hidden unit"
+        yield from without_hidden_units(self.embed_dim, expert_ratio=self.expert_ratio)
 
 
 class TaskExperts(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.architectures.base import architecture
@@ -43,7 +43,7 @@ class UniRgbIr(InjectedVit, TwoModalities):
 
     in_chans: PositiveInt = 6
     """Channels of the input images, of both modalities."""
-    side_ratio: float = 0.5
+    side_ratio: float = Field(0.5, gt=0, le=1)
     """Width of the deformable attention's values, as a share of embed_dim."""
 
     def arguments(self) -> dict[str, Any]:

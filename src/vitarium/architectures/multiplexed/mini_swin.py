@@ -1,5 +1,6 @@
 """Mini-Swin: a Swin transformer whose consecutive blocks share their large matrices."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -9,7 +10,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerStage
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import nn
 
-from vitarium.architectures.base import DROP_RATES, architecture
+from vitarium.architectures.base import DROP_RATES, architecture, without_hidden_units
 from vitarium.architectures.multiplexed import _windows as windows
 from vitarium.architectures.multiplexed._blocks import attention_parts
 from vitarium.architectures.multiplexed._sharing import (
@@ -63,6 +64,11 @@ class MiniSwin(Multiplexing):
     @property
     def group_sizes(self) -> tuple[tuple[int, ...], ...]:
         return stage_group_sizes(self.share, self.depths)
+
+    def mismatches(self) -> Iterator[str]:
+        """See the base."""
+        yield from super().mismatches()
+        yield from without_hidden_units(self.embed_dim, mlp_ratio=self.mlp_ratio)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

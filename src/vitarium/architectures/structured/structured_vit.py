@@ -139,7 +139,8 @@ class StructuredVit(PlainVit, Structure):
     def mismatches(self) -> Iterator[str]:
         """See the base."""
         yield from super().mismatches()
-        yield from self.structure_mismatches(self.embed_dim, self.hidden_dim)
+        if self.hidden_dim:
+            yield from self.structure_mismatches(self.embed_dim, self.hidden_dim)
 
 
 class StructuredVisionTransformer(VisionTransformer):

@@ -17,7 +17,7 @@ from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
-from vitarium.architectures.base import ArchitectureConfig, architecture
+from vitarium.architectures.base import ArchitectureConfig, architecture, without_hidden_units
 from vitarium.architectures.tokens._dual_token_parts import (
     Broadcast,
     GatedMlp,
@@ -79,6 +79,8 @@ class DualToken(ArchitectureConfig):
         for width, heads in zip(self.widths, self.num_heads, strict=False):
             if width % heads or width % 2:
                 yield f"width {width} has to be even, and divisible by its num_heads {heads}"
+        ratios = {"local_ratio": self.local_ratio, "global_ratio": self.global_ratio}
+        yield from without_hidden_units(min(self.widths), **ratios)
         coarsest = self.stem_stride * 2 ** (stages - 1)
         steps, rest = divmod(self.img_size, coarsest * self.global_side)
         if rest or steps & (steps - 1):

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.architectures.base import ArchitectureConfig, architecture
+from vitarium.architectures.base import ArchitectureConfig, architecture, without_hidden_units
 from vitarium.architectures.tokens._focusing import NORM_EPS, FocusingBlock
 
 
@@ -74,6 +74,7 @@ class SparseFormerConfig(ArchitectureConfig):
             sizes = getattr(self, width), getattr(self, heads)
             if sizes[0] % sizes[1]:
                 yield f"{width} {sizes[0]} is not divisible by {heads} {sizes[1]}"
+            yield from without_hidden_units(sizes[0], mlp_ratio=self.mlp_ratio)
 
 
 class SparseFormer(nn.Module):

@@ -1,6 +1,7 @@
 """DINOv2's vision transformer, and a head that sees the class token and the mean patch."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,6 +31,17 @@ class Dinov2(Vit):
     patch_mean: bool = True
     """Give the head the class token and the mean of the patches, twice as wide (linear evaluation,
     App. B.3); false: the class token alone."""
+
+    def mismatches(self) -> Iterator[str]:
+        """See the base."""
+        yield from super().mismatches()
+        if self.patch_mean and self.global_pool == "avg":
+            yield (
+                "patch_mean gives the head the class token, too, and global_pool 'avg' the mean of "
+                "the patches alone; choose one of them"
+            )
+        if self.swiglu and self.act_layer != "gelu":
+            yield f"act_layer '{self.act_layer}' is of plain MLPs; those of swiglu have SiLU"
 
     def arguments(self) -> dict[str, Any]:
         """What timm's VisionTransformer is built with, but for num_classes and gated MLPs."""

@@ -12,7 +12,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.architectures.base import DROP_RATES, TransformerConfig, architecture
+from vitarium.architectures.base import (
+    DROP_RATES,
+    TransformerConfig,
+    architecture,
+    without_hidden_units,
+)
 from vitarium.architectures.symmetries.base import Axis
 from vitarium.architectures.symmetries.vit import Readers, VitDeclaration
 from vitarium.core.errors import InvalidInput
@@ -65,6 +70,7 @@ class Vit(TransformerConfig):
             yield f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}"
         if self.global_pool == "token" and not self.class_token:
             yield "global_pool 'token' needs the class token; use 'avg' without it"
+        yield from without_hidden_units(self.embed_dim, mlp_ratio=self.mlp_ratio)
 
 
 class PlainVit(Vit):

@@ -5,6 +5,7 @@ torch.func.jacrev, torch 2.15), and so does curvlinops, whose operator is made t
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -12,8 +13,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitarium.core.config import Config
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import gradients, mean_loss, parameters
+
+_ONCE_ALONE = ("is not implemented", "differentiate twice")
+"""What torch says of functions without a second derivative, e.g. the hard sigmoid."""
 
 
 class Curvature(Config):
@@ -35,11 +40,13 @@ class Hessian:
 
     The parameters stand in a vector in the order of `names`.
 
-    Raises NotApplicable where the model's outputs are not the examples' classes.
+    Raises NotApplicable where the model's outputs are not the examples' classes, and at the first
+    product where torch cannot differentiate a module twice.
     """
 
     def __init__(self, subject: EvalModel, config: Curvature) -> None:
         subject.check_classifier()
+        self.name = subject.name
         self.model, self._parameters = subject.model, parameters(subject.model)
         for tensor in self._parameters.values():
             tensor.requires_grad_()
@@ -83,17 +90,30 @@ class Hessian:
             used = [index for index, slope in enumerate(slopes) if slope.requires_grad]
             for number, vector in enumerate(vectors):
                 parts = self.split(vector)
-                share = torch.autograd.grad(
-                    [slopes[index] for index in used],
-                    tensors,
-                    [parts[index] for index in used],
-                    retain_graph=single_batch or number < len(vectors) - 1,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
+                with _second_derivatives(self.name):
+                    share = torch.autograd.grad(
+                        [slopes[index] for index in used],
+                        tensors,
+                        [parts[index] for index in used],
+                        retain_graph=single_batch or number < len(vectors) - 1,
+                        allow_unused=True,
+                        materialize_grads=True,
+                    )
                 yield number, share
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """A vector [p] in the shapes of the parameters, on their device."""
         parts = zip(vector.split(self._sizes), self._parameters.values(), strict=True)
         return [part.view_as(tensor).to(tensor) for part, tensor in parts]
+
+
+@contextmanager
+def _second_derivatives(name: str) -> Iterator[None]:
+    """Raises NotApplicable where a model has a function that torch differentiates once alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        if not any(phrase in reason for phrase in _ONCE_ALONE):
+            raise
+        raise NotApplicable(f"{name} has no second derivative: {reason}") from None
