@@ -22,10 +22,13 @@ OBJECTIVES = [
 
 
 def models(tiny, name, **changes):
-    tiny_settings = registry.get("objective", name).facts["tiny"] or {}
+    facts = registry.get("objective", name).facts
+    tiny_settings = facts["tiny"] or {}
     stage = tiny["stages"]["pretrain"] | {"objective": {"name": name, **tiny_settings}} | changes
     architecture = {"name": "vit", "img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 16,
                     "depth": 2, "num_heads": 2}  # fmt: skip
+    if facts["tiny_architecture"]:
+        architecture = {**facts["tiny_architecture"], "img_size": 8, "in_chans": 1}
     stage |= {"architecture": architecture, "epochs": 2, "grid": {"seed": [1, 2]}}
     stage.pop("head", None)
     return plan(Blueprint.read(tiny | {"stages": {"pretrain": stage}})).models

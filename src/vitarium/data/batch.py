@@ -18,7 +18,8 @@ class Batch:
     targets: float [batch, num_classes], rows sum to 1: the classes after mixup and cutmix; of
         images with several labels ones where an image has them, mixed likewise.
     teacher_outputs: a teacher's outputs for these very images, by name; see `objectives.base`.
-    masks: bool [views * batch, patches], True: not seen; of objectives that hide patches.
+    masks: bool [views * batch, patches], True: not seen; of objectives that hide patches. Of those
+        that add noise it is the noise, [views * batch, ...].
     other_views: of each image, by name, e.g. small crops [8 * batch, c, h, w]: all first ones, then
         all second ones; see `Augmentation`.
     """

@@ -54,10 +54,11 @@ class StoredOutputs(Protocol):
 
 @dataclass(frozen=True)
 class TokenMasks:
-    """How patches are chosen that a model does not see.
+    """How patches are chosen that a model does not see; or noise, of objectives that add some.
 
     numbers: how many numbers, uniform in [0, 1), each image is given: float64 [n, numbers].
-    masks: the numbers of all images of a batch -> bool [n, patches], True: not seen.
+    masks: the numbers of all images of a batch -> bool [n, patches], True: not seen; noise is of
+        any dtype and shape [n, ...].
     """
 
     numbers: int
@@ -102,6 +103,7 @@ def objective(
     records_blocks: bool = False,
     paper: str = "",
     tiny: Mapping[str, Any] | None = None,
+    tiny_architecture: Mapping[str, Any] | None = None,
 ) -> Callable[[LossFunction], LossFunction]:
     """Register an objective: a function `(config, model, batch) -> Loss`, or with companions
     `(config, model, batch, companions) -> Loss`.
@@ -125,8 +127,8 @@ def objective(
             model, which has the weights that it starts with. Drawn from torch's global generator,
             which is seeded before. Raises InvalidInput where the model does not go with it; before
             anything is trained it is called with a model on the meta device, to see whether.
-        masks: `(config, model)` -> TokenMasks, by which `batch.masks` is drawn. Raises InvalidInput
-            where the model has no patches that could be hidden.
+        masks: `(config, model)` -> TokenMasks, by which `batch.masks` is drawn: the one source of
+            randomness. Raises InvalidInput where the model has no patches that could be hidden.
         prepare: `(config, model, from_scratch)` -> None: sets what of the model does not learn,
             e.g. fixed positions, and from scratch also what it starts as. Raises InvalidInput.
         misfits: `(config, recipe)` -> what is wrong by the recipe's factor, e.g. a batch too small.
@@ -153,6 +155,8 @@ def objective(
             token in every block, and is not compiled.
         paper: authors, year and arXiv number, or an address.
         tiny: settings for `vitarium.testing.check_objective(name)`; None: the defaults.
+        tiny_architecture: of the models there, where it trains one architecture alone, e.g.
+            `{"name": "image_codec"}`, without the images' size; None: a plain ViT of one block.
     """
     if (teacher is None) != (teacher_outputs is None):
         raise TypeError(f"objective '{name}': teacher and teacher_outputs go together; give both")

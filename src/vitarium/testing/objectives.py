@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vitarium.architectures.create import create_model
 from vitarium.core import seeds
 from vitarium.core.devices import meta_device
-from vitarium.core.registry import choose
+from vitarium.core.registry import choose, section
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss
 from vitarium.objectives.companions import Companions, Progress, TeacherWithCompanions
@@ -28,7 +27,8 @@ _CLASSES = 3
 
 
 def check_objective(name: str, **settings: Any) -> None:
-    """Test that an objective keeps to its contract (`objectives/base.py`), on a tiny ViT.
+    """Test that an objective keeps to its contract (`objectives/base.py`), on a tiny ViT, or
+    its `tiny_architecture`.
 
     A scalar loss with finite gradients for every parameter, its companions' too, scalar metrics
     without graph, nothing random, no state that the loss itself changes, a loss that falls in a few
@@ -92,10 +92,12 @@ def check_objective(name: str, **settings: Any) -> None:
 
 
 def _with_companions(rule: Contract, seed: int = 0) -> tuple[nn.Module, Companions | None]:
-    """A tiny ViT, with what the objective brings beside it."""
+    """A tiny model, with what the objective brings beside it."""
     facts, config = rule.facts, rule.section.config
     with seeds.seeded(seed):
-        model = create_model("vit", num_classes=facts["outputs"](config, _CLASSES), **TINY_VIT)
+        sizes = facts["tiny_architecture"] or {"name": "vit", **TINY_VIT}
+        build = section("architecture", {**sizes, "img_size": TINY_VIT["img_size"]})
+        model: nn.Module = build(facts["outputs"](config, _CLASSES))
         if not facts["trains_head"]:
             choose("head", "none")(model, _CLASSES)
         if facts["head"]:
