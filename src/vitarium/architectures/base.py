@@ -22,6 +22,11 @@ class ArchitectureConfig(Config):
         """Channels, height and width of an image."""
         raise TypeError(f"{type(self).__name__} has to define input_size")
 
+    @property
+    def needs_parent(self) -> str:
+        """Why no model of it can be trained from scratch, and what to do; "" where it can."""
+        return ""
+
 
 DROP_RATES = ("drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
 """Of `TransformerConfig`: factors that act in training alone."""

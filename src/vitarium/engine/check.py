@@ -204,6 +204,8 @@ class ModelCheck:
         outputs: int | None,
     ) -> Iterator[Problem]:
         if parent is None:
+            if reason := spec.recipe.architecture.config.needs_parent:
+                yield Problem(("architecture",), reason)
             return
         with _problems_at("start") as problems:
             weights, parent_model = self._parents.start(spec, parent)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from vitarium.blueprint import Blueprint
+from vitarium.core.registry import get
 from vitarium.zoo import Zoo
 
 _VIT = {"name": "vit", "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -29,10 +30,17 @@ def tiny_zoo(
     were trained for 1 epoch on scikit-learn's digits. The zoo is grown once in a process, with the
     settings of `architecture` in place of those of `ARCHITECTURE`.
     """
-    settings = json.dumps({**ARCHITECTURE, **(architecture or {})})
+    settings = json.dumps(_settings(architecture or {}))
     grown = _grown(settings) if instead is None else Zoo.open(instead).path
     with TemporaryDirectory() as folder:
         yield Zoo.open(shutil.copytree(grown, Path(folder) / "zoo"))
+
+
+def _settings(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    name = architecture.get("name", ARCHITECTURE["name"])
+    fields = get("architecture", name).config.model_fields
+    shared = {key: value for key, value in ARCHITECTURE.items() if key in fields}
+    return {"name": name, **shared, **architecture}
 
 
 @cache

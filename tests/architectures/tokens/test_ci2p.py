@@ -56,7 +56,7 @@ def test_all_frequencies_keep_the_energy_of_blocks_and_the_lowest_is_the_mean():
     assert torch.allclose(few, maps[:, :12])
 
 
-@pytest.mark.parametrize("codec", ["dct", "random"])
+@pytest.mark.parametrize("codec", ["dct", "random", "trained"])
 def test_the_codec_is_frozen_and_stays_in_eval_mode(codec):
     model = build("ci2p", codec=codec).train()
     assert not any(part.training for part in model.patch_embed.codec.modules())

@@ -1,8 +1,8 @@
 """CI2P-ViT: tokens from the latent maps of a frozen image codec, made by two convolutional blocks.
 
-The paper's codec was trained to compress images. None is shipped here. What stands in for it is a
-block transform (the discrete cosine transform, the lowest frequencies of each block: JPEG's, with
-no learned weights), or a network of the paper's shape with frozen random weights.
+The paper's codec was trained to compress images, as is the architecture `image_codec`, which the
+operator `ci2p` puts here. Without one there is a block transform (the discrete cosine transform,
+the lowest frequencies of each block: JPEG's), or a network of that shape with random weights.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.vit import NOTHING
 from vitarium.architectures.tokens._declaration import TokenizerDeclaration
+from vitarium.architectures.tokens.image_codec import analysis_transform
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 
 
@@ -32,13 +33,14 @@ class Ci2pVit(Vit):
     """Height and width of the input images, in pixels."""
     patch_size: PositiveInt = 32
     """Pixels between neighboring tokens, a power of two: half of it is the codec's stride."""
-    codec: Literal["dct", "random"] = "dct"
-    """The frozen encoder: the discrete cosine transform of blocks (dct), or strided convolutions
-    with random weights (random), of which each seed has its own."""
+    codec: Literal["dct", "random", "trained"] = "dct"
+    """The frozen encoder: the discrete cosine transform of blocks (dct), strided convolutions with
+    random weights (random), of which each seed has its own, or with those of a trained codec
+    (trained), which are the parent's: see the operator `ci2p`."""
     codec_channels: PositiveInt = 192
     """Channels of the codec's maps; of the transform, frequencies of all image channels."""
     codec_width: PositiveInt = 128
-    """Channels inside the random codec."""
+    """Channels between the codec's convolutions."""
     class_token: bool = False
     """Put a learned class token before the patches."""
     global_pool: Literal["token", "avg"] = "avg"
@@ -59,6 +61,12 @@ class Ci2pVit(Vit):
             )
         if self.no_embed_class:
             yield "no_embed_class: ci2p has no position embeddings; leave it out"
+
+    @property
+    def needs_parent(self) -> str:
+        """See the base."""
+        how = "start from a codec, {stage: NAME, operator: {name: ci2p}}, or from such a model"
+        return f"codec 'trained' has its parent's weights: {how}" if self.codec == "trained" else ""
 
 
 class FrozenConv2d(nn.Module):
@@ -106,17 +114,15 @@ def cosines(size: int) -> Tensor:
     return waves * (2 / size) ** 0.5
 
 
-def random_codec(config: Ci2pVit) -> Codec:
-    """Convolutions of 5x5 with stride 2 and ReLU between, as Balle et al. 2018, He's start."""
-    steps = config.patch_size.bit_length() - 2
-    widths = [config.in_chans, *[config.codec_width] * (steps - 1), config.codec_channels]
+def convolutional_codec(config: Ci2pVit) -> Codec:
+    """The analysis transform of an `image_codec`, with random weights."""
+    convs = config.patch_size.bit_length() - 2
+    drawn = analysis_transform(config.in_chans, config.codec_width, config.codec_channels, convs)
     codec = Codec()
-    for number in range(steps):
-        weight = torch.empty(widths[number + 1], widths[number], 5, 5)
-        nn.init.kaiming_normal_(weight, nonlinearity="relu")
-        if number:
-            codec.append(nn.ReLU())
-        codec.append(FrozenConv2d(weight, stride=2, padding=2))
+    for part in drawn:
+        if isinstance(part, nn.Conv2d):
+            part = FrozenConv2d(part.weight.detach(), stride=2, padding=2)
+        codec.append(part)
     return codec
 
 
@@ -131,7 +137,7 @@ class CodecTokens(nn.Module):
         side, channels = config.img_size // config.patch_size, config.codec_channels
         self.img_size, self.patch_size = (config.img_size,) * 2, (config.patch_size,) * 2
         self.grid_size, self.num_patches = (side, side), side**2
-        self.codec = cosine_codec(config) if config.codec == "dct" else random_codec(config)
+        self.codec = cosine_codec(config) if config.codec == "dct" else convolutional_codec(config)
         self.codec.eval()
         gate = partial(SqueezeExcite, gate_layer=nn.Hardsigmoid, force_act_layer=nn.ReLU)
         parts: dict[str, Any] = {"act_layer": nn.Hardswish, "se_layer": gate}
@@ -181,7 +187,7 @@ class Ci2pDeclaration(TokenizerDeclaration):
     },
 )
 def ci2p(config: Ci2pVit, num_outputs: int) -> nn.Module:
-    """A ViT on tokens from the latent maps of a frozen encoder: a block transform or random."""
+    """A ViT on tokens from the maps of a frozen encoder: a block transform, random or trained."""
     return Ci2pVisionTransformer(
         **config.arguments(),
         pos_embed="none",
