@@ -74,6 +74,20 @@ def _views(recipe: "Recipe") -> dict[str, str]:
     return {"augmentation": message}
 
 
+def _colors(recipe: "Recipe") -> dict[str, str]:
+    """Colors are those of gray images and RGB: other images have channels of other kinds."""
+    if recipe.architecture.is_missing or (channels := recipe.image_size[0]) in (1, 3):
+        return {}
+    settings = recipe.augmentation.config
+    jitters = getattr(settings, "color_jitter_probability", 1)
+    changed = [name for name in ("color_jitter", "hue") if jitters and getattr(settings, name, 0)]
+    changed += [name for name in ("grayscale", "policy") if getattr(settings, name, None)]
+    if not changed:
+        return {}
+    what = f"{' and '.join(changed)} need gray images or RGB, not {channels} channels"
+    return {"augmentation": f"{what}: switch them off, e.g. `{changed[0]}: 0`"}
+
+
 def _early_stopping(recipe: "Recipe") -> dict[str, str]:
     stopping = recipe.early_stopping
     if stopping is None:
@@ -203,6 +217,7 @@ _RULES = (
     _mixing,
     _repeats,
     _views,
+    _colors,
     _early_stopping,
     _accumulation,
     _clipping,

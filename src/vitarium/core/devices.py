@@ -1,7 +1,7 @@
 """The devices of this machine."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,24 @@ def _cpu_vendor() -> str | None:
     except OSError:  # not Linux
         return None
     return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), None)
+
+
+_OF_AUTOCAST = "unsupported scalarType"
+"""What torch.autocast says of the meta device."""
+
+
+def lacks_values(error: Exception) -> bool:
+    """Whether an operation failed since tensors of the meta device have no values: what it would do
+    on another device is not known."""
+    text = str(error)
+    return isinstance(error, NotImplementedError) or "meta" in text.lower() or text == _OF_AUTOCAST
+
+
+def without_autocast(values: torch.Tensor) -> AbstractContextManager[object]:
+    """A context in which what is computed of such values is not rounded to 8 bits."""
+    if torch.amp.is_autocast_available(values.device.type):  # not of the meta device
+        return torch.autocast(values.device.type, enabled=False)
+    return nullcontext()
 
 
 _INITIALIZING = {

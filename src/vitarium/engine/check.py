@@ -1,7 +1,7 @@
 """Whether the models of a plan can be trained, known before any is: images, shapes, teachers."""
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,7 +12,14 @@ from vitarium.blueprint import ModelSpec, Plan, Recipe
 from vitarium.blueprint.parents import Parent
 from vitarium.core.config import InvalidConfig, Problem
 from vitarium.core.devices import meta_device
-from vitarium.core.errors import DataNotFound, IncompatibleWeights, InvalidInput, VitariumError
+from vitarium.core.errors import DataNotFound, IncompatibleWeights, InvalidInput
+from vitarium.engine._checked_faults import (
+    adapt_hollow,
+    built_hollow,
+    faults_of_libraries,
+    problems_at,
+    values_may_be_needed,
+)
 from vitarium.engine._evaluation_set_problems import evaluation_set_problems
 from vitarium.engine._image_channels import check_image_channels
 from vitarium.engine._label_problems import label_problems
@@ -25,6 +32,7 @@ from vitarium.engine.teachers import load_teacher, planned_teacher, teacher_of
 from vitarium.engine.tuning.model_size import num_classes, num_outputs, num_train
 from vitarium.training._companions import check_fit
 from vitarium.training._progressive import image_sizes
+from vitarium.training._trial_step import check_step
 from vitarium.training.teacher import Teacher
 from vitarium.zoo import Zoo
 
@@ -77,7 +85,8 @@ class ModelCheck:
         problems += self._once(("shapes", kind), lambda: self._check_shapes(spec, parent, kind))
         problems += self._once(("start", spec.parent, spec.parent_epoch), lambda: self._gone(spec))
         if not problems:
-            problems = self._once(("teacher", kind), lambda: self._check_teacher(spec, parent))
+            batch = (kind, recipe.augmentation, recipe.batch_size, recipe.accumulation)
+            problems = self._once(("step", repr(batch)), lambda: self._check_step(spec, parent))
         if not problems:
             problems = list(self._check_stored(spec))
         if problems:
@@ -131,12 +140,12 @@ class ModelCheck:
 
     def _check_outputs(self, recipe: Recipe) -> Iterator[Problem]:
         """An objective may not go with the number of classes."""
-        with _problems_at("objective") as problems:
+        with problems_at("objective") as problems:
             num_outputs(recipe, self.data_dir)
         yield from problems
 
     def _check_images(self, recipe: Recipe) -> Iterator[Problem]:
-        with _problems_at("data") as problems:
+        with problems_at("data") as problems:
             check_image_channels(recipe, self.data_dir, self.needs_data)
             images = num_train(recipe, self.data_dir)
             if images is not None and images < recipe.batch_size:
@@ -146,17 +155,21 @@ class ModelCheck:
         yield from problems
         if not problems:
             yield from evaluation_set_problems(recipe, self.data_dir, self.needs_data)
-        with _problems_at("augmentation") as problems:
+        with (
+            problems_at("augmentation") as problems,
+            faults_of_libraries("it does not go with the images"),
+        ):
             outputs = num_outputs(recipe, self.data_dir) or 1
             recipe.augmentation(recipe.image_size, outputs)
-        yield from problems or view_problems(recipe, outputs)
+            problems += view_problems(recipe, outputs)
+        yield from problems
 
     def _check_shapes(
         self, spec: ModelSpec, parent: Parent | None, kind: Hashable
     ) -> Iterator[Problem]:
         outputs = num_outputs(spec.recipe, self.data_dir)
-        with _problems_at("architecture") as problems:
-            model = _built(spec.recipe, outputs or 1)
+        with problems_at("architecture") as problems:
+            model = built_hollow(spec.recipe, outputs or 1)
         yield from problems
         if problems:
             return
@@ -166,11 +179,11 @@ class ModelCheck:
             return
         if not goes_on:
             yield from self._check_start(spec, parent, kind, model, outputs)
-        with _problems_at("adaptation") as problems:
-            _adapt(spec.recipe, model)
+        with problems_at("adaptation") as problems:
+            adapt_hollow(spec.recipe, model)
         yield from problems
         if not problems and spec.recipe.progressive:
-            with _problems_at("progressive") as problems:
+            with problems_at("progressive") as problems:
                 image_sizes(spec.recipe, model)
             yield from problems
         if problems:
@@ -185,13 +198,13 @@ class ModelCheck:
         """Whether it goes with the model, and with the companions that the parent kept."""
         beside = None
         if parent is not None:
-            with _problems_at("start") as problems:
+            with problems_at("start") as problems:
                 beside = expected_companions(spec, parent, self._parents)
                 self._changes[kind] = (*self._changes.get(kind, ()), *filter(None, [beside.remark]))
             yield from problems
-        with _problems_at("objective") as problems, meta_device():
+        with problems_at("objective") as problems, meta_device():
             classes, scratch = num_classes(spec.recipe, self.data_dir) or 1, parent is None
-            with _faults_of_libraries("it does not go with the model"):
+            with faults_of_libraries("it does not go with the model"):
                 check_fit(spec.recipe, model, classes, from_scratch=scratch, parent=beside)
         yield from problems
 
@@ -207,7 +220,7 @@ class ModelCheck:
             if reason := spec.recipe.architecture.config.needs_parent:
                 yield Problem(("architecture",), reason)
             return
-        with _problems_at("start") as problems:
+        with problems_at("start") as problems:
             weights, parent_model = self._parents.start(spec, parent)
         yield from problems
         if problems:
@@ -224,30 +237,52 @@ class ModelCheck:
             except IncompatibleWeights as error:
                 yield Problem(("start", "keep_head"), f"its head does not fit: {error}")
 
-    def _check_teacher(self, spec: ModelSpec, parent: Parent | None) -> Iterator[Problem]:
+    def _check_step(self, spec: ModelSpec, parent: Parent | None) -> Iterator[Problem]:
+        """Whether a batch can be learned from, and with a teacher what it says of it."""
         recipe = spec.recipe
-        reference, outputs = teacher_of(spec), num_outputs(recipe, self.data_dir)
-        if reference is None or outputs is None:
+        outputs, classes = (of(recipe, self.data_dir) for of in (num_outputs, num_classes))
+        if outputs is None or classes is None:
             return
-        planned = planned_teacher(spec, self._parents.planned)
-        with _problems_at("objective", "teacher") as problems:
-            if reference.is_parent and parent:
-                teacher = hollow_teacher(spec, parent, spec.parent_epoch, self._parents)
-            elif planned and not self._is_trained(planned):  # it comes before this one
-                named = self._parents.of_plan(planned)
-                teacher = hollow_teacher(spec, named, reference.epoch, self._parents)
-            elif reference.is_path or self._parents.zoo:
-                zoo = self._parents.zoo or Zoo(Path())
-                teacher = load_teacher(spec, zoo)
-                with suppress(DataNotFound):  # no matter of the teacher
-                    teacher_normalization(spec, zoo, self.data_dir)
-            else:
-                raise InvalidInput(f"'{reference.source}' is a model of a zoo; name the zoo")
-            example = torch.zeros(1, *recipe.architecture.config.input_size, device="meta")
-            student = _built(recipe, outputs)
-            _adapt(recipe, student)
-            Teacher(recipe, teacher, student, example)
+        student = built_hollow(recipe, outputs)
+        adapt_hollow(recipe, student)
+        teacher: Teacher | None = None
+        if teacher_of(spec):
+            with (
+                problems_at("objective", "teacher") as problems,
+                faults_of_libraries("it does not go with the model"),
+                values_may_be_needed(),
+            ):
+                teacher = self._teacher(spec, parent, student)
+            yield from problems
+        if recipe.objective.facts.get("stored_outputs") or (teacher_of(spec) and not teacher):
+            return
+        with (
+            problems_at("objective") as problems,
+            faults_of_libraries("a step of training fails"),
+            values_may_be_needed(),
+        ):
+            check_step(recipe, student, classes, from_scratch=parent is None, teacher=teacher)
         yield from problems
+
+    def _teacher(self, spec: ModelSpec, parent: Parent | None, student: nn.Module) -> Teacher:
+        """Raises InvalidInput where it is none of the student's, and as what reads it."""
+        recipe, reference = spec.recipe, teacher_of(spec)
+        assert reference
+        planned = planned_teacher(spec, self._parents.planned)
+        if reference.is_parent and parent:
+            teacher = hollow_teacher(spec, parent, spec.parent_epoch, self._parents)
+        elif planned and not self._is_trained(planned):  # it comes before this one
+            named = self._parents.of_plan(planned)
+            teacher = hollow_teacher(spec, named, reference.epoch, self._parents)
+        elif reference.is_path or self._parents.zoo:
+            zoo = self._parents.zoo or Zoo(Path())
+            teacher = load_teacher(spec, zoo)
+            with suppress(DataNotFound):  # no matter of the teacher
+                teacher_normalization(spec, zoo, self.data_dir)
+        else:
+            raise InvalidInput(f"'{reference.source}' is a model of a zoo; name the zoo")
+        example = torch.zeros(1, *recipe.architecture.config.input_size, device="meta")
+        return Teacher(recipe, teacher, student, example)
 
     def _check_stored(self, spec: ModelSpec) -> Iterator[Problem]:
         """A teacher's outputs that were computed before are there, and go with the recipe."""
@@ -257,44 +292,7 @@ class ModelCheck:
             return
         if spec.parent is not None and not self._is_finished(spec.parent):
             return  # its teacher may be that parent, which is trained before this one
-        with _problems_at("objective") as problems:
+        with problems_at("objective") as problems:
             zoo = self._parents.zoo.path if self._parents.zoo else Path()
             find_stored(objective.config, spec, zoo).check(outputs)
         yield from problems
-
-
-def _built(recipe: Recipe, outputs: int) -> nn.Module:
-    """Without memory. Raises InvalidInput with whatever its libraries say against it."""
-    with meta_device(), _faults_of_libraries("it cannot be built"):
-        return recipe.build_unadapted(outputs)
-
-
-def _adapt(recipe: Recipe, model: nn.Module) -> None:
-    """In place, without memory. Raises InvalidInput as `_built` does."""
-    with meta_device(), _faults_of_libraries("the model cannot be adapted"):
-        recipe.adapt(model)
-
-
-@contextmanager
-def _faults_of_libraries(problem: str) -> Iterator[None]:
-    """Exceptions of any kind, since plug-ins and timm check sizes in many ways, as InvalidInput."""
-    try:
-        yield
-    except VitariumError:
-        raise
-    except Exception as error:
-        # torch appends where in its C++ code a number overflows
-        text, *_ = str(error).split("\nException raised from ")
-        raise InvalidInput(f"{problem}: {type(error).__name__}: {text}") from None
-
-
-@contextmanager
-def _problems_at(*path: str) -> Iterator[list[Problem]]:
-    """What is wrong inside becomes a problem of this path in the list."""
-    problems: list[Problem] = []
-    try:
-        yield problems
-    except InvalidConfig as error:
-        problems += [problem.under(*path) for problem in error.problems]
-    except VitariumError as error:
-        problems.append(Problem(path, str(error)))

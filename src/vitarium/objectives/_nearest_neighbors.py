@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
+
 
 def knn_classify(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, *, k: int, temperature: float = 0.07
@@ -21,7 +23,7 @@ def knn_votes(
 ) -> Tensor:
     """As `knn_classify`, votes for each class: float [m, classes]. Of several labels, bool [n,
     classes], a neighbor votes for each; these votes are shares of those of all neighbors."""
-    with torch.autocast(bank.device.type, enabled=False):  # bfloat16 would reorder neighbors
+    with without_autocast(bank):  # bfloat16 would reorder neighbors
         bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
         similarity, neighbors = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
     weight = (similarity / temperature).exp()

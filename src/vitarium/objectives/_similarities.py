@@ -8,11 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def without_autocast(values: Tensor) -> torch.autocast:
-    """A context in which similarities of such values are not rounded to 8 bits."""
-    return torch.autocast(values.device.type, enabled=False)
-
-
 def unit(values: Tensor) -> Tensor:
     """Rows of length 1, in float32: [n, width] -> the same"""
     return F.normalize(values.float(), dim=1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import ModelSpec, Recipe
+from vitarium.core.devices import lacks_values
 from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.data.base import Dataset
 from vitarium.data.batch import Batch
@@ -33,7 +34,8 @@ class Teacher:
 
     `prepare` makes of the student's images the teacher's, of the same shape.
 
-    Raises InvalidInput where there is no teacher, or where it does not go with the student.
+    Raises InvalidInput where there is no teacher, or where it does not go with the student; on the
+    meta device also what torch says of a model that computes by values.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Teacher:
             except VitariumError:
                 raise
             except (AssertionError, RuntimeError, ValueError) as error:
+                if lacks_values(error):
+                    raise
                 size = "x".join(map(str, example.shape[1:]))
                 raise InvalidInput(
                     f"the teacher cannot take the student's images ({size}): {error}; choose a "

@@ -31,6 +31,7 @@ from vitarium.training._compilable import check_compiles
 from vitarium.training._evaluation_images import begun_sets, evaluation_images, selected_outputs
 from vitarium.training._feature_cache import FeatureCache, caches_features
 from vitarium.training._progressive import StageBatches, image_sizes, take_all_sizes
+from vitarium.training._training_mode import enter_training_mode
 from vitarium.training.optimize_forward import optimize_companions, optimize_forward
 from vitarium.training.options import Remarked, TrainOptions, software
 from vitarium.training.start import started_model
@@ -213,15 +214,7 @@ class TrainState:
         return self.step(epoch, number) / max(self.recipe.epochs * self.batches.steps - 1, 1)
 
     def training_mode(self) -> None:
-        if self.companions is not None:
-            self.companions.train()
-        self.model.train()
-        if self.recipe.adaptation.facts["frozen_in_eval_mode"]:
-            self.model.eval()
-            for module in self.model.modules():
-                parameters = list(module.parameters())
-                if parameters and all(parameter.requires_grad for parameter in parameters):
-                    module.train()
+        enter_training_mode(self.recipe, self.model, self.companions)
 
     def score_batches(self, split: str, limit: int | None = None) -> Iterator[Batch]:
         """The images of a split of its own data, or of an evaluation set, in order; at most so

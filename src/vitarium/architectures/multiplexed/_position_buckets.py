@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vitarium.core.errors import InvalidInput
+
 Method = Literal["product", "euclidean", "quantized", "cross"]
 
 
@@ -51,6 +53,11 @@ class Buckets:
 
     def spread(self, looked_up: Tensor) -> Tensor:
         """Each pair's own value: [..., n, buckets] -> [..., n, n]; entry (i, j) is (i, b(i, j))."""
+        if (count := looked_up.shape[-2]) != len(self.index):
+            raise InvalidInput(
+                f"relative positions are those of all {len(self.index)} tokens of an image of the "
+                f"model's own size, and there are {count}"
+            )
         index, matrices = self.prepare(looked_up.device)
         if matrices is not None:
             return _product(looked_up, matrices)

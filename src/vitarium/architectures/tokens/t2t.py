@@ -6,7 +6,6 @@ A soft split takes the window of tokens (at first, of pixels) around each place 
 one long token; a token module, attention with an MLP, makes it short again.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.vit import Readers
 from vitarium.architectures.tokens._declaration import TokenizerDeclaration
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
+from vitarium.core.devices import without_autocast
 
 
 class T2t(Vit):
@@ -129,7 +129,7 @@ def performer_attention(query: Tensor, key: Tensor, value: Tensor, features: Ten
     in float32 at least. Exponents are shifted by what cancels: by their largest for each feature
     among keys, then for each query, so that none overflows and the weights' sum is at least 1.
     """
-    with _without_autocast(query.device.type):
+    with without_autocast(query):
         wide = torch.promote_types(value.dtype, torch.float32)
         by_query = _exponents(query.to(wide), features.to(wide))
         by_key = _exponents(key.to(wide), features.to(wide))
@@ -139,12 +139,6 @@ def performer_attention(query: Tensor, key: Tensor, value: Tensor, features: Ten
         weighted = of_query @ (of_key.transpose(-2, -1) @ value.to(wide))
         total = of_query @ of_key.sum(-2).unsqueeze(-1)
         return (weighted / total).to(value.dtype)
-
-
-def _without_autocast(device: str) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 def _exponents(tokens: Tensor, features: Tensor) -> Tensor:

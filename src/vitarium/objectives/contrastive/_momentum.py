@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from vitarium.architectures.heads import num_features
 from vitarium.architectures.patch_tokens import fix_positions, require_plain
+from vitarium.core.devices import without_autocast
 from vitarium.objectives._projectors import normalized_projector
-from vitarium.objectives._similarities import unit, without_autocast
+from vitarium.objectives._similarities import unit
 from vitarium.objectives.companions import Companions, MomentumTeacher, Progress, cosine
 from vitarium.objectives.contrastive.base import Contrastive
 

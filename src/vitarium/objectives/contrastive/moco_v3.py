@@ -2,13 +2,13 @@
 
 from torch import nn
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import WITHOUT_HEAD
 from vitarium.objectives._similarities import (
     info_nce,
     matches,
     needs_two_images,
-    without_autocast,
 )
 from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.contrastive._momentum import (

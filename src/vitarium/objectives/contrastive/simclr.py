@@ -5,6 +5,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import (
     FEATURE_SCORES,
@@ -46,7 +47,7 @@ def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
     """
     outputs = model(batch.images)
     # Autocast would round the similarities to 8 bits, which the temperature then magnifies.
-    with torch.autocast(outputs.device.type, enabled=False):
+    with without_autocast(outputs):
         unit = F.normalize(outputs.float(), dim=1)
         itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
         similarity = (unit @ unit.T).masked_fill(itself, float("-inf"))

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import WITHOUT_HEAD
 from vitarium.objectives._labels import LabelSimilarity, label_similarity
@@ -14,7 +15,6 @@ from vitarium.objectives._similarities import (
     info_nce,
     matches,
     needs_two_images,
-    without_autocast,
 )
 from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.contrastive._momentum import (

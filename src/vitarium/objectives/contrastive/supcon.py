@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.heads import num_features
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import WITHOUT_HEAD
 from vitarium.objectives._labels import share_a_label
 from vitarium.objectives._projectors import projector
-from vitarium.objectives._similarities import needs_two_images, unit, without_autocast
+from vitarium.objectives._similarities import needs_two_images, unit
 from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.companions import Companions
 from vitarium.objectives.contrastive.base import Contrastive, weighted_contrast

@@ -49,9 +49,11 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
     [batch, n, 3 * width] (in windows [batch * windows, n, 3 * width]); or "hidden.3", its output,
     [batch, n, width] or [batch, h, w, width].
 
-    Raises InvalidInput where there is no such block, or where it has no `attn.qkv`.
+    Raises InvalidInput where there is no such block, where it has no `attn.qkv` or gives no tensor,
+    and afterwards where the model computed without it, as one that samples sub-networks does.
     """
     recorded: dict[str, Tensor] = {}
+    names = list(names)
     with ExitStack() as hooks:
         for name in names:
             kind, number = name.split(".")
@@ -64,10 +66,23 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
                     f"{where} has no attn.qkv, which gives queries, keys and values as one"
                 )
             hook = module.register_forward_hook(
-                lambda _, __, output, name=name: recorded.update({name: output})
+                lambda _, __, output, name=name: recorded.update({name: _tensor(name, output)})
             )
             hooks.callback(hook.remove)
         yield recorded
+    if missing := [name for name in names if name not in recorded]:
+        _, _, number = missing[0].partition(".")
+        raise InvalidInput(
+            f"{type(model).__name__} computes its outputs without its block {number}, of which "
+            "nothing can be read: choose an objective that takes the model's outputs alone"
+        )
+
+
+def _tensor(name: str, output: object) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    _, _, number = name.partition(".")
+    raise InvalidInput(f"block {number} gives no tensor of tokens, but a {type(output).__name__}")
 
 
 def window_shift(model: nn.Module, number: int) -> tuple[int, ...] | None:

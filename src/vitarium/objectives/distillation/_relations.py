@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
 from vitarium.objectives.distillation.base import at_least_float32
 
 
@@ -17,7 +18,7 @@ def attention_relation(student: Tensor, teacher: Tensor, heads: int = 1) -> Tens
     student, teacher: [batch, n, 3 * width], of any two widths that `heads` divides -> a scalar,
     with a first gradient for `student`, computed here: nothing of size n^2 is kept for it
     """
-    with torch.autocast(student.device.type, enabled=False):  # 8 bits are few for logits
+    with without_autocast(student):  # 8 bits are few for logits
         rows = _rows(student, heads)
         with torch.no_grad():
             value, gradient = _loss_and_gradient(rows, _rows(teacher, heads))
@@ -29,7 +30,7 @@ def hidden_relation(student: Tensor, teacher: Tensor) -> Tensor:
 
     student, teacher: [batch, n, width], of any two widths -> a scalar
     """
-    with torch.autocast(student.device.type, enabled=False):
+    with without_autocast(student):
         student_unit, teacher_unit = (
             F.normalize(at_least_float32(tokens), dim=-1) for tokens in (student, teacher)
         )
@@ -50,7 +51,7 @@ def hidden_relation(student: Tensor, teacher: Tensor) -> Tensor:
 
 def hidden_difference(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the tokens themselves: [batch, n, width] twice -> a scalar"""
-    with torch.autocast(student.device.type, enabled=False):
+    with without_autocast(student):
         return F.mse_loss(at_least_float32(student), at_least_float32(teacher))
 
 

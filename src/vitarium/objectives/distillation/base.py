@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.core.config import Config
+from vitarium.core.devices import without_autocast
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
 from vitarium.core.weight_suffixes import weight_suffix
@@ -150,7 +151,7 @@ def soft_cross_entropy(outputs: Tensor, teacher_logits: Tensor, temperature: flo
 
     Both [batch, num_classes] -> a scalar, in float32 under autocast, too.
     """
-    with torch.autocast(outputs.device.type, enabled=False):
+    with without_autocast(outputs):
         expected = (at_least_float32(teacher_logits) / temperature).softmax(dim=-1)
         return F.cross_entropy(at_least_float32(outputs) / temperature, expected)
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from vitarium.architectures.features import features
 from vitarium.architectures.heads import TokenHeads, head_prefix
 from vitarium.architectures.vit.distilled import DistilledVit
+from vitarium.core.devices import without_autocast
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
@@ -110,7 +111,7 @@ def deit_lt(config: DeitLT, model: nn.Module, batch: Batch, companions: ClassWei
     by_class, by_teacher = head.of_tokens(tokens)[:2]
     class_loss = F.cross_entropy(by_class, batch.targets, label_smoothing=config.label_smoothing)
     predicted = teacher_output(batch).argmax(1, keepdim=True)
-    with torch.autocast(by_teacher.device.type, enabled=False):
+    with without_autocast(by_teacher):
         surprise = -at_least_float32(by_teacher).log_softmax(1).gather(1, predicted).squeeze(1)
         weights = companions.weights.gather(0, predicted.squeeze(1))
         prediction = (weights * surprise).sum() / weights.sum()

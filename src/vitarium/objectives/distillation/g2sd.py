@@ -2,12 +2,12 @@
 
 from typing import Self
 
-import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.architectures.patch_tokens import patch_grid
+from vitarium.core.devices import without_autocast
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import WITHOUT_HEAD
@@ -165,7 +165,7 @@ def g2sd(config: G2sd, model: nn.Module, batch: Batch, companions: G2sdCompanion
     assert masks is not None
     encoded, _ = encode_under_masks(config, plain, batch.images, masks)
     predicted = companions.decoder(encoded, masks)
-    with torch.autocast(predicted.device.type, enabled=False):
+    with without_autocast(predicted):
         states = at_least_float32(teacher_output(batch, STATES))
         targets = F.layer_norm(states, states.shape[-1:], eps=_EPS)
         return Loss(F.smooth_l1_loss(at_least_float32(predicted), targets, beta=_BETA))

@@ -1,8 +1,8 @@
 """Logit matching: mean squared difference between the logits of student and teacher."""
 
-import torch
 from torch import nn
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.classification.base import accuracy
@@ -27,7 +27,7 @@ def logit_mse(config: LogitMse, model: nn.Module, batch: Batch) -> Loss:
     probability depends on.
     """
     outputs = model(batch.images)
-    with torch.autocast(outputs.device.type, enabled=False):
+    with without_autocast(outputs):
         difference = at_least_float32(outputs) - at_least_float32(teacher_output(batch))
         loss = difference.square().mean()
     return Loss(loss, accuracy=accuracy(outputs, batch))

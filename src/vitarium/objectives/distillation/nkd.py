@@ -5,6 +5,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
@@ -48,7 +49,7 @@ def nkd(config: Nkd, model: nn.Module, batch: Batch) -> Loss:
     """
     outputs, teacher = model(batch.images), teacher_output(batch)
     loss = config.class_weight * F.cross_entropy(outputs, batch.targets)
-    with torch.autocast(outputs.device.type, enabled=False):
+    with without_autocast(outputs):
         student, teacher = at_least_float32(outputs), at_least_float32(teacher)
         classes = torch.arange(student.shape[1], device=student.device)
         is_target = batch.targets.argmax(1, keepdim=True) == classes

@@ -1,10 +1,10 @@
 """Soft distillation: divergence from a teacher's probabilities."""
 
-import torch
 from pydantic import Field, PositiveFloat
 from torch import nn
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.classification.base import accuracy
@@ -35,7 +35,7 @@ def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) 
     """
     outputs = model(batch.images)
     class_loss = F.cross_entropy(outputs, batch.targets)
-    with torch.autocast(outputs.device.type, enabled=False):
+    with without_autocast(outputs):
         log_q, log_p = (
             (at_least_float32(logits) / config.temperature).log_softmax(dim=1)
             for logits in (outputs, teacher_output(batch))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core import files
+from vitarium.core.devices import without_autocast
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
@@ -188,6 +189,6 @@ def stored_lessons(config: StoredLessons, model: nn.Module, batch: Batch) -> Los
     """
     outputs = model(batch.images)
     expected = teacher_output(batch, PROBABILITIES)
-    with torch.autocast(outputs.device.type, enabled=False):
+    with without_autocast(outputs):
         loss = F.cross_entropy(at_least_float32(outputs), expected.to(at_least_float32(outputs)))
     return Loss(loss, accuracy=accuracy(outputs, batch))

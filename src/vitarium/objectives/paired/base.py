@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import log
-from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
@@ -16,17 +15,16 @@ from vitarium.architectures.patch_tokens import (
     patch_size,
     require_plain,
 )
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import ScoredByFeatures, evaluate_features
 from vitarium.objectives._projectors import projector
-from vitarium.objectives._similarities import needs_two_images, unit, without_autocast
+from vitarium.objectives._similarities import unit
 from vitarium.objectives.base import BatchesOfSplit
 from vitarium.objectives.companions import Companions, Progress
 
 LARGEST_SCALE = 100.0
 """Of similarities, as CLIP has it."""
-_OF_COLORS = ("color_jitter", "hue", "color_jitter_probability", "grayscale", "policy")
-"""Settings of augmentations that need gray images or RGB."""
 
 
 class Paired(ScoredByFeatures):
@@ -117,18 +115,3 @@ def evaluate_first(
             yield replace(batch, images=batch.images[:, :own]) if extra else batch
 
     return evaluate_features(config, model, first, splits)
-
-
-def pair_misfits(config: Paired, recipe: Any) -> Mapping[str, str]:
-    """A fact `misfits`: a batch of one image, or an augmentation that needs other channels."""
-    problems = dict(needs_two_images(config, recipe))
-    extra = extra_channels(config)
-    if not extra or recipe.architecture.is_missing:
-        return problems
-    channels = recipe.architecture.config.input_size[0] + extra
-    settings = recipe.augmentation.config
-    changed = [name for name in _OF_COLORS if getattr(settings, name, None)]
-    if channels not in (1, 3) and changed:
-        what = f"{' and '.join(changed)} need gray images or RGB, not {channels} channels"
-        problems["augmentation"] = f"{what}: switch them off, e.g. `{changed[0]}: 0`"
-    return problems

@@ -5,9 +5,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import FEATURE_SCORES
-from vitarium.objectives._similarities import matches, without_autocast
+from vitarium.objectives._similarities import matches, needs_two_images
 from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.paired.base import (
     LARGEST_SCALE,
@@ -15,7 +16,6 @@ from vitarium.objectives.paired.base import (
     Paired,
     evaluate_first,
     extra_channels,
-    pair_misfits,
 )
 
 
@@ -51,7 +51,7 @@ def clip_loss(first: Tensor, second: Tensor, scale: Tensor | float) -> Tensor:
     evaluate=evaluate_first,
     scores=FEATURE_SCORES,
     companions=lambda config, model, _: PairCompanions(config, model, config.initial_scale),
-    misfits=pair_misfits,
+    misfits=needs_two_images,
     extra_channels=extra_channels,
     without_decay=("log_scale",),
     paper="Radford et al. 2021, arXiv 2103.00020",

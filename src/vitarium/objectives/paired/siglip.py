@@ -7,10 +7,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import FEATURE_SCORES
 from vitarium.objectives._labels import share_a_label
-from vitarium.objectives._similarities import matches, without_autocast
+from vitarium.objectives._similarities import matches, needs_two_images
 from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.paired.base import (
     LARGEST_SCALE,
@@ -18,7 +19,6 @@ from vitarium.objectives.paired.base import (
     Paired,
     evaluate_first,
     extra_channels,
-    pair_misfits,
 )
 
 
@@ -80,7 +80,7 @@ def _companions(config: Siglip, model: nn.Module, num_classes: int) -> PairCompa
     evaluate=evaluate_first,
     scores=FEATURE_SCORES,
     companions=_companions,
-    misfits=pair_misfits,
+    misfits=needs_two_images,
     extra_channels=extra_channels,
     without_decay=("log_scale", "offset"),
     paper="Zhai et al. 2023, arXiv 2303.15343",

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from vitarium.architectures.patch_tokens import patch_grid, patch_size, require_plain
 from vitarium.core.config import Config
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives.companions import MomentumTeacher, Progress
 from vitarium.objectives.self_distillation._crop_tokens import encode_crops
@@ -88,7 +89,7 @@ def gram_loss(patches: Tensor, anchor: Tensor, *, clamp_negatives: bool = False)
 
     [batch, n, width] and [batch, n, any width] -> scalar
     """
-    with torch.autocast(patches.device.type, enabled=False):
+    with without_autocast(patches):
         own, others = similarities(patches), similarities(anchor)
     if clamp_negatives:
         own, others = own.clamp_min(0), others.clamp_min(0)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.core.devices import without_autocast
+
 
 class ProjectionHead(nn.Module):
     """Linear layers with GELU in between, an L2 norm, and a layer of weight-normed prototypes
@@ -37,7 +39,7 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         bottleneck = self.mlp(features).float()
         # autocast would round cosines to 8 bits, which the temperatures then magnify
-        with torch.autocast(bottleneck.device.type, enabled=False):
+        with without_autocast(bottleneck):
             logits: Tensor = self.prototypes(F.normalize(bottleneck, dim=-1))
         return logits
 

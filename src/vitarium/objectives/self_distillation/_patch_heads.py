@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vitarium.architectures.heads import num_features
 from vitarium.architectures.patch_tokens import require_plain
 from vitarium.core.config import Config
+from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives.companions import MomentumTeacher
 from vitarium.objectives.self_distillation._crop_tokens import encode_crops
@@ -40,12 +42,19 @@ class PatchCompanions(SelfDistillationCompanions):
 
     def __init__(self, config: SelfDistillation, model: nn.Module) -> None:
         plain = require_plain(model, "self-distillation of patches")
+        shares = not isinstance(config, SeparateHeads) or config.shared_head
+        if shares and num_features(plain) != plain.embed_dim:
+            raise InvalidInput(
+                "one head for crops and patches needs features as wide as patches, and those of "
+                f"{type(model).__name__} are {num_features(plain)} and {plain.embed_dim} wide: "
+                "`shared_head: false` has one for each"
+            )
         super().__init__(config, model)
         self.patch_center: Tensor
         self.mask_token = nn.Parameter(torch.zeros(plain.embed_dim))
         self.patch_head = self.patch_teacher_head = None
-        if isinstance(config, SeparateHeads) and not config.shared_head:
-            self.patch_head = self._new_head(model)
+        if not shares:
+            self.patch_head = self._new_head(plain.embed_dim)
             self.patch_teacher_head = MomentumTeacher(self.patch_head)
         self.register_buffer("patch_center", torch.zeros(config.prototypes))
 

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from vitarium.architectures.heads import num_features
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import ScoredByFeatures
@@ -91,7 +92,7 @@ class SelfDistillationCompanions(Companions):
         self.temperature: Tensor
         self.center: Tensor
         self.config = config
-        self.head = self._new_head(model)
+        self.head = self._new_head(num_features(model))
         self.teacher = MomentumTeacher(model)
         self.teacher_head = MomentumTeacher(self.head)
         self.gram = GramTeacher(config.gram, model) if config.gram else None
@@ -99,9 +100,9 @@ class SelfDistillationCompanions(Companions):
         self.register_buffer("temperature", start, persistent=False)
         self.register_buffer("center", torch.zeros(config.prototypes))
 
-    def _new_head(self, model: nn.Module) -> ProjectionHead:
+    def _new_head(self, width: int) -> ProjectionHead:
         return ProjectionHead(
-            int(model.num_features),  # type: ignore[arg-type]
+            width,
             prototypes=self.config.prototypes,
             hidden_dim=self.config.hidden_dim,
             bottleneck_dim=self.config.bottleneck_dim,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vitarium.architectures.features import features
 from vitarium.architectures.patch_tokens import require_plain
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import WITHOUT_HEAD
 from vitarium.objectives.base import Loss, objective
@@ -63,7 +64,7 @@ def dino(
         teacher = features(companions.teacher.module, batch.images)
         logits = companions.teacher_head(teacher)
         targets = centered_targets(logits, companions.center, companions.temperature)
-    with torch.autocast(targets.device.type, enabled=False):
+    with without_autocast(targets):
         loss = cross_view_loss(by_view(targets, batch), by_view(log_probabilities, batch))
     metrics = {} if gram is None else {"gram_loss": gram}
     return Loss(

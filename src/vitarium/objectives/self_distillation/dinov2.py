@@ -7,6 +7,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import WITHOUT_HEAD
 from vitarium.objectives.base import Loss, TokenMasks, objective
@@ -98,7 +99,7 @@ def dinov2(config: Dinov2, model: nn.Module, batch: Batch, companions: PatchComp
     with torch.no_grad():
         teacher = teacher_logits(batch, companions)
         targets, of_patches = _targets(config, teacher, batch.masks, companions)
-    with torch.autocast(targets.device.type, enabled=False):
+    with without_autocast(targets):
         log_probabilities = companions.log_probabilities(student.crops)
         crops = cross_view_loss(by_view(targets, batch), by_view(log_probabilities, batch))
         log_probabilities = companions.log_probabilities(student.patches)

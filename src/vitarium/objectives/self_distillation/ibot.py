@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from vitarium.architectures.patch_tokens import require_plain
+from vitarium.core.devices import without_autocast
 from vitarium.data.batch import Batch
 from vitarium.objectives._feature_scores import WITHOUT_HEAD
 from vitarium.objectives.base import Loss, TokenMasks, objective
@@ -86,7 +87,7 @@ def ibot(config: Ibot, model: nn.Module, batch: Batch, companions: PatchCompanio
             )
         )
     assert batch.masks is not None
-    with torch.autocast(targets.device.type, enabled=False):
+    with without_autocast(targets):
         log_probabilities = companions.log_probabilities(student.crops)
         crops = cross_view_loss(by_view(targets, batch), by_view(log_probabilities, batch))
         log_probabilities = companions.log_probabilities(student.patches)
