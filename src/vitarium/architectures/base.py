@@ -194,6 +194,9 @@ def architecture(
     learning rates of their own (`ScalesRates`), have factors for a matrix (`Factorized`), or be no
     matter of a stack (`TrainsSingly`).
 
+    What its forward pass cannot compute, such as a part of its patches, it refuses there by
+    InvalidInput: when a blueprint is read, a step of training is tried on the meta device.
+
     Args:
         paper: authors, year and arXiv number, or an address.
         presets: models of this architecture by name, as settings of `config`; names for

@@ -108,6 +108,9 @@ def objective(
     """Register an objective: a function `(config, model, batch) -> Loss`, or with companions
     `(config, model, batch, companions) -> Loss`.
 
+    When a blueprint is read, it is called with a model and a batch on the meta device; what does
+    not go together it refuses by InvalidInput.
+
     It draws nothing at random and changes no state, so that vmap can train many models with it:
     what follows the model is in its companions. Every parameter of the model, and every one of the
     companions that requires it, gets a gradient.
