@@ -83,6 +83,7 @@ def test_what_a_step_would_stop_at_is_refused_with_its_reason(values, path, mess
         {"architecture": "matvit", "objective": "mae"},
         {"architecture": "supernet", "objective": "soft_distillation"},
         {"architecture": "supernet", "objective": "bootstrapping", "adaptation": "head"},
+        {"architecture": "reversible"},
         {"architecture": "image_moe", "objective": "soft_distillation"},
         {"architecture": "distilled_vit", "objective": "dinov2"},
         {"architecture": "hyena_nd", "objective": "dino"},
@@ -99,6 +100,17 @@ def test_an_objective_that_asks_for_values_is_not_refused(monkeypatch):
     from vitarium.objectives.classification import supervised
 
     monkeypatch.setattr(supervised, "accuracy", lambda outputs, batch: outputs.argmax().item())
+    read(blueprint())
+
+
+def test_what_fails_without_memory_alone_is_not_refused(monkeypatch):
+    from vitarium.objectives.classification import supervised
+
+    def accuracy(outputs, batch):
+        with torch.autocast(outputs.device.type, enabled=False):  # there is none of that device
+            return (outputs.argmax(1) == batch.targets.argmax(1)).float().mean()
+
+    monkeypatch.setattr(supervised, "accuracy", accuracy)
     read(blueprint())
 
 

@@ -23,7 +23,7 @@ def through_blocks(blocks: nn.Sequential, tokens: Tensor, *, recompute: bool) ->
     transforms (stacks of models), which know no saved tensors of ours, and in torch.compile.
     """
     is_ordinary = torch.compiler.is_compiling() or functorch_active() or _has_hooks(blocks)
-    if is_ordinary or not recompute or not torch.is_grad_enabled():
+    if is_ordinary or not recompute or not torch.is_grad_enabled() or tokens.is_meta:
         outputs: Tensor = blocks(tokens)
         return outputs
     names, weights = zip(*blocks.named_parameters(), strict=True)
