@@ -5,10 +5,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from reference.built_models import change_by_symmetries
 from vitarium import create_model
 from vitarium.architectures.tokens._dual_token_parts import Broadcast, Gate
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
+from vitarium.core.registry import get
 
 TINY = {"img_size": 32, "widths": (8, 12), "depths": (1, 2), "num_heads": (2, 3),
         "mlp_ratios": (2, 2), "global_side": 2, "stem_stride": 2}  # fmt: skip
@@ -120,3 +122,25 @@ def test_merging_is_of_two_by_two_cells():
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(InvalidConfig, match=message):
         built(**settings)
+
+
+@pytest.mark.parametrize("stride", [2, 1])
+def test_its_symmetries_change_no_output(stride):
+    model = built(stem_stride=stride)
+    change, moved_weights = change_by_symmetries("dual_token", model, images())
+    assert change < 1e-12
+    assert moved_weights > 0.9 * len(list(model.parameters()))
+
+
+def test_streams_of_stages_heads_and_gates_can_be_exchanged():
+    groups = get("architecture", "dual_token").facts["symmetries"](built()).groups
+    sizes = {name: group.size for name, group in groups.items()}
+    assert (sizes["stem.hidden"], sizes["stages.0.stream"], sizes["stages.1.stream"]) == (4, 8, 12)
+    at = "stages.1.blocks.1"
+    heads = [sizes[f"{at}.{part}.heads"] for part in ("attn", "broadcast")]
+    channels = [sizes[f"{at}.broadcast.{part}"] for part in ("qk", "vo")]
+    gates = [sizes[f"{at}.mlp.gate.{part}"] for part in ("of_mean", "of_token")]
+    assert (heads, channels, gates) == ([3, 3], [4, 4], [3, 3])
+    headless = create_model("dual_token", num_classes=0, **TINY)
+    without = get("architecture", "dual_token").facts["symmetries"](headless).groups
+    assert groups.keys() - without.keys() == {"stages.1.stream"}

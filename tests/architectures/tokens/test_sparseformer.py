@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from reference.built_models import change_by_symmetries
 from vitarium import create_model
 from vitarium.architectures.bilinear import read_bilinear
 from vitarium.architectures.tokens._focusing import (
@@ -15,6 +16,7 @@ from vitarium.architectures.tokens._focusing import (
 from vitarium.architectures.tokens.sparseformer import initial_boxes
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
+from vitarium.core.registry import get, section
 
 TINY = {"img_size": 16, "latent_tokens": 5, "focus_dim": 8, "focus_heads": 2, "points": 4,
         "embed_dim": 16, "depth": 3, "num_heads": 2, "stem_width": 6, "stem_stride": 2}  # fmt: skip
@@ -172,3 +174,27 @@ def test_what_is_read_is_a_bilinear_read():
     tokens = maps.flatten(2).transpose(1, 2)
     expected = read_bilinear(tokens, tuple(maps.shape[2:]), points.flatten(1, 2))
     assert torch.allclose(read.flatten(1, 2), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "head"),
+    [({}, None), ({"class_token": True}, None), ({}, {"name": "mlp", "hidden_dim": 5})],
+)
+def test_its_symmetries_change_no_output(settings, head):
+    model = built(**settings)
+    if head is not None:
+        section("head", head)(model.float(), 3)
+    change, moved_weights = change_by_symmetries("sparseformer", model.double(), images())
+    assert change < 1e-12
+    assert moved_weights > 0.9 * len(model.state_dict())
+
+
+def test_units_of_its_streams_map_points_and_mixing_can_be_exchanged():
+    groups = get("architecture", "sparseformer").facts["symmetries"](built()).groups
+    sizes = {name: groups[name].size for name in groups if not name.startswith("blocks.1")}
+    assert (sizes["stem"], sizes["focus"], sizes["stream"]) == (6, 8, 16)
+    assert sizes["blocks.0.points"] == 4
+    mixing = [sizes[f"blocks.0.mixing.{part}"] for part in ("channels", "rows", "squeeze")]
+    assert mixing == [6, 32, 2]
+    headless = create_model("sparseformer", num_classes=0, **TINY)
+    assert "stream" not in get("architecture", "sparseformer").facts["symmetries"](headless).groups

@@ -218,10 +218,11 @@ class VitDeclaration:
         tensors = norm.state_dict()
         for kind, tensor in tensors.items():
             self.piece(f"{name}.{kind}", tensor.shape, (self.written,), elementwise=True)
-        if self.written.group and self.groups[STREAM].maps == "orthogonal":
+        group = self.written.group
+        if group and self.groups[group].maps == "orthogonal":
             bias = f"{name}.bias" if "bias" in tensors else None
             listed = tuple(_tensors_of(*reader) for reader in readers)
-            self.norms.append(Norm(STREAM, f"{name}.weight", bias, listed))
+            self.norms.append(Norm(group, f"{name}.weight", bias, listed))
 
     def scale(self, name: str, scale: Any, writer: str, layer: Any) -> None:
         if not isinstance(scale, nn.Identity):

@@ -18,6 +18,7 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from vitarium.architectures.base import ArchitectureConfig, architecture, without_hidden_units
+from vitarium.architectures.tokens._dual_token_declaration import DualTokenDeclaration
 from vitarium.architectures.tokens._dual_token_parts import (
     Broadcast,
     GatedMlp,
@@ -152,7 +153,8 @@ class DualTokenTransformer(nn.Module):
 
     def __init__(self, config: DualToken, num_outputs: int) -> None:
         super().__init__()
-        self.num_classes, self.num_features = num_outputs, config.widths[-1]
+        self.num_classes = num_outputs
+        self.num_features = self.embed_dim = config.widths[-1]
         self.stem = stem(config.in_chans, config.widths[0], config.stem_stride)
         self.stem_norm = nn.LayerNorm(config.widths[0])
         self.global_tokens = nn.Parameter(torch.empty(config.global_side**2, config.widths[0]))
@@ -194,9 +196,14 @@ class DualTokenTransformer(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
+class _Declaration(DualTokenDeclaration):
+    model_class = DualTokenTransformer
+
+
 @architecture(
     "dual_token",
     paper="Chu et al. 2023, arXiv 2309.12424; Huang et al. 2022, arXiv 2207.05557",
+    symmetries=_Declaration.symmetries,
     training_factors=("drop_path_rate",),
     tiny={
         "img_size": 16,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vitarium.architectures.base import ArchitectureConfig, architecture, without_hidden_units
 from vitarium.architectures.tokens._focusing import NORM_EPS, FocusingBlock
+from vitarium.architectures.tokens._focusing_declaration import FocusingDeclaration
 
 
 class SparseFormerConfig(ArchitectureConfig):
@@ -168,6 +169,10 @@ class SparseFormer(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
+class SparseFormerDeclaration(FocusingDeclaration):
+    model_class = SparseFormer
+
+
 def initial_boxes(count: int) -> Tensor:
     """(x1, y1, x2, y2) of a square grid of boxes of half the image's size, row by row, and whole
     images for what is left of a count that is no square: [count, 4]"""
@@ -196,6 +201,7 @@ def _norm(width: Any, **settings: Any) -> nn.LayerNorm:
             "depth": 10,
         },
     },
+    symmetries=SparseFormerDeclaration.symmetries,
     training_factors=("drop_path_rate",),
     tiny={
         "img_size": 16,
