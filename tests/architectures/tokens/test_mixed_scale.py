@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from reference.built_models import build, change_by_symmetries, images
 from vitarium import create_model
 from vitarium.architectures.adaptation import start_weights
-from vitarium.architectures.tokens.mixed_scale import entropies, gradients
+from vitarium.architectures.tokens._scale_choice import entropies, gradients
 from vitarium.core.config import InvalidConfig
+from vitarium.testing import check_architecture
 
 SIZES = {"img_size": 16, "patch_size": 2, "in_chans": 1}  # 64 patches, 16 big ones
 
@@ -26,12 +27,12 @@ def test_every_pixel_is_in_one_token_and_a_fine_one_is_numbered_as_its_block(big
     model = build("mixed_scale", **SIZES, big_patch=big_patch, num_fine=num_fine).eval()
     pixels = images(16, count=2, channels=1)
     embed, big = model.patch_embed, (8 // big_patch) ** 2
-    fine, coarse = embed.choice(embed.scores(pixels))
+    coarse, fine = embed.choice(embed.scores(pixels))
     blocks = torch.arange(64.0).view(1, 1, 8, 8).repeat(2, 1, 1, 1)
     numbered = blocks.repeat_interleave(2, 2).repeat_interleave(
         2, 3
     )  # a pixel is its block's number
-    cut, numbers = embed.cut(numbered, fine, coarse)
+    cut, (_, numbers) = embed.cut(numbered, (coarse, fine))
     count = (big - num_fine) + num_fine * big_patch**2
     assert cut.shape == (2, count, 1, 2, 2)
     assert model.patch_embed(pixels).tokens.shape == (2, count, 24)
@@ -109,7 +110,7 @@ def test_the_big_patches_with_most_in_them_are_cut_finely(score):
     pixels[..., 4:8, 8:12] = images(4, count=1, channels=1)
     pixels[..., 12:, :4] = images(4, count=1, channels=1, seed=1)
     for mode in (model.eval(), model.train()):
-        fine, coarse = mode.patch_embed.choice(mode.patch_embed.scores(pixels))
+        coarse, fine = mode.patch_embed.choice(mode.patch_embed.scores(pixels))
         assert fine.tolist() == [[6, 12]]
         assert coarse.tolist() == [[n for n in range(16) if n not in (6, 12)]]
 
@@ -118,11 +119,11 @@ def test_random_choices_are_drawn_in_training_and_even_in_eval_mode():
     embed = build("mixed_scale", **SIZES, num_fine=4, score="random").patch_embed
     pixels = images(16, count=200, channels=1)
     torch.manual_seed(0)
-    drawn, _ = embed.train().choice(embed.scores(pixels))
+    _, drawn = embed.train().choice(embed.scores(pixels))
     counts = drawn.flatten().bincount(minlength=16)
     assert counts.sum() == 800
     assert (counts - 50).abs().max() < 31  # five deviations
-    even, _ = embed.eval().choice(embed.scores(pixels))
+    _, even = embed.eval().choice(embed.scores(pixels))
     assert torch.equal(even, torch.tensor([2, 6, 10, 14]).expand(200, -1))
 
 
@@ -132,7 +133,7 @@ def test_candidates_are_the_best_and_one_in_so_many_is_taken():
     torch.manual_seed(0)
     scores = embed.scores(pixels)
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :6]
-    fine, coarse = embed.choice(scores)
+    coarse, fine = embed.choice(scores)
     assert (fine.unsqueeze(2) == best.unsqueeze(1)).any(2).all()
     assert fine.shape == (100, 3)
     assert coarse.shape == (100, 13)
@@ -158,9 +159,94 @@ def test_symmetries_leave_outputs_as_they_are_without_positions_of_prefix_tokens
     ("settings", "message"),
     [
         ({"num_fine": 50}, "num_fine 50: an image has 49 big patches"),
+        ({"num_middle": 40, "big_patch": 2}, "num_middle 40: 33 big patches are not cut finely"),
+        ({"num_middle": 1}, "middle_side 2 is no proper divisor of big_patch 2"),
+        ({"middle_side": 3}, "middle_side 3 is of a middle scale, and num_middle is 0"),
         ({"big_patch": 3}, "img_size 224 is not divisible by big patches of 48 pixels"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(InvalidConfig, match=message):
         create_model("mixed_scale", **settings)
+
+
+THREE = {"img_size": 16, "patch_size": 1, "in_chans": 1, "big_patch": 4, "num_fine": 3,
+         "num_middle": 5, "scale_embedding": True}  # fmt: skip
+
+
+def test_three_scales_have_every_pixel_once_and_cells_of_their_own_grids():
+    model = build("mixed_scale", **THREE).eval()
+    embed, pixels = model.patch_embed, images(16, count=2, channels=1)
+    chosen = embed.choice(embed.scores(pixels))
+    every = torch.cat(chosen, dim=1).sort(dim=1).values
+    assert torch.equal(every, torch.arange(16).expand(2, -1))
+    tokens, numbers = embed(pixels)
+    assert [of_scale.shape[1] for of_scale in numbers] == [8, 5 * 4, 3 * 16]
+    assert tokens.shape == (2, 8 + 20 + 48, 24)
+    assert embed.num_patches == 76
+    for parts, of_scale, cells in zip((1, 2, 4), chosen, numbers, strict=True):
+        rows, columns = (index // parts for index in (cells // (4 * parts), cells % (4 * parts)))
+        assert torch.equal((rows * 4 + columns)[:, :: parts**2], of_scale)
+        for image in cells:
+            assert len(image.unique()) == len(image)
+
+
+def test_the_middle_scale_is_the_image_shrunk_big_patch_by_big_patch():
+    model = build("mixed_scale", **THREE | {"num_fine": 0, "num_middle": 16}).eval()
+    pixels = images(16, count=2, channels=1)
+    tokens, (_, numbers, _) = model.patch_embed(pixels)
+    small = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
+    for number in range(16):
+        row, column = divmod(number, 4)
+        big = pixels[..., 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        small[..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = F.interpolate(
+            big, (2, 2), mode="bicubic", align_corners=False, antialias=True
+        )
+    expected = model.patch_embed.proj(small).flatten(2).transpose(1, 2)
+    for image in range(2):
+        torch.testing.assert_close(tokens[image], expected[image, numbers[image]])
+
+
+def test_tokens_have_the_mean_of_the_positions_that_they_cover():
+    model = build("mixed_scale", **THREE, class_token=False, global_pool="avg").eval()
+    x = model.patch_embed(images(16, count=1, channels=1))
+    added = (model._pos_embed(x) - x.tokens)[0]
+    grid = model.pos_embed[0].unflatten(0, (16, 16))
+    at = 0
+    for scale, (parts, numbers) in enumerate(zip((1, 2, 4), x.numbers, strict=True)):
+        cell, columns = 4 // parts, 4 * parts
+        for number in numbers[0].tolist():
+            row, column = (cell * index for index in divmod(number, columns))
+            block = grid[row : row + cell, column : column + cell].mean((0, 1))
+            torch.testing.assert_close(added[at], block + model.scale_embed[0, scale])
+            at += 1
+
+
+def test_the_middle_scale_gets_the_next_best_and_in_training_their_candidates():
+    settings = THREE | {"num_fine": 2, "num_middle": 3, "candidate_ratio": 2}
+    embed = build("mixed_scale", **settings).patch_embed
+    scores = torch.rand(200, 16, generator=torch.Generator().manual_seed(0))
+    ranks = scores.argsort(dim=1, descending=True).argsort(dim=1)
+    _, middle, fine = embed.eval().choice(scores)
+    assert torch.equal(ranks.gather(1, fine).sort(dim=1).values, torch.arange(2).expand(200, -1))
+    expected = torch.arange(2, 5).expand(200, -1)
+    assert torch.equal(ranks.gather(1, middle).sort(dim=1).values, expected)
+    torch.manual_seed(0)
+    _, middle, fine = embed.train().choice(scores)
+    assert set(ranks.gather(1, fine).flatten().tolist()) == set(range(4))
+    assert set(ranks.gather(1, middle).flatten().tolist()) == set(range(4, 10))
+
+
+def test_random_scales_are_drawn_in_training_and_evenly_spread_in_eval_mode():
+    embed = build("mixed_scale", **THREE | {"score": "random", "num_fine": 2, "num_middle": 2})
+    embed, pixels = embed.patch_embed, images(16, count=100, channels=1)
+    _, middle, fine = embed.eval().choice(embed.scores(pixels))
+    assert torch.equal(torch.cat([middle, fine], 1)[0].sort().values, torch.tensor([2, 6, 10, 14]))
+    assert fine[0].tolist() == [6, 14]
+    torch.manual_seed(0)
+    _, middle, fine = embed.train().choice(embed.scores(pixels))
+    assert len(middle.unique()) == len(fine.unique()) == 16
+
+
+def test_three_scales_keep_the_contract():
+    check_architecture("mixed_scale", big_patch=4, num_fine=0, num_middle=1, img_size=64)
