@@ -9,6 +9,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vitarium.architectures.attention._small_data import small_data_presets
 from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.base import Axis
 from vitarium.architectures.symmetries.vit import NOTHING, Readers, VitDeclaration
@@ -136,22 +137,10 @@ class MaskedDeclaration(VitDeclaration):
         return [(f"{at}.qkv", attention.qkv)]
 
 
-_PUBLISHED = {
-    "embed_dim": 192,
-    "depth": 9,
-    "num_heads": 12,
-    "mlp_ratio": 2.0,
-    "qkv_bias": False,
-}
-
-
 @architecture(
     "gaussian_mixture_mask",
     paper="Li and Zhang 2023, arXiv 2309.05375",
-    presets={
-        "gmm_vit_patch4_32": {**_PUBLISHED, "img_size": 32, "patch_size": 4},
-        "gmm_vit_patch8_64": {**_PUBLISHED, "img_size": 64, "patch_size": 8},
-    },
+    presets=small_data_presets("gmm_vit"),
     symmetries=MaskedDeclaration.symmetries,
     training_factors=TRAINING_FACTORS,
     tiny={"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2},

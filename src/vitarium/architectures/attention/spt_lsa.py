@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer, init_weights_vit_t
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.architectures.attention._small_data import small_data_presets
 from vitarium.architectures.base import architecture
 from vitarium.architectures.patch_tokens import patch_pixels
 from vitarium.architectures.symmetries.base import Axis
@@ -148,22 +149,10 @@ class SmallDataDeclaration(VitDeclaration):
         return [(f"{at}.qkv", attention.qkv)]
 
 
-_PUBLISHED = {
-    "embed_dim": 192,
-    "depth": 9,
-    "num_heads": 12,
-    "mlp_ratio": 2.0,
-    "qkv_bias": False,
-}
-
-
 @architecture(
     "spt_lsa",
     paper="Lee et al. 2021, arXiv 2112.13492",
-    presets={
-        "sl_vit_patch4_32": {**_PUBLISHED, "img_size": 32, "patch_size": 4},
-        "sl_vit_patch8_64": {**_PUBLISHED, "img_size": 64, "patch_size": 8},
-    },
+    presets=small_data_presets("sl_vit"),
     symmetries=SmallDataDeclaration.symmetries,
     training_factors=TRAINING_FACTORS,
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
