@@ -10,7 +10,7 @@ from scipy import stats
 
 import architectures
 from vitarium import plan
-from vitarium.core.registry import section
+from vitarium.core.registry import plugins, section
 
 
 def test_widths_give_about_as_many_parameters():
@@ -27,8 +27,22 @@ def test_the_baseline_is_also_trained_for_as_long_a_time():
     design = architectures.Plan(task, settings, steps, range(2))
     models = plan(design.blueprint()).models
     epochs = {(model.stage, model.recipe.epochs) for model in models}
-    assert epochs == {("vit", 20), ("mini_deit", 20), ("vit, 40 epochs", 40)}
+    assert epochs == {("vit", 15), ("mini_deit", 15), ("vit, 30 epochs", 30)}
     assert len(models) == 6
+
+
+def test_times_are_rounded_to_powers_of_the_root_of_two():
+    task = architectures.FASHION[60_000]
+    ratios = {"as fast": 1.1, "slower": 1.3, "twice": 2.2, "faster": 0.6}
+    steps = {name: Step(1000, ratio, 1) for name, ratio in ratios.items()}
+    design = architectures.Plan(task, {}, steps, range(2))
+    epochs = {name: design.epochs_in_time_of(name) for name in ratios}
+    assert epochs == {"as fast": 1, "slower": 1, "twice": 2, "faster": 1}
+
+
+def test_settings_are_those_of_architectures_there_are():
+    names = {*architectures.SETTINGS, *architectures.BY_TASK, *architectures.LEFT_OUT}
+    assert names <= plugins("architecture").keys()
 
 
 def test_topologies_are_the_same_in_every_run_and_can_be_built():
