@@ -84,7 +84,8 @@ def _colors(recipe: "Recipe") -> dict[str, str]:
     changed += [name for name in ("grayscale", "policy") if getattr(settings, name, None)]
     if not changed:
         return {}
-    what = f"{' and '.join(changed)} need gray images or RGB, not {channels} channels"
+    need = "need" if len(changed) > 1 else "needs"
+    what = f"{' and '.join(changed)} {need} gray images or RGB, not {channels} channels"
     return {"augmentation": f"{what}: switch them off, e.g. `{changed[0]}: 0`"}
 
 

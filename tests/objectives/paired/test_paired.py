@@ -240,7 +240,7 @@ def test_colors_of_two_modalities_are_refused_before_training(tiny):
     chosen = {"name": "clip", "second_modality_channels": 3}
     augmentation = {"name": "simclr", "hue": 0, "grayscale": 0}
     tiny["stages"]["pretrain"] |= {"objective": chosen, "augmentation": augmentation}
-    with pytest.raises(InvalidConfig, match="color_jitter and color_jitter_probability need gray"):
+    with pytest.raises(InvalidConfig, match="color_jitter needs gray images or RGB, not 4"):
         plan(Blueprint.read(tiny))
 
 
