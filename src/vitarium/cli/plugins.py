@@ -93,10 +93,11 @@ def entries_of(kind: str) -> list[Entry]:
 
 
 def _row(entry: Entry, sizes: Mapping[str, int]) -> Entry:
-    """A line of a list; of an architecture its size, how many presets it has, and its paper."""
+    """A line of a list; of an architecture its size and how many presets it has, too."""
     if sizes:
         presets, paper = len(entry["presets"]), entry["paper"]
-        return {"name": entry["name"], **_size(entry, sizes), "presets": presets, "paper": paper}
+        size = {"name": entry["name"], **_size(entry, sizes), "presets": presets}
+        return {**size, "what": entry["what"], "paper": paper}
     return {key: entry[key] for key in ("name", "what", "of") if key in entry}
 
 

@@ -71,7 +71,8 @@ def _pixels(values: Any, where: str, *, batched: bool) -> Tensor:
             pixels = pixels.movedim(-1, -3)
         elif not first and is_array:
             raise InvalidData(
-                f"{where}: arrays are [..., h, w] or [..., h, w, c] with 1 or 3 colors"
+                f"{where}: arrays are [..., h, w] or [..., h, w, c] with 1 or 3 colors; of other "
+                "channels give a tensor, [..., c, h, w]"
             )
     else:
         raise InvalidData(f"{where}: images are {list(pixels.shape)}; see `vitarium.dataset`")

@@ -14,7 +14,7 @@ from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.testing._rules import Contract
-from vitarium.testing._tiny_zoo import ARCHITECTURE, CLASSES, tiny_zoo
+from vitarium.testing._tiny_zoo import CLASSES, tiny_zoo
 from vitarium.zoo import Zoo
 
 
@@ -52,8 +52,9 @@ def _check_result(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
     weights = Zoo.open(zoo.path).state_dict(id)
     for name, tensor in weights.items():
         rule(torch.isfinite(tensor).all(), f"weights are finite, and {name} is not")
-    size = ARCHITECTURE["img_size"]
-    outputs = zoo.load(id)(torch.randn(2, ARCHITECTURE["in_chans"], size, size))
+    architecture = zoo.spec(id).origin.architecture
+    assert architecture
+    outputs = zoo.load(id)(torch.randn(2, *architecture.config.input_size))
     rule(outputs.shape == (2, CLASSES), "the merged model runs, with the same classes")
     again = _plan(rule, zoo, models)
     rule(again.spec.id == id, "the same merge has the same id")

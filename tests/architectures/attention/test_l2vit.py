@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitarium import create_model
 from vitarium.architectures.attention._concentration import (
@@ -97,6 +98,23 @@ def test_rows_of_linear_attention_sum_to_tau_where_nothing_is_clamped():
     # values of ones come out as tau, through the module itself
     ones = torch.ones(2, 2, 12, 3).double()
     torch.testing.assert_close(module.attend(ones, ones, ones), 0.7 * ones)
+
+
+def test_weights_of_linear_attention_are_not_negative():
+    module = linear(tau=0.7)
+    query, key = drawn(2, 2, 12, 3), drawn(2, 2, 12, 3, seed=1)
+    weights = module.attend(query, key, torch.eye(12).double().expand(2, 2, 12, 12))
+    assert (weights >= 0).all()
+    assert (weights > 0).any(-1).double().mean() > 0.5
+
+
+def test_the_cost_of_linear_attention_is_linear_in_the_number_of_patches():
+    costs = []
+    for rows in (2, 4, 8):
+        with FlopCounterMode(display=False) as counter:
+            linear()(drawn(1, rows, 6, 6))
+        costs.append(counter.get_total_flops())
+    assert costs[2] == 2 * costs[1] == 4 * costs[0] > 0
 
 
 def test_the_released_denominator_lets_outputs_grow_with_the_number_of_tokens():

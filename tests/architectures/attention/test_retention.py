@@ -168,7 +168,19 @@ def test_patches_do_not_see_the_class_token():
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("vir_small_patch16_224", 22_059_496), ("vir_base_patch16_224", 86_585_320)],
+    [
+        ("vir_small_patch16_224", 22_059_496),
+        ("vir_base_patch16_224", 86_585_320),
+        # blocks, patches, class token and norm, positions, layer scales, head
+        (
+            "vir_large_patch16_224",
+            24 * (12 * 1024**2 + 13 * 1024) + 1024 * (769 + 3 + 196 + 2 * 24) + 1_025_000,
+        ),
+        (
+            "vir_large_patch14_224",
+            24 * (12 * 1024**2 + 13 * 1024) + 1024 * (589 + 3 + 256 + 2 * 24) + 1_025_000,
+        ),
+    ],
 )
 def test_presets_have_the_published_numbers_of_parameters(name, count):
     with meta_device():

@@ -56,6 +56,19 @@ def test_equal_experts_are_one_times_the_sum_of_the_gates():
     torch.testing.assert_close(layer(rows), expected, rtol=0, atol=1e-12)
 
 
+def test_an_expert_to_which_no_token_is_sent_has_no_gradient():
+    model = build(top_k=1)
+    layer = model.blocks[1].mlp.train()
+    rows = tokens()[:1, :3]
+    chosen = set((rows @ layer.routers[0].weight.T).argmax(-1).flatten().tolist())
+    layer(rows).square().sum().backward()
+    assert 0 < len(chosen) < 4
+    for number, expert in enumerate(layer.experts):
+        gradient = expert.fc1.weight.grad
+        assert (gradient is not None and bool(gradient.any())) == (number in chosen)
+    assert layer.routers[0].weight.grad.any()
+
+
 def test_a_single_expert_of_the_mlps_width_is_the_plain_vit():
     model = build(num_experts=1, top_k=1, expert_ratio=4.0)
     plain = create_model("vit", num_classes=3, **SIZES).double().eval()

@@ -50,6 +50,19 @@ def test_parts_of_the_tiny_adapter_have_the_published_numbers_of_parameters():
     assert count(side.injectors[0]) == 116_760
     assert count(side.extractors[0]) == 108_312
     assert count(side.last) == 2 * 108_312
+    rest = 2_438_192 - 1_171_520 - 3 * 225_072 - 441_696
+    assert (rest, 116_760 + 108_312) == (149_760, 225_072)  # deconvolution, norms, level embedding
+
+
+def test_parts_of_unirgb_ir_have_the_published_numbers_of_parameters():
+    with meta_device():
+        side = create_model("unirgb_ir_base").side
+    level_embed = side.pyramid.level_embed.numel()
+    pool = count(side.first) + count(side.second) + count(side.fusion) + count(side.pyramid)
+    assert (level_embed, pool - level_embed) == (2_304, 1_652_752)
+    assert [count(gate) for gate in side.gates] == [1_180_416] * 3
+    readings = [count(r) + g.numel() for r, g in zip(side.readings, side.gamma, strict=True)]
+    assert readings == [927_024] * 4
 
 
 @pytest.mark.parametrize("class_token", [True, False])

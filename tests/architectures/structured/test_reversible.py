@@ -69,6 +69,13 @@ def test_parameters_are_as_many_as_published(settings, published):
     assert sum(p.numel() for p in model.blocks[3].parameters()) == 198_272
 
 
+def test_the_released_default_has_its_number_of_parameters():
+    sizes = {"img_size": 32, "patch_size": 2, "embed_dim": 768, "depth": 8, "num_heads": 8}
+    with meta_device():
+        model = create_model("reversible", num_classes=10, **sizes, **MEAN)
+    assert sum(p.numel() for p in model.parameters()) == 56_928_010
+
+
 @pytest.mark.parametrize(("preset", "millions"), [("small", 22.44), ("base", 87.34)])
 def test_presets_have_the_published_sizes(preset, millions):
     with meta_device():

@@ -79,17 +79,34 @@ def test_without_an_early_block_only_its_partner_and_what_follows_change():
     assert same == [True] * 5 + [False] * 2
 
 
-def test_blocks_have_the_published_models_parameters():
-    width, rest = 512, 0
-    rest += 12 * width + width  # patches of 2 x 2 pixels
-    rest += 257 * width  # positions of them and of the time
-    rest += 2 * width + 12 * width + 12 + 84  # norm, decoder, convolution
+@pytest.mark.parametrize(
+    ("side", "channels", "patch", "width", "depth", "heads", "labels", "published"),
+    [
+        (32, 3, 2, 512, 12, 8, 0, 44_255_328),  # CIFAR-10, S/2
+        (64, 3, 4, 512, 12, 8, 0, 44_292_228),  # CelebA, S/4
+        (64, 3, 4, 768, 16, 12, 1000, 130_940_292),  # ImageNet, M/4
+        (64, 3, 4, 1024, 20, 16, 1000, 286_827_652),  # L/4
+        (32, 4, 2, 1024, 20, 16, 1001, 286_763_172),  # latents of 256 pixels, L/2
+        (32, 4, 2, 1152, 28, 16, 1001, 500_832_016),  # H/2
+        (64, 4, 4, 1024, 20, 16, 1001, 286_861_524),  # latents of 512 pixels, L/4
+        (64, 4, 4, 1152, 28, 16, 1001, 500_942_656),  # H/4
+    ],
+)
+def test_blocks_have_the_published_models_parameters(
+    side, channels, patch, width, depth, heads, labels, published
+):
+    """Of U-ViT's generative models there is all but the blocks here: labels, positions, decoder."""
+    pixels, extra = channels * patch**2, 1 + bool(labels)  # the time, and the label
+    rest = (pixels + 1) * width + (side**2 // patch**2 + extra) * width + labels * width
+    rest += 2 * width + (width + 1) * pixels  # norm, decoder
+    rest += 0 if width == 1152 else 9 * channels**2 + channels  # the huge ones have no convolution
     with meta_device():
-        model = create_model("u_vit", embed_dim=width, num_heads=8, depth=13, qkv_bias=False)
+        sizes = {"embed_dim": width, "num_heads": heads, "depth": depth + 1}
+        model = create_model("u_vit", qkv_bias=False, **sizes)
     blocks = sum(parameter.numel() for parameter in model.blocks.parameters())
-    assert blocks + rest == 44_255_328  # U-ViT-S/2 for CIFAR-10
+    assert blocks + rest == published
     skips = sum(p.numel() for name, p in model.named_parameters() if ".skip." in name)
-    assert skips == 6 * (2 * width**2 + width)
+    assert skips == depth // 2 * (2 * width**2 + width)
 
 
 def test_too_few_blocks_are_refused():

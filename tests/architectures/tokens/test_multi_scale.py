@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from reference.built_models import build, images
 from vitarium import create_model
@@ -61,6 +62,17 @@ def test_tokens_of_two_scales_are_those_of_the_model_and_of_its_tiles():
         for column in range(2):  # a tile has four patches, and their mean is one of the map
             mean = parts[row][column][:, 2:].mean(1)
             assert torch.allclose(tokens[:, 2 + 2 * row + column, 24:], mean)
+
+
+@pytest.mark.parametrize(("scales", "times"), [([1], 1), ([1, 2], 5), ([1, 2, 3], 14)])
+def test_scales_cost_a_model_for_each_tile(scales, times):
+    model, plain = pair(scales=scales)
+    costs = []
+    for each in (model, plain):
+        with FlopCounterMode(display=False) as counter:
+            each.forward_features(images(16))
+        costs.append(counter.get_total_flops())
+    assert costs[0] == times * costs[1] > 0
 
 
 def test_a_larger_image_is_seen_whole_and_in_tiles():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from reference.built_models import change_by_symmetries
 from vitarium import create_model
@@ -135,6 +136,19 @@ def test_a_shift_of_image_and_box_by_cells_reads_the_same():
 def test_the_number_of_tokens_does_not_depend_on_the_size_of_the_image():
     model = built()
     assert {model.forward_features(images(size)).shape for size in (16, 24)} == {(2, 5, 16)}
+
+
+def test_after_the_stem_the_cost_does_not_depend_on_the_size_of_the_image():
+    def cost(compute):
+        with FlopCounterMode(display=False) as counter:
+            compute()
+        return counter.get_total_flops()
+
+    model, rest = built(), []
+    for size in (16, 24, 48):
+        stem = cost(lambda size=size: model.image_map(images(size)))
+        rest.append(cost(lambda size=size: model(images(size))) - stem)
+    assert rest[0] == rest[1] == rest[2] > 0
 
 
 def test_gradients_of_points_are_clamped_in_training_alone():

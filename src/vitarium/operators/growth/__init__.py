@@ -1,0 +1,1 @@
+"""Operators that make a larger model of one model, which computes the same at first."""
