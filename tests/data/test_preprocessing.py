@@ -98,6 +98,27 @@ def test_images_cover_a_rectangle_as_those_of_timm_do(size, share):
     assert (prepared(spec, PHOTO) - expected).abs().max() < 2.5 / 255 / 0.5
 
 
+@pytest.mark.parametrize("size", [(32, 48), (48, 32), (16, 64)])
+@pytest.mark.parametrize("shape", [(64, 96), (96, 64), (64, 64), (16, 24)])
+def test_images_of_a_recipe_cover_a_rectangle_in_their_own_shape(size, shape):
+    sizes = {"img_size": size[0], "img_width": size[1], "num_fine": 2}
+    spec = recipe(architecture={**SIZE, "name": "mixed_scale", **sizes})
+    photo = np.random.default_rng(1).integers(96, 160, (*shape, 3), np.uint8)
+    normalization = preprocessing_of(spec).normalization
+    mean, std = (tuple(values) for values in normalization)
+    expected = create_transform((3, *size), mean=mean, std=std, crop_pct=1.0)(
+        Image.fromarray(photo)
+    )
+    assert (prepared(spec, photo) - expected).abs().max() < 2.5 / 255 / min(std)
+    augmentation = spec.recipe.augmentation((3, *size), 10)
+    numbers = torch.rand(1, augmentation.numbers, dtype=torch.float64)
+    seen = augmentation.frame(numbers, *shape).cut(torch.from_numpy(photo).permute(2, 0, 1)[None])
+    torch.testing.assert_close(
+        (seen[0] - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1),
+        prepared(spec, photo),
+    )
+
+
 def of_timm(architecture, **settings):
     """A model that timm's importer read."""
     values = {"source": "timm", "name": "n", "weights": "w", "architecture": architecture}

@@ -154,8 +154,10 @@ def _first_convolutions(model: nn.Module) -> tuple[str, ...]:
 
 
 def _grid(model: nn.Module | None) -> tuple[int, int] | None:
-    """Rows and columns of a model's patches."""
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    """Rows and columns of the patches that a model has positions of: where it cuts images otherwise
+    than into patches, `position_grid` says them."""
+    embed = getattr(model, "patch_embed", None)
+    grid = getattr(embed, "position_grid", None) or getattr(embed, "grid_size", None)
     return (int(grid[0]), int(grid[1])) if grid else None
 
 

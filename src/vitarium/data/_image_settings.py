@@ -22,8 +22,12 @@ class Covering:
 
     def size(self, image: tuple[int, int]) -> tuple[int, int]:
         """Height and width of an image when it is resized, of those that it has."""
-        ratio = min(image[0] / self.height, image[1] / self.width)
-        return round(image[0] / ratio), round(image[1] / ratio)
+        return crops.covering_size(image, (self.height, self.width))
+
+
+def covering(size: tuple[int, int]) -> int | Covering:
+    """How images are resized to cover that height and width: of a square, by the shorter side."""
+    return size[0] if size[0] == size[1] else Covering(*size)
 
 
 _INTERPOLATIONS = ("augmentation.interpolation", "preprocessing.interpolation")
@@ -90,7 +94,7 @@ class ImageSettings:
         height, width = (math.floor(side / share) for side in size)
         if self.factors.get("preprocessing.crop_mode") == "squash":
             return height, width
-        return height if height == width else Covering(height, width)
+        return covering((height, width))
 
     def interpolation(self) -> crops.Resampling:
         default = _TIMM_INTERPOLATION if self.source == "timm" else "bilinear"

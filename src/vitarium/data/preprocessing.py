@@ -12,7 +12,7 @@ from vitarium.blueprint import Imported, Recipe, Spec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.core.registry import Section
-from vitarium.data._image_settings import CROP, Covering, ImageSettings, is_number, sides
+from vitarium.data._image_settings import CROP, Covering, ImageSettings, covering, is_number, sides
 from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations.base import Augmentation, channels, unmixed
 from vitarium.data.expected import Normalization, per_channel, recipe_normalization
@@ -127,7 +127,7 @@ def preprocessing_of(spec: Spec) -> Preprocessing:
     if isinstance(origin, Recipe):
         mean, std = recipe_normalization(origin) or (None, None)
         chosen = origin.augmentation
-        resize = getattr(chosen.config, "resize", None) or min(size[1:])
+        resize = getattr(chosen.config, "resize", None) or covering(size[1:])
         interpolation: crops.Interpolation = getattr(chosen.config, "interpolation", "bilinear")
         augmentation = chosen if chosen.facts.get("own_plain", False) else None
         return Preprocessing(

@@ -6,7 +6,7 @@ from vitarium.blueprint.parents import Parent
 from vitarium.core.config import KeyPath, Problem
 from vitarium.core.errors import IncompatibleWeights
 
-_ADAPTED = ("img_size", "patch_size", "in_chans", "window_size")
+_ADAPTED = ("img_size", "img_width", "patch_size", "in_chans", "window_size")
 """Settings of an architecture to which weights are adapted."""
 
 

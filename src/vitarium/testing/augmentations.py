@@ -8,13 +8,14 @@ from torch import Tensor
 
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, choose
+from vitarium.data._image_settings import covering
 from vitarium.data.augmentations.base import Augmentation
 from vitarium.data.augmentations.policies.base import Policy
 from vitarium.data.preprocessing import Preprocessing
 from vitarium.testing._rules import Contract
 
 _CLASSES = 10
-_SIZES = ((3, 24, 24), (1, 32, 32), (3, 48, 48))
+_SIZES = ((3, 24, 24), (1, 32, 32), (3, 48, 64))
 
 
 def check_augmentation(name: str, **settings: Any) -> None:
@@ -70,7 +71,7 @@ def _check_plain(
     rule: Contract, augmentation: Augmentation, config: Any, size: tuple[int, int, int]
 ) -> None:
     resize, interpolation = getattr(config, "resize", None), getattr(config, "interpolation", None)
-    preprocessing = Preprocessing(size, resize or min(size[1:]), interpolation or "bilinear")
+    preprocessing = Preprocessing(size, resize or covering(size[1:]), interpolation or "bilinear")
     image = torch.arange(3 * 40 * 60).reshape(1, 3, 40, 60).remainder(256).to(torch.uint8)
     frames = [made.plain(40, 60).cut(image) for made in (augmentation, preprocessing.frames())]
     holds = torch.equal(*frames)

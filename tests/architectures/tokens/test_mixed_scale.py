@@ -162,7 +162,9 @@ def test_symmetries_leave_outputs_as_they_are_without_positions_of_prefix_tokens
         ({"num_middle": 40, "big_patch": 2}, "num_middle 40: 33 big patches are not cut finely"),
         ({"num_middle": 1}, "middle_side 2 is no proper divisor of big_patch 2"),
         ({"middle_side": 3}, "middle_side 3 is of a middle scale, and num_middle is 0"),
-        ({"big_patch": 3}, "img_size 224 is not divisible by big patches of 48 pixels"),
+        ({"img_width": 100}, "img_width 100: not divisible by big patches of 32 pixels"),
+        ({"img_size": 32, "img_width": 64}, "num_fine 16: an image has 2 big patches"),
+        ({"big_patch": 3}, "img_size 224: not divisible by big patches of 48 pixels"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):
@@ -207,19 +209,22 @@ def test_the_middle_scale_is_the_image_shrunk_big_patch_by_big_patch():
         torch.testing.assert_close(tokens[image], expected[image, numbers[image]])
 
 
-def test_tokens_have_the_mean_of_the_positions_that_they_cover():
-    model = build("mixed_scale", **THREE, class_token=False, global_pool="avg").eval()
-    x = model.patch_embed(images(16, count=1, channels=1))
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 24), (24, 8)])
+def test_tokens_have_the_mean_of_the_positions_that_they_cover(height, width):
+    settings = THREE | {"img_size": height, "img_width": width}
+    model = build("mixed_scale", **settings, class_token=False, global_pool="avg").eval()
+    x = model.patch_embed(images(24, count=1, channels=1)[..., :height, :width])
     added = (model._pos_embed(x) - x.tokens)[0]
-    grid = model.pos_embed[0].unflatten(0, (16, 16))
+    grid = model.pos_embed[0].unflatten(0, (height, width))
     at = 0
     for scale, (parts, numbers) in enumerate(zip((1, 2, 4), x.numbers, strict=True)):
-        cell, columns = 4 // parts, 4 * parts
+        cell, columns = 4 // parts, width * parts // 4
         for number in numbers[0].tolist():
             row, column = (cell * index for index in divmod(number, columns))
             block = grid[row : row + cell, column : column + cell].mean((0, 1))
             torch.testing.assert_close(added[at], block + model.scale_embed[0, scale])
             at += 1
+    assert at == added.shape[0] == model.patch_embed.num_patches
 
 
 def test_the_middle_scale_gets_the_next_best_and_in_training_their_candidates():
@@ -250,3 +255,62 @@ def test_random_scales_are_drawn_in_training_and_evenly_spread_in_eval_mode():
 
 def test_three_scales_keep_the_contract():
     check_architecture("mixed_scale", big_patch=4, num_fine=0, num_middle=1, img_size=64)
+
+
+SIDES = pytest.mark.parametrize(("height", "width"), [(8, 24), (24, 8)])  # 12 big patches of 4 x 4
+
+
+def of_sides(height, width, **settings):
+    """A model for images that are not square, and three of them."""
+    sizes = SIZES | {"img_size": height, "img_width": width}
+    model = build("mixed_scale", **sizes, **settings).eval()
+    return model, images(24, channels=1)[..., :height, :width]
+
+
+@SIDES
+@pytest.mark.parametrize("num_fine", [0, 5, 12])
+def test_every_pixel_of_an_image_that_is_not_square_is_in_one_token(height, width, num_fine):
+    model, pixels = of_sides(height, width, num_fine=num_fine)
+    tokens, numbers = model.patch_embed(pixels)
+    assert tokens.shape == (3, (12 - num_fine) + 4 * num_fine, 24)
+    assert model.patch_embed.num_patches == tokens.shape[1]
+    for image in range(3):
+        visits, unread = torch.zeros(height, width), iter(tokens[image])
+        for side, of_scale in zip((4, 2), numbers, strict=True):
+            for number in of_scale[image].tolist():
+                row, column = (side * index for index in divmod(number, width // side))
+                block = (slice(row, row + side), slice(column, column + side))
+                visits[block] += 1
+                part = pixels[image : image + 1, :, *block]
+                if side > 2:
+                    part = F.interpolate(part, (2, 2), mode="bicubic", antialias=True)
+                expected = model.patch_embed.proj(part).flatten()
+                torch.testing.assert_close(next(unread), expected)
+        assert torch.equal(visits, torch.ones(height, width))
+
+
+@SIDES
+def test_all_patches_fine_is_timms_vit_for_images_that_are_not_square(height, width):
+    model, pixels = of_sides(height, width, num_fine=12, scale_embedding=False)
+    sizes = {"patch_size": 2, "in_chans": 1, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    plain = create_model(
+        "timm", model="vit_tiny_patch16_224", img_size=[height, width], num_classes=5, **sizes
+    )
+    plain.double().eval().load_state_dict(model.state_dict(), strict=True)
+    assert torch.allclose(model(pixels), plain(pixels), atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{"img_width": 64}, {"score": "random", "img_size": 64}])
+def test_models_of_images_that_are_not_square_keep_the_contract(settings):
+    check_architecture("mixed_scale", **{"img_width": 32, **settings})
+
+
+def test_positions_of_a_vit_are_resampled_to_the_grid_of_patches():
+    parent = build("vit", **SIZES)
+    model, _ = of_sides(8, 32, num_fine=2, scale_embedding=False)
+    start = start_weights(model, parent.state_dict(), head=False, parent_model=parent)
+    positions = parent.pos_embed[:, 1:].unflatten(1, (8, 8)).permute(0, 3, 1, 2)
+    expected = F.interpolate(positions, (4, 16), mode="bicubic", antialias=True)
+    resampled = start.weights["pos_embed"][:, 1:].unflatten(1, (4, 16)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(resampled, expected, rtol=0, atol=1e-6)
+    assert start.changes == ("positions resampled 8×8 → 4×16",)

@@ -5,12 +5,13 @@ resolution; the next ones fewer, shrunk to a middle scale, where there is one; e
 shrunk to a patch and becomes one.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,9 +31,12 @@ from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 class MixedScaleVit(Vit):
     """A ViT with tokens of several scales, finer where there is more to see; by default ViT-Ti/16.
 
-    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
+    images [batch, in_chans, img_size, img_width] -> outputs [batch, num_outputs]
     """
 
+    img_width: PositiveInt | None = None
+    """Width of the input images, in pixels, of which img_size is then the height; none: they are
+    square."""
     big_patch: int = Field(2, ge=2)
     """Side of a big patch, in patches."""
     num_fine: NonNegativeInt = 16
@@ -54,9 +58,19 @@ class MixedScaleVit(Vit):
     shape."""
 
     @property
+    def input_size(self) -> tuple[int, int, int]:
+        return (self.in_chans, self.img_size, self.img_width or self.img_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's patches."""
+        _, height, width = self.input_size
+        return height // self.patch_size, width // self.patch_size
+
+    @property
     def num_big(self) -> int:
         """Big patches of an image."""
-        return (self.img_size // (self.patch_size * self.big_patch)) ** 2
+        return math.prod(length // self.big_patch for length in self.grid)
 
     @property
     def num_tokens(self) -> int:
@@ -74,8 +88,11 @@ class MixedScaleVit(Vit):
         """See the base."""
         yield from super().mismatches()
         side = self.patch_size * self.big_patch
-        if self.img_size % side:
-            yield f"img_size {self.img_size} is not divisible by big patches of {side} pixels"
+        lengths = {"img_size": self.img_size, "img_width": self.img_width}
+        if uneven := [
+            f"{name} {length}" for name, length in lengths.items() if (length or 0) % side
+        ]:
+            yield f"{' and '.join(uneven)}: not divisible by big patches of {side} pixels"
         elif self.num_fine > self.num_big:
             yield f"num_fine {self.num_fine}: an image has {self.num_big} big patches"
         elif self.num_fine + self.num_middle > self.num_big:
@@ -103,10 +120,10 @@ class MixedScaleEmbed(nn.Module):
     def __init__(self, config: MixedScaleVit, **sizes: Any) -> None:
         super().__init__()
         patch, width = config.patch_size, config.embed_dim
-        self.img_size, self.patch_size = (config.img_size,) * 2, (patch, patch)
+        self.img_size, self.patch_size = config.input_size[1:], (patch, patch)
         self.side, self.parts = patch * config.big_patch, config.parts
-        self.big_columns = config.img_size // self.side
-        self.num_patches = (config.img_size // patch) ** 2
+        self.num_big, self.big_columns = config.num_big, config.grid[1] // config.big_patch
+        self.position_grid, self.num_patches = config.grid, math.prod(config.grid)
         counts = (config.num_fine, config.num_middle)
         self.choice = ScaleChoice(counts, config.num_big, config.score, config.candidate_ratio)
         self._shrink = [shrinking(self.side, parts * patch) for parts in self.parts[:-1]]
@@ -121,7 +138,7 @@ class MixedScaleEmbed(nn.Module):
     def scores(self, images: Tensor) -> Tensor:
         """Of the big patches of images [batch, c, h, w]; larger ones are cut: [batch, n]"""
         if self.choice.score == "random":  # evenly spread, unless the choice draws
-            number, (fine, middle) = self.big_columns**2, self.choice.counts
+            number, (fine, middle) = self.num_big, self.choice.counts
             refined = evenly_spread(fine + middle, number, images.device)
             rank = torch.zeros(number, device=images.device)
             rank[refined] = 1
@@ -175,7 +192,7 @@ class MixedScaleVisionTransformer(VisionTransformer):
         embed = partial(MixedScaleEmbed, config)
         super().__init__(**config.arguments(), embed_layer=embed, num_classes=num_outputs)
         self.patch_embed.num_patches = config.num_tokens  # positions have been drawn
-        self.parts, self.img_columns = config.parts, config.img_size // config.patch_size
+        self.parts, self.position_grid = config.parts, config.grid
         self.scale_embed: nn.Parameter | None = None
         if config.scale_embedding:
             self.scale_embed = nn.Parameter(
@@ -187,10 +204,10 @@ class MixedScaleVisionTransformer(VisionTransformer):
         assert self.pos_embed is not None
         before = 0 if self.no_embed_class else self.num_prefix_tokens
         of_prefix, of_patches = self.pos_embed[0].tensor_split((before,))
-        side, added = self.img_columns, []
+        (rows, columns), added = self.position_grid, []
         for parts, numbers in zip(self.parts, x.numbers, strict=True):
             cell = self.parts[-1] // parts
-            grid = of_patches.unflatten(0, (side // cell, cell, side // cell, cell))
+            grid = of_patches.unflatten(0, (rows // cell, cell, columns // cell, cell))
             added.append(grid.mean((1, 3)).flatten(0, 1)[numbers])
         if (vectors := self.scale_embed) is not None:
             added = [table + vectors[:, n] for n, table in enumerate(added)]

@@ -113,7 +113,7 @@ def multi_crop(
         return crops.resized_crops(
             (high, wide),
             (height, width),
-            shorter=config.resize or min(height, width),
+            shorter=config.resize,
             interpolation=config.interpolation,
         )
 

@@ -80,9 +80,7 @@ def simclr_views(
         )
 
     def plain(high: int, wide: int) -> crops.Frame:
-        return crops.resized_crops(
-            (high, wide), (height, width), shorter=config.resize or min(height, width)
-        )
+        return crops.resized_crops((high, wide), (height, width), shorter=config.resize)
 
     def change(images: Tensor, drawn: Tensor) -> Tensor:
         def jitter(images: Tensor, which: Tensor) -> Tensor:

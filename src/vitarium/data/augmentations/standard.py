@@ -31,7 +31,7 @@ class Standard(Config):
 
     resize: PositiveInt | None = None
     """Length of the shorter side, in pixels, to which an image is resized before the crop; none:
-    the model's image size."""
+    it just covers the model's image size."""
     interpolation: crops.Interpolation = "bilinear"
     """Interpolation of pixels when images are resized."""
     crop: Literal["center", "random", "random_resized"] = "center"
@@ -45,7 +45,8 @@ class Standard(Config):
     scale: Area = (0.08, 1.0)
     """Smallest and largest area of a random_resized crop, as a share of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
-    """Smallest and largest aspect ratio of a random_resized crop: width over height."""
+    """Smallest and largest aspect ratio of a random_resized crop: width over height. It is resized
+    to the model's images: where these are not square, choose the ratio around theirs."""
     horizontal_flip: float = Probability
     """Probability of a horizontal flip."""
     rotation: NonNegativeFloat = 0.0
@@ -132,7 +133,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
         return crops.resized_crops(
             (height, width),
             cropped,
-            shorter=shorter,
+            shorter=config.resize,
             interpolation=config.interpolation,
             padding=config.padding if config.crop == "random" else 0,
             padding_mode=config.padding_mode if config.crop == "random" else "constant",
@@ -142,7 +143,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
 
     def plain(height: int, width: int) -> crops.Frame:
         return crops.resized_crops(
-            (height, width), cropped, shorter=shorter, interpolation=config.interpolation
+            (height, width), cropped, shorter=config.resize, interpolation=config.interpolation
         )
 
     def change(images: Tensor, drawn: Tensor) -> Tensor:
