@@ -207,16 +207,14 @@ def resized_crops(
     flipped: Tensor | None = None,
     rounding: Rounding = "round",
 ) -> Frame:
-    """The shorter side to `shorter`, `padding` around, then a crop of `size`; without `shorter`
-    images are just large enough to cover `size`. Their shape stays the same.
+    """The shorter side to `shorter`, or such that `size` is covered; `padding` around, then a crop.
 
     squashed: height and width to which the image is resized instead, whatever its own shape.
     rounding: of a middle that lies between two pixels.
     crop_numbers: two numbers in [0, 1) per image, where its crop is, [n, 2]; None: the middle.
     flipped: which are mirrored, bool [n].
     """
-    in_shape = resized_size(image, shorter) if shorter else covering_size(image, size)
-    axes, resized_to = [], squashed or in_shape
+    axes, resized_to = [], squashed or covering_size(image, (shorter,) * 2 if shorter else size)
     for axis, (source, cropped, resized) in enumerate(zip(image, size, resized_to, strict=True)):
         margin = max(padding, cropped - resized, 0)
         if crop_numbers is None:
@@ -243,8 +241,7 @@ def resized_size(image: tuple[int, int], shorter: int) -> tuple[int, int]:
 
 
 def covering_size(image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the same shape that just cover `size`; rounded as torchvision does where
-    that is a square, and else as timm does."""
+    """Height and width of the same shape that just cover `size`, a rectangle as in timm."""
     if size[0] == size[1]:
         return resized_size(image, size[0])
     ratio = min(image[0] / size[0], image[1] / size[1])
