@@ -15,8 +15,11 @@ from torch import nn
 
 from vitarium.architectures.multiplexed._windows import fitting_window
 from vitarium.architectures.vit.dinov2 import ratio
-from vitarium.architectures.vit.vit import Vit
+from vitarium.architectures.vit.vit import PlainVit, Vit
+from vitarium.core.config import InvalidConfig
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.registry import Section, choose
 
 _NORMS = (nn.LayerNorm, LayerNorm)
 _ACTIVATIONS = get_args(Vit.model_fields["act_layer"].annotation)
@@ -48,6 +51,35 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
         "drop_rate": model.head_drop.p,
         "pos_drop_rate": model.pos_drop.p,
     }
+
+
+def vit_section(architecture: Section | None, purpose: str) -> Section:
+    """A model's architecture as a `vit`: itself, or that of a plain ViT of timm.
+
+    purpose: what needs it, for the error. Raises IncompatibleWeights for anything else.
+    """
+    if architecture is None:
+        raise IncompatibleWeights(f"{purpose} needs a plain vit, not an unknown architecture")
+    if type(architecture.config) is PlainVit:
+        return architecture
+    refusal = f"{purpose} needs a plain vit, not {architecture.name}"
+    with meta_device():
+        model = architecture(1)
+    try:
+        factors = plain_factors(model)
+        shared = {name: factors[name] for name in PlainVit.model_fields if name in factors}
+        section = choose("architecture", "vit", **shared)
+    except (IncompatibleWeights, InvalidConfig):
+        raise IncompatibleWeights(refusal) from None
+    with meta_device():
+        same = _shapes(section(1)) == _shapes(model)
+    if not same:
+        raise IncompatibleWeights(refusal)
+    return section
+
+
+def _shapes(model: nn.Module) -> dict[str, Any]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def swin_factors(model: SwinTransformer) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Plain ViTs whose blocks drop or merge tokens; their weights are those of `vit`."""
