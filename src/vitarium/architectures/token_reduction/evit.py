@@ -97,7 +97,7 @@ class EvitBlock(AttendingBlock):
     """
 
     def __init__(self, *args: Any, config: Evit, depth: int = 0, **kwargs: Any) -> None:
-        super().__init__(*args, depth=depth, **kwargs)
+        super().__init__(*args, **kwargs)
         self.config, self.number = config, depth
         self.prefix = config.reg_tokens + 1
 

@@ -79,7 +79,7 @@ class MctfBlock(SizedBlock):
     """
 
     def __init__(self, *args: Any, config: Mctf, depth: int = 0, **kwargs: Any) -> None:
-        super().__init__(*args, depth=depth, **kwargs)
+        super().__init__(*args, **kwargs)
         self.config, self.number = config, depth
         self.prefix = config.reg_tokens + config.class_token
 

@@ -72,7 +72,7 @@ class TomeBlock(SizedBlock):
     """
 
     def __init__(self, *args: Any, config: Tome, depth: int = 0, **kwargs: Any) -> None:
-        super().__init__(*args, depth=depth, **kwargs)
+        super().__init__(*args, **kwargs)
         self.r, self.proportional = config.schedule[depth], config.proportional
         self.prefix = config.reg_tokens + config.class_token
 
