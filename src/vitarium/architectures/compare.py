@@ -96,7 +96,9 @@ def module_differences(first: nn.Module, second: nn.Module) -> dict[str, tuple[o
 
 def described(differences: Differences, limit: int = 3) -> str:
     """The first of them, for a message: "num_heads (2 and 4), act_layer (gelu and relu)"."""
-    parts = [f"{name} ({a} and {b})" for name, (a, b) in list(differences.items())[:limit]]
+    parts = [
+        f"{name or 'class'} ({a} and {b})" for name, (a, b) in list(differences.items())[:limit]
+    ]
     more = len(differences) - len(parts)
     return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
 

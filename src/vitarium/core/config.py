@@ -148,6 +148,8 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
                 if len(value) >= least:  # some items are wrong, which is listed
                     continue
                 message = f"{brief(value)} is too short; give at least {least}"
+            elif item["type"] == "too_long":
+                message = f"{brief(value)} is too long; give at most {item['ctx']['max_length']}"
             problems.append(Problem(path, message, unknown))
     return problems
 

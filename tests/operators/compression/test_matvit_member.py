@@ -5,6 +5,7 @@ import torch
 
 from vitarium import Blueprint, grow, merge
 from vitarium.core.errors import IncompatibleWeights
+from vitarium.operators.compression import matvit_member
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,12 @@ def test_what_is_no_member_is_refused(zoo, granularity, fault):
 def test_another_architecture_is_refused(zoo):
     with pytest.raises(IncompatibleWeights, match="needs a matvit, not vit"):
         merge(zoo, "matvit_member", models=[trained(zoo, "vit")], granularity=0.5)
+
+
+def test_a_result_that_does_not_fit_its_architecture_is_not_kept(zoo, monkeypatch):
+    monkeypatch.setattr(matvit_member, "_narrowed", lambda name, weight, match, share: weight)
+    before = list(zoo.ids())
+    fault = r"blocks.0.mlp.fc1.weight is \[64, 16\], and its new architecture has \[32, 16\]"
+    with pytest.raises(IncompatibleWeights, match=fault):
+        merge(zoo, "matvit_member", models=[trained(zoo, "matvit")], granularity=(0.5, 1.0))
+    assert list(zoo.ids()) == before

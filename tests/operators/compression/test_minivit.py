@@ -135,6 +135,7 @@ def test_it_starts_from_the_first_block_and_names_the_starts_that_there_are():
         (DINOV2 | {"swiglu": True}, "GluMlp"),
         (DINOV2 | {"patch_mean": True}, "ClassAndPatches"),
         ({"name": "ewa_vit", "num_experts": 2}, "MLPs of Exp|Ewa"),
+        ({"name": "uneven_vit", "head_dim": 2}, "head_dim"),
     ],
 )
 def test_what_a_compressed_model_cannot_have_is_refused_by_name(factors, has):

@@ -66,7 +66,10 @@ def test_other_parts_are_drawn_by_the_seed():
         ({"reg_tokens": 2}, "reg_tokens 2"),
         ({"act_layer": "relu"}, "act_layer relu"),
         ({"global_pool": "avg"}, "global_pool 'avg' beside its class token"),
-        ({"name": "distilled_vit"}, "ClassAndDistillation"),
+        ({"norm_eps": 1e-3}, "norm_eps 0.001"),
+        ({"name": "distilled_vit"}, "there is no SparseFormer of a ClassAndDistillation"),
+        ({"name": "uneven_vit", "head_dim": 2}, "head_dim"),
+        ({"name": "uneven_vit", "hidden": (8, 8, 8, 8, 8, 9)}, "MLPs of several widths"),
     ],
 )
 def test_what_no_sparseformer_has_is_refused(factors, message):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.blueprint import CheckpointRef
 from vitarium.blueprint.spec import differing_factors
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable
 from vitarium.core.parameters import parameter
@@ -146,11 +147,30 @@ class MergePlan:
             large = self.models[0].nbytes > IN_MEMORY
             buffer = stack.enter_context(disk_buffer(self.zoo.path / "cache")) if large else None
             weights = self.weights(progress, buffer)
+            self._check_fits(weights)
             stack.enter_context(bases_stay(self.zoo.path))
             folder.begin(self.spec, replace(self.about, software=self._software()))
             folder.commit(0, self.log.metrics, weights, None, plain=large)
             folder.finish("finished", "; ".join(self.log.lines))
         return self.spec.id
+
+    def _check_fits(self, weights: Mapping[str, Tensor]) -> None:
+        """Raises IncompatibleWeights where an operator that changes the architecture gives other
+        tensors than that has."""
+        if not self.facts["architecture"]:
+            return
+        with meta_device():
+            built = self.spec.origin.build(self.about.num_outputs).state_dict()
+        for name in dict.fromkeys([*built, *weights]):
+            given, expected = (
+                str(list(tensors[name].shape)) if name in tensors else "no such tensor"
+                for tensors in (weights, built)
+            )
+            if given != expected:
+                raise IncompatibleWeights(
+                    f"{self.operator.name} of {self.models[0].name}: {name} is {given}, and its "
+                    f"new architecture has {expected}; nothing is kept"
+                )
 
     def _software(self) -> dict[str, str]:
         """With what it is computed, which is not what its ingredients were trained with."""

@@ -23,18 +23,21 @@ from vitarium.core.registry import Section, choose
 
 _NORMS = (nn.LayerNorm, LayerNorm)
 _ACTIVATIONS = get_args(Vit.model_fields["act_layer"].annotation)
-_WHOSE = "there is no multiplexed version of"
 _PLAIN = "name a plain vision transformer or a Swin"
 
 
-def plain_factors(model: nn.Module) -> dict[str, Any]:
+def plain_factors(
+    model: nn.Module, form: str = "multiplexed version", names: str = _PLAIN
+) -> dict[str, Any]:
     """Factors with which `mini_deit` has the sizes, tokens, norms and rates of a timm model.
 
-    Raises IncompatibleWeights that names what a multiplexed version cannot have.
+    Raises IncompatibleWeights that names what a multiplexed version cannot have, or another `form`
+    of the model, and what to name instead (`names`).
     """
+    refusal = f"there is no {form} of {{}}; {names}"
     if type(model) is not VisionTransformer:
-        raise IncompatibleWeights(f"{_WHOSE} a {type(model).__name__}; {_PLAIN}")
-    _refuse(model.patch_embed, _vit_extras(model))
+        raise IncompatibleWeights(refusal.format(f"a {type(model).__name__}"))
+    _refuse(model.patch_embed, _vit_extras(model), refusal)
     block: Any = model.blocks[0]
     return {
         **_common_factors(model, block, model.blocks[-1]),
@@ -87,7 +90,8 @@ def swin_factors(model: SwinTransformer) -> dict[str, Any]:
 
     Raises IncompatibleWeights that names what a multiplexed version cannot have.
     """
-    _refuse(model.patch_embed, _swin_extras(model))
+    refusal = f"there is no multiplexed version of {{}}; {_PLAIN}"
+    _refuse(model.patch_embed, _swin_extras(model), refusal)
     stages: list[Any] = list(model.layers)
     firsts = [stage.blocks[0] for stage in stages]
     head: Any = model.head
@@ -117,12 +121,12 @@ def _common_factors(model: Any, first: Any, last: Any) -> dict[str, Any]:
     }
 
 
-def _refuse(embedding: nn.Module, extras: Iterable[str]) -> None:
-    """Raises IncompatibleWeights for anything that a multiplexed version cannot have."""
+def _refuse(embedding: nn.Module, extras: Iterable[str], refusal: str) -> None:
+    """Raises IncompatibleWeights for anything that the other form cannot have."""
     if type(embedding) is not PatchEmbed:
         extras = [f"the patch embedding {type(embedding).__name__}"]
     if reasons := list(dict.fromkeys(extras)):
-        raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(reasons)}; {_PLAIN}")
+        raise IncompatibleWeights(refusal.format(f"a model with {', '.join(reasons)}"))
 
 
 def _having(*extras: tuple[bool, str]) -> list[str]:
@@ -158,6 +162,7 @@ def _vit_extras(model: VisionTransformer) -> Iterator[str]:
             (not _nothing(attention.q_norm), "qk_norm"),
             (not _nothing(attention.norm), "scale_attn_norm"),
             (attention.proj.bias is None, "proj_bias False"),
+            (attention.qkv.out_features != 3 * model.embed_dim, "head_dim"),
         )
         if type(mlp) is not Mlp:
             yield f"MLPs of {type(mlp).__name__}"
@@ -167,6 +172,9 @@ def _vit_extras(model: VisionTransformer) -> Iterator[str]:
             (_activation(mlp.act) is None, f"act_layer {type(mlp.act).__name__}"),
         )
     plain = [block for block in blocks if type(block) is Block]
+    mlps = [block.mlp for block in plain if type(block.mlp) is Mlp]
+    if len({mlp.fc1.out_features for mlp in mlps}) > 1:
+        yield "MLPs of several widths"
     yield from _norm_extras([part for b in plain for part in (b.norm1, b.norm2)] + finals)
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
 from vitarium.architectures.heads import head_prefix
+from vitarium.architectures.tokens._focusing import NORM_EPS
 from vitarium.core import seeds
 from vitarium.core.config import Config, InvalidConfig
 from vitarium.core.devices import meta_device
@@ -102,8 +103,9 @@ def _inherited(config: Bootstrapped, vit: Any) -> dict[str, str]:
 
 
 def _sparse(config: Bootstrapped, vit: Any) -> Section:
-    factors = plain_factors(vit)
+    factors = plain_factors(vit, "SparseFormer", "name a plain vision transformer")
     refused = {"reg_tokens": 0, "qkv_bias": True, "init_values": None, "act_layer": "gelu"}
+    refused["norm_eps"] = NORM_EPS
     faults = [
         f"{name} {factors[name]}" for name, value in refused.items() if factors[name] != value
     ]
