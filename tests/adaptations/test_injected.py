@@ -91,6 +91,7 @@ def test_a_side_network_that_the_model_has_learns():
         ("vit", {"side_heads": 5}, "not divisible by side_heads 5"),
         ("vit", {"interactions": 3}, "depth 2 is not divisible by interactions 3"),
         ("vit", {"network": "unirgb_ir"}, "leave nothing to the first modality of 3 channels"),
+        ("spt_lsa", {}, "no patches that one convolution cuts out"),
     ],
 )
 def test_what_does_not_go_together_is_refused(architecture, settings, message):

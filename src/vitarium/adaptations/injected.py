@@ -70,7 +70,13 @@ def _add(config: InjectedSettings, model: nn.Module) -> None:
             "adaptation 'injected': the model already has a side network; choose `network: null`"
         )
     vit: Any = plain_vit(model, "injected")
-    channels = vit.patch_embed.proj.in_channels
+    projection = getattr(vit.patch_embed, "proj", None)
+    if not isinstance(projection, nn.Conv2d):
+        raise InvalidInput(
+            f"adaptation 'injected': a {type(model).__name__} has no patches that one convolution "
+            "cuts out of the image; choose the architecture `vit` or `dinov2`"
+        )
+    channels = projection.in_channels
     faults = list(misfits(config, vit.embed_dim, len(vit.blocks)))
     if config.network == "unirgb_ir" and config.second_modality_channels >= channels:
         faults.append(

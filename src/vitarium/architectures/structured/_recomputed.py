@@ -64,9 +64,15 @@ class _Recomputed(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Of the outputs [batch, n, 2 * dim] -> of the tokens and of each weight"""
+        # torch's once_differentiable raises nothing where derivatives are taken after some tensors
+        # alone (torch.autograd.grad), and what goes through here would be missing from them
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "reversible: torch cannot differentiate twice what is recomputed; set `recompute` "
+                "to false"
+            )
         outputs, *weights = ctx.saved_tensors
         by_block = _by_block(ctx.names, weights)
         gradients: dict[str, Tensor] = {}
