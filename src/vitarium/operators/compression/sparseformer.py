@@ -104,7 +104,12 @@ def _inherited(config: Bootstrapped, vit: Any) -> dict[str, str]:
 
 def _sparse(config: Bootstrapped, vit: Any) -> Section:
     factors = plain_factors(vit, "SparseFormer", "name a plain vision transformer")
-    refused = {"reg_tokens": 0, "qkv_bias": True, "init_values": None, "act_layer": "gelu"}
+    refused: dict[str, Any] = {
+        "reg_tokens": 0,
+        "qkv_bias": True,
+        "init_values": None,
+        "act_layer": "gelu",
+    }
     refused["norm_eps"] = NORM_EPS
     faults = [
         f"{name} {factors[name]}" for name, value in refused.items() if factors[name] != value
