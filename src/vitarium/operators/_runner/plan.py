@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
@@ -29,17 +28,15 @@ from vitarium.evaluation.loader import ModelLoader
 from vitarium.evaluation.scoring import load
 from vitarium.evaluation.weight_subset import WeightSubset
 from vitarium.operators._runner.bases import common_head, common_parent
-from vitarium.operators._runner.buffers import Buffers, widest
+from vitarium.operators._runner.buffers import Buffers
 from vitarium.operators._runner.factors import combined_layers, nearest_factors, with_matrices
 from vitarium.operators._runner.heads import Heads
 from vitarium.operators._runner.images import check_images_alike
+from vitarium.operators._runner.results import check_fits, software_of, stored
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
-from vitarium.training import TrainOptions
-from vitarium.training.options import software
 from vitarium.zoo.lock import bases_stay
 from vitarium.zoo.model import ModelName
 
-_OF_TRAINING = ("precision", "compiled", "stacked")
 IN_MEMORY = 128_000_000
 """Bytes up to which a result is held in memory, and packed when it is kept; one that is larger lies
 in a folder of the zoo meanwhile, mapped into memory: the system writes it out for room."""
@@ -147,35 +144,13 @@ class MergePlan:
             large = self.models[0].nbytes > IN_MEMORY
             buffer = stack.enter_context(disk_buffer(self.zoo.path / "cache")) if large else None
             weights = self.weights(progress, buffer)
-            self._check_fits(weights)
+            if self.facts["architecture"]:
+                self._check_fits(weights)
             stack.enter_context(bases_stay(self.zoo.path))
-            folder.begin(self.spec, replace(self.about, software=self._software()))
+            folder.begin(self.spec, replace(self.about, software=software_of(self.sources.device)))
             folder.commit(0, self.log.metrics, weights, None, plain=large)
             folder.finish("finished", "; ".join(self.log.lines))
         return self.spec.id
-
-    def _check_fits(self, weights: Mapping[str, Tensor]) -> None:
-        """Raises IncompatibleWeights where an operator that changes the architecture gives other
-        tensors than that has."""
-        if not self.facts["architecture"]:
-            return
-        with meta_device():
-            built = self.spec.origin.build(self.about.num_outputs).state_dict()
-        for name in dict.fromkeys([*built, *weights]):
-            given, expected = (
-                str(list(tensors[name].shape)) if name in tensors else "no such tensor"
-                for tensors in (weights, built)
-            )
-            if given != expected:
-                raise IncompatibleWeights(
-                    f"{self.operator.name} of {self.models[0].name}: {name} is {given}, and its "
-                    f"new architecture has {expected}; nothing is kept"
-                )
-
-    def _software(self) -> dict[str, str]:
-        """With what it is computed, which is not what its ingredients were trained with."""
-        facts = software(TrainOptions(device=self.sources.device))
-        return {name: fact for name, fact in facts.items() if name not in _OF_TRAINING}
 
     def weights(self, progress: Progress = SILENT, buffer: Path | None = None) -> dict[str, Tensor]:
         """The merged weights, tensors [*shape] by name: in files of a folder, or in memory."""
@@ -195,15 +170,21 @@ class MergePlan:
         merged: dict[str, Tensor] = {}
         layers = {} if self.facts["architecture"] else self.layers
         tensors = self.operator(ingredients)
-        for name, stored in nearest_factors(tensors, layers, self._stored, ingredients.log):
-            if buffer and stored.numel():
-                mapped = scratch(buffer / str(len(merged)), stored.numel(), stored.dtype)
-                stored = mapped.view(stored.shape).copy_(stored)
-            merged[name] = stored
+        for name, tensor in nearest_factors(tensors, layers, self._stored, ingredients.log):
+            if buffer and tensor.numel():
+                mapped = scratch(buffer / str(len(merged)), tensor.numel(), tensor.dtype)
+                tensor = mapped.view(tensor.shape).copy_(tensor)
+            merged[name] = tensor
         self.log = ingredients.log
         merged |= self.buffers.copied()
         merged |= {n: self._stored(n, t) for n, t in self._statistics(merged, ingredients).items()}
         return {**merged, **{n: self._stored(n, t) for n, t in self.heads.tensors().items()}}
+
+    def _check_fits(self, weights: Mapping[str, Tensor]) -> None:
+        """Raises IncompatibleWeights where the result's architecture has other tensors."""
+        with meta_device():
+            built = self.spec.origin.build(self.about.num_outputs)
+        check_fits(weights, built.state_dict(), f"{self.operator.name} of {self.models[0].name}")
 
     def _stored(self, name: str, tensor: Tensor) -> Tensor:
         """In the dtype that it is stored in. Raises IncompatibleWeights for NaN and infinite."""
@@ -211,14 +192,7 @@ class MergePlan:
         if self.base:
             models.append(self._base_weights)
         dtypes = [model.dtype(name) for model in models if name in model.shapes]
-        stored = tensor.to(widest(dtypes) if dtypes else tensor.dtype)
-        entries = stored.float() if stored.dtype.itemsize == 1 else stored
-        if stored.is_floating_point() and not torch.isfinite(entries).all():
-            raise IncompatibleWeights(
-                f"{self.operator.name} gives {name} entries that are not finite in "
-                f"{str(stored.dtype).removeprefix('torch.')}: nothing is kept; try milder settings"
-            )
-        return stored
+        return stored(name, tensor, dtypes, self.operator.name)
 
     def _statistics(
         self, merged: Mapping[str, Tensor], ingredients: Ingredients
