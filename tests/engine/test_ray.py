@@ -20,6 +20,15 @@ pytestmark = pytest.mark.slow
 NOWHERE = "127.0.0.1:1"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers_like_other_processes():
+    """Ray lets its workers wait for all other processes: at niceness 15 they get no core of a busy
+    machine for minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster that this process has started, and is on; its address."""
