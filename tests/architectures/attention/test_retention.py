@@ -13,12 +13,18 @@ from vitarium.architectures.attention._retaining import (
     parallel,
     recurrent,
 )
-from vitarium.architectures.attention.retention import RetentionDeclaration, head_decays
+from vitarium.architectures.attention.retention import (
+    BidirectionalRetention,
+    RetentionDeclaration,
+    head_decays,
+)
+from vitarium.architectures.patch_tokens import require_plain
 from vitarium.architectures.symmetries._folding import folded
 from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
+from vitarium.testing import check_architecture
 
 SIZES = {"img_size": 12, "patch_size": 4, "in_chans": 1, "embed_dim": 8, "depth": 2, "num_heads": 2}
 DECAYS = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)
@@ -131,15 +137,17 @@ def model_of(**settings):
     return random_moves.scrambled(model, 0).double()
 
 
-@pytest.mark.parametrize("decay", ["1d", "2d"])
-@pytest.mark.parametrize(
-    "settings", [{}, {"class_token": False, "global_pool": "avg"}, {"reg_tokens": 2}]
-)
-def test_models_of_all_forms_compute_the_same(decay, settings):
+ORDERS = [{"decay": "1d"}, {"decay": "2d"}, {"bidirectional": True}]
+READOUTS = [{}, {"class_token": False, "global_pool": "avg"}, {"reg_tokens": 2}]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("settings", READOUTS)
+def test_models_of_all_forms_compute_the_same(order, settings):
     images = drawn(2, 1, 12, 12)
-    expected = model_of(decay=decay, **settings)(images)
+    expected = model_of(**order, **settings)(images)
     for form in ({"form": "recurrent"}, {"form": "chunk", "chunk": 4}):
-        outputs = model_of(decay=decay, **form, **settings)(images)
+        outputs = model_of(**order, **form, **settings)(images)
         torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-11)
 
 
@@ -196,15 +204,76 @@ def test_it_has_no_more_parameters_than_attention():
 
 
 @pytest.mark.parametrize("mix", [False, True])
-@pytest.mark.parametrize("decay", ["1d", "2d"])
-def test_declared_symmetries_change_nothing(decay, mix):
-    model, images = model_of(decay=decay), drawn(3, 1, 12, 12)
+@pytest.mark.parametrize("order", ORDERS)
+def test_declared_symmetries_change_nothing(order, mix):
+    model, images = model_of(**order), drawn(3, 1, 12, 12)
     symmetries = RetentionDeclaration.symmetries(model)
     expected, weights = model(images), model.state_dict()
     moves = random_moves.random_moves(symmetries, torch.Generator().manual_seed(1), mix=mix)
     weights = folded(symmetries, weights) if mix else weights
     model.load_state_dict(moved(symmetries, weights, moves))
     torch.testing.assert_close(model(images), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("settings", READOUTS)
+def test_a_bidirectional_model_is_a_causal_one_of_the_sequence_and_its_flip(settings):
+    model, images = model_of(bidirectional=True, **settings), drawn(2, 1, 12, 12)
+    causal = model_of(**settings)
+    causal.load_state_dict(model.state_dict(), strict=True)
+    patches = causal.patch_embed(images) + causal.pos_embed
+    prefix = causal.num_prefix_tokens
+    sequence = causal._pos_embed(causal.patch_embed(images))
+    assert torch.equal(sequence[:, prefix:], patches)
+    sequence = torch.cat([patches, sequence[:, :prefix].flip(1)], 1)
+    tokens = torch.cat([sequence, sequence.flip(1)], 1)
+    for block in causal.blocks:
+        block.attn.prefix = 0  # tokens are in their order
+        tokens = block(tokens)
+    tokens = causal.norm(tokens)
+    read = tokens[:, -1]
+    if settings.get("global_pool") == "avg":
+        is_patch = torch.ones(9 + prefix, dtype=torch.bool)
+        is_patch[9:] = False
+        read = tokens[:, torch.cat([is_patch, is_patch.flip(0)])].mean(1)
+    torch.testing.assert_close(model(images), causal.head(causal.fc_norm(read)))
+    assert model.forward_features(images).shape == (2, 2 * (9 + prefix), 8)
+
+
+def test_tokens_of_the_flip_are_read_after_the_sequence_from_its_end():
+    times = [4, 3, 0, 1, 2, 7, 6, 5]  # class token of the flip, of the sequence, and patches
+    attention = BidirectionalRetention(4, 1).double()
+    attention.prefix, attention.patches = 2, 3
+    tokens = drawn(1, 8, 4)
+    before = attention(tokens)
+    for number, time in enumerate(times):
+        changed = tokens.clone()
+        changed[:, number] += 1
+        differs = (attention(changed) != before).any(-1)[0]
+        assert differs.tolist() == [later >= time for later in times]
+
+
+def test_what_is_read_of_both_orders_sees_every_patch_twice():
+    model, images = model_of(bidirectional=True), drawn(2, 1, 12, 12)
+    before, outputs = model.forward_features(images), model(images)
+    for patch in range(9):
+        row, column = divmod(patch, 3)
+        changed = images.clone()
+        changed[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 1
+        differs = (model.forward_features(changed) != before).any(-1).all(0)
+        assert differs.tolist() == [True] * 2 + [i >= patch for i in range(9)] + [True] * 9
+        assert (model(changed) != outputs).any(-1).all()
+
+
+def test_what_takes_patches_one_by_one_refuses_both_orders():
+    assert require_plain(model_of(), "masking")
+    with pytest.raises(InvalidInput, match="masking needs a plain vision transformer"):
+        require_plain(model_of(bidirectional=True), "masking")
+    with pytest.raises(InvalidInput, match=r"twice the 9 patches .* and there are 5"):
+        model_of(bidirectional=True).blocks[0].attn(drawn(1, 7, 8))
+
+
+def test_both_orders_keep_the_contract():
+    check_architecture("retention", bidirectional=True)
 
 
 def test_a_grid_of_another_size_is_refused_with_a_2d_decay():
@@ -219,6 +288,7 @@ def test_a_grid_of_another_size_is_refused_with_a_2d_decay():
     ("settings", "message"),
     [
         ({"attn_drop_rate": 0.1}, "probabilities, which retention never computes"),
+        ({"bidirectional": True, "decay": "2d"}, "bidirectional goes with decay '1d'"),
         ({"chunk": 8}, "chunk 8 is of form 'chunk', and form is 'parallel'"),
     ],
 )

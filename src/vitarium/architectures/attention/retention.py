@@ -44,6 +44,9 @@ class VisionRetention(Vit):
     decay: Literal["1d", "2d"] = "1d"
     """Count steps along the sequence (1d); or rows and columns, where a patch sees those above and
     to the left of it alone (2d)."""
+    bidirectional: bool = False
+    """Put the whole sequence after itself in reverse, class token included; `global_pool` 'token'
+    is then its last token, of the first patch, which reads all others in both orders."""
     init_values: PositiveFloat = 1e-5
     """Initial value of the layer scales; without a normalizer outputs grow with the tokens."""
     no_embed_class: bool = True
@@ -60,6 +63,8 @@ class VisionRetention(Vit):
             yield NO_PROBABILITIES.format("retention")
         if self.form != "chunk" and self.chunk != type(self).model_fields["chunk"].default:
             yield f"chunk {self.chunk} is of form 'chunk', and form is '{self.form}'"
+        if self.bidirectional and self.decay == "2d":
+            yield "bidirectional goes with decay '1d': what comes after a grid is a plain sequence"
 
 
 def head_decays(num_heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -89,19 +94,57 @@ class Retention(Heads):
             )
         wide = torch.promote_types(query.dtype, torch.float32)
         decays = head_decays(self.num_heads, wide, query.device)
-        parts = [self._prefix_last(part) for part in (query * self.scale, key, value)]
-        outputs = self.retain(parts[0], parts[1], parts[2], decays, self.layout)
-        return torch.cat([outputs[:, :, count:].flip(2), outputs[:, :, :count]], 2)
+        parts = [self.in_order(part) for part in (query * self.scale, key, value)]
+        return self.as_before(self.retain(parts[0], parts[1], parts[2], decays, self.layout))
 
-    def _prefix_last(self, part: Tensor) -> Tensor:
+    def in_order(self, part: Tensor) -> Tensor:
+        """Tokens [batch, heads, prefix + n, head_dim] in the order in which they are read."""
         return torch.cat([part[:, :, self.prefix :], part[:, :, : self.prefix].flip(2)], 2)
+
+    def as_before(self, part: Tensor) -> Tensor:
+        """The inverse of `in_order`."""
+        count = part.shape[2] - self.prefix
+        return torch.cat([part[:, :, count:].flip(2), part[:, :, :count]], 2)
+
+
+class BidirectionalRetention(Retention):
+    """Of a sequence and its flip: tokens [batch, 2 * (prefix + n), dim] -> the same.
+
+    First the prefix of the flip and of the sequence, then the patches of the sequence and of the
+    flip, each in raster order; `prefix` counts both.
+    """
+
+    patches = 0
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See the base. Raises InvalidInput for another number of patches than the model's."""
+        if (count := query.shape[-2] - self.prefix) != 2 * self.patches:
+            raise InvalidInput(
+                f"a sequence and its flip have twice the {self.patches} patches of the model's "
+                f"own images, and there are {count}"
+            )
+        return super().attend(query, key, value)
+
+    def in_order(self, part: Tensor) -> Tensor:
+        """See the base: patches, prefix, and the same from the end."""
+        prefix, count = self.prefix // 2, self.patches
+        of_flip, first, patches, flipped = part.split([prefix, prefix, count, count], 2)
+        return torch.cat([patches, first.flip(2), of_flip, flipped.flip(2)], 2)
+
+    def as_before(self, part: Tensor) -> Tensor:
+        """See the base."""
+        prefix, count = self.prefix // 2, self.patches
+        patches, first, of_flip, flipped = part.split([count, prefix, prefix, count], 2)
+        return torch.cat([of_flip, first.flip(2), patches, flipped.flip(2)], 2)
 
 
 class RetentionTransformer(VisionTransformer):
     """timm's, with retention in every block; the weights of a `vit` with layer scale fit."""
 
+    attention: type[Retention] = Retention
+
     def __init__(self, config: VisionRetention, num_classes: int) -> None:
-        super().__init__(**config.arguments(), attn_layer=Retention, num_classes=num_classes)
+        super().__init__(**config.arguments(), attn_layer=self.attention, num_classes=num_classes)
         by_chunks = partial(chunked, length=config.chunk)
         forms = {"parallel": parallel, "recurrent": recurrent, "chunk": by_chunks}
         for block in self.blocks:
@@ -110,6 +153,37 @@ class RetentionTransformer(VisionTransformer):
             attention.prefix = self.num_prefix_tokens
             if config.decay == "2d":
                 attention.layout = Layout(*self.patch_embed.grid_size)
+
+
+class BidirectionalTransformer(RetentionTransformer):
+    """The same, of a sequence and its flip; for both orders there is one set of weights."""
+
+    attention = BidirectionalRetention
+
+    def __init__(self, config: VisionRetention, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.num_prefix_tokens *= 2
+        for block in self.blocks:
+            attention: Any = block.attn
+            attention.prefix, attention.patches = self.num_prefix_tokens, self._patches
+
+    @property
+    def _patches(self) -> int:
+        return int(self.patch_embed.num_patches)
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """Patches [batch, n, width] -> [batch, 2 * (prefix + n), width], with positions."""
+        tokens: Tensor = super()._pos_embed(x)
+        prefix, patches = tokens.tensor_split((tokens.shape[1] - self._patches,), dim=1)
+        return torch.cat([prefix, prefix, patches, patches], 1)
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Tokens as `BidirectionalRetention` has them -> [batch, width]; the mean is that of all
+        patches of both orders."""
+        if (pool_type or self.global_pool) == "token":
+            return x[:, self.num_prefix_tokens + self._patches]
+        pooled: Tensor = super().pool(x, pool_type)
+        return pooled
 
 
 class RetentionDeclaration(VitDeclaration):
@@ -161,4 +235,5 @@ _LARGE = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def retention(config: VisionRetention, num_outputs: int) -> nn.Module:
-    return RetentionTransformer(config, num_outputs)
+    kind = BidirectionalTransformer if config.bidirectional else RetentionTransformer
+    return kind(config, num_outputs)
