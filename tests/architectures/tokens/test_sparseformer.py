@@ -1,5 +1,7 @@
 """SparseFormer: published sizes, boxes, and what it reads in them."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reference.built_models import change_by_symmetries
 from vitarium import create_model
 from vitarium.architectures.bilinear import read_bilinear
+from vitarium.architectures.tokens._bootstrapped_focusing import encoded_boxes
 from vitarium.architectures.tokens._focusing import (
     AdaptiveMixing,
     centered_grid,
@@ -18,6 +21,7 @@ from vitarium.architectures.tokens.sparseformer import initial_boxes
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
 from vitarium.core.registry import get, section
+from vitarium.testing import check_architecture
 
 TINY = {"img_size": 16, "latent_tokens": 5, "focus_dim": 8, "focus_heads": 2, "points": 4,
         "embed_dim": 16, "depth": 3, "num_heads": 2, "stem_width": 6, "stem_stride": 2}  # fmt: skip
@@ -50,6 +54,8 @@ def images(size=16, seed=1):
         ("sparseformer_tiny", 31_522_212),
         ("sparseformer_small", 47_575_056),
         ("sparseformer_base", 81_076_996),
+        ("sparseformer_bootstrapped_base", 64_185_448),
+        ("sparseformer_bootstrapped_large", 212_426_984),
     ],
 )
 def test_it_has_the_published_numbers_of_parameters(preset, parameters):
@@ -61,8 +67,22 @@ def test_it_has_the_published_numbers_of_parameters(preset, parameters):
         assert list(map(count, parts)) == [2_395_676, 6_386_268, 3_152_384, 132_608, 1_585_364]
 
 
-def test_before_training_boxes_stay_where_they_start():
-    _, boxes = built().focus(images())
+@pytest.mark.parametrize(
+    ("preset", "tokens", "parameters", "head"),
+    [("base", 48, 63_809_664, 768 * 512), ("large", 63, 212_188_476, 1024 * 768)],
+)
+def test_without_heads_it_has_the_numbers_of_those_bootstrapped_from_clip(
+    preset, tokens, parameters, head
+):
+    with meta_device():
+        name = f"sparseformer_bootstrapped_{preset}"
+        model = create_model(name, num_classes=0, latent_tokens=tokens)
+    assert count(model) == parameters - head
+
+
+@pytest.mark.parametrize("focusing", ["first", "bootstrapped"])
+def test_before_training_boxes_stay_where_they_start(focusing):
+    _, boxes = built(focusing=focusing).focus(images())
     assert torch.allclose(boxes, initial_boxes(5).double().expand(2, -1, -1), atol=3e-8)
 
 
@@ -192,7 +212,12 @@ def test_what_is_read_is_a_bilinear_read():
 
 @pytest.mark.parametrize(
     ("settings", "head"),
-    [({}, None), ({"class_token": True}, None), ({}, {"name": "mlp", "hidden_dim": 5})],
+    [
+        ({}, None),
+        ({"class_token": True}, None),
+        ({"focusing": "bootstrapped"}, None),
+        ({}, {"name": "mlp", "hidden_dim": 5}),
+    ],
 )
 def test_its_symmetries_change_no_output(settings, head):
     model = built(**settings)
@@ -212,3 +237,56 @@ def test_units_of_its_streams_map_points_and_mixing_can_be_exchanged():
     assert mixing == [6, 32, 2]
     headless = create_model("sparseformer", num_classes=0, **TINY)
     assert "stream" not in get("architecture", "sparseformer").facts["symmetries"](headless).groups
+
+
+def test_boxes_are_encoded_by_sines_and_cosines_of_frequencies_by_turns():
+    boxes = torch.tensor([[0.0, 0.25, 0.5, 1.0], [0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
+    encoded = encoded_boxes(boxes, 24)
+    frequencies = [128 ** (k / 5) for k in range(6)]
+    for box, vector in zip(boxes.tolist(), encoded, strict=True):
+        expected = []
+        for coordinate in box:
+            angles = [math.pi * coordinate * frequency for frequency in frequencies]
+            expected += [math.sin(a) for a in angles[0::2]] + [math.cos(a) for a in angles[1::2]]
+        assert torch.allclose(vector, torch.tensor(expected).double(), atol=1e-12)
+
+
+def test_bootstrapped_points_beyond_the_map_read_its_edge():
+    block = scrambled(built(focusing="bootstrapped").blocks[0], scale=0.05)
+    maps, tokens = torch.randn(1, 6, 5, 7).double(), torch.randn(1, 3, 8).double()
+    boxes = torch.tensor([[[-0.5, 0.1, 0.4, 1.8], [0.2, 0.2, 0.4, 0.4], [2.0, 2, 3, 3]]]).double()
+    offsets = block.offsets(block.offset_norm(tokens)).unflatten(-1, (-1, 2)) + block.grid
+    points = 2 * points_in_boxes(boxes, offsets) - 1
+    expected = nn.functional.grid_sample(maps, points, padding_mode="border", align_corners=False)
+    assert torch.allclose(block.read(tokens, boxes, maps), expected.permute(0, 2, 3, 1))
+
+
+def test_bootstrapped_tokens_read_are_encoded_attend_and_move():
+    model = scrambled(built(focusing="bootstrapped", focus_repeats=2), scale=0.1)
+    block, maps = model.blocks[0], model.image_map(images())
+    tokens = model.latents.expand(2, 5, -1)
+    boxes = model.boxes.expand(2, -1, -1)
+    for repeat in range(2):
+        tokens = tokens + block.repeat_embed[repeat]
+        tokens = tokens + block.mixing(block.read(tokens, boxes, maps), tokens)
+        tokens = tokens + block.encoding(encoded_boxes(boxes, 8))
+        tokens = tokens + block.attn(block.norm1(tokens))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+        boxes = moved_boxes(boxes, block.move(block.box_norm(tokens)))
+    tokens = model.transition[0](tokens)
+    second = model.blocks[1]
+    tokens = tokens + second.mixing(second.read(tokens, boxes, maps), tokens)
+    tokens = tokens + second.encoding(encoded_boxes(boxes, 16))
+    outputs = model.focus(images())
+    assert torch.allclose(outputs[0], tokens)
+    assert torch.allclose(outputs[1], boxes)
+    assert not torch.allclose(boxes, model.boxes.expand(2, -1, -1), atol=1e-3)
+
+
+def test_a_bootstrapped_model_keeps_the_contract():
+    check_architecture("sparseformer", focusing="bootstrapped", class_token=True)
+
+
+def test_widths_that_boxes_cannot_be_encoded_in_are_refused():
+    with pytest.raises(InvalidConfig, match="focus_dim 10 is not divisible by the 4 coordinates"):
+        built(focusing="bootstrapped", focus_dim=10)

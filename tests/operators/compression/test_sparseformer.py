@@ -52,6 +52,14 @@ def test_a_vit_that_averages_patches_gives_one_that_averages_tokens():
     assert torch.equal(built.norm.weight, model.fc_norm.weight)
 
 
+def test_tokens_may_focus_as_in_the_bootstrapped_version():
+    section, model = trained()
+    built = sparse_architecture(Bootstrapped(**FOCUS, focusing="bootstrapped"), section)(5)
+    built.load_state_dict(tensors(model, focusing="bootstrapped"))
+    assert torch.equal(built.blocks[2].norm1.weight, model.blocks[2].norm1.weight)
+    assert built(torch.randn(2, 1, 8, 8)).shape == (2, 5)
+
+
 def test_other_parts_are_drawn_by_the_seed():
     _, model = trained()
     first, second = tensors(model), tensors(model, seed=1)

@@ -76,15 +76,22 @@ class AdaptiveMixing(nn.Module):
     S [points, c] -> GELU(S Mc + b) -> GELU(Ms . + b), at least 32 rows -> Linear -> width
     """
 
-    def __init__(self, width: int, channels: int, points: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        channels: int,
+        points: int,
+        squeezed: int | None = None,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        rows = max(points, 32)
+        rows, squeezed = max(points, 32), squeezed or width // 4
         self.channels, self.points, self.rows = channels, points, rows
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.squeeze = nn.Linear(width, width // 4)
-        self.generate = nn.Linear(width // 4, channels**2 + rows * points)
-        self.channel_bias = nn.Parameter(torch.zeros(channels))
-        self.row_bias = nn.Parameter(torch.zeros(rows))
+        self.squeeze = nn.Linear(width, squeezed)
+        self.generate = nn.Linear(squeezed, channels**2 + rows * points)
+        self.channel_bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        self.row_bias = nn.Parameter(torch.zeros(rows)) if bias else None
         self.output = nn.Linear(channels * rows, width)
 
     @torch.no_grad()
@@ -100,8 +107,10 @@ class AdaptiveMixing(nn.Module):
         """read [batch, n, points, c] of tokens [batch, n, width] -> [batch, n, width]"""
         generated = self.generate(self.squeeze(self.norm(tokens)))
         of_channels, of_points = self._split(generated)
-        mixed = F.gelu(read.to(generated.dtype) @ of_channels + self.channel_bias)
-        mixed = F.gelu(of_points @ mixed + self.row_bias.unsqueeze(-1))
+        mixed = read.to(generated.dtype) @ of_channels
+        mixed = F.gelu(mixed if self.channel_bias is None else mixed + self.channel_bias)
+        mixed = of_points @ mixed
+        mixed = F.gelu(mixed if self.row_bias is None else mixed + self.row_bias.unsqueeze(-1))
         outputs: Tensor = self.output(mixed.flatten(2))
         return outputs
 
@@ -113,7 +122,46 @@ class AdaptiveMixing(nn.Module):
         return square, of_points.unflatten(-1, (rows, points))
 
 
-class FocusingBlock(nn.Module):
+class BoxReader(nn.Module):
+    """Base of a block whose tokens read the image in their boxes."""
+
+    offset_norm: nn.LayerNorm
+    offsets: nn.Linear
+    grid: nn.Parameter
+    mixing: AdaptiveMixing
+    reads_edges = False
+    """Whether points beyond the map read its nearest edge, and not zero."""
+    clamps_gradients = True
+    """Whether gradients of points are clamped in training, so that a step is local."""
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Points are a grid in boxes at first."""
+        nn.init.constant_(self.offset_norm.weight, self.offset_norm.normalized_shape[0] ** -0.5)
+        nn.init.zeros_(self.offsets.weight)
+        self.grid.copy_(centered_grid(len(self.grid)))
+        self.mixing.reset()
+
+    def read(self, tokens: Tensor, boxes: Tensor, maps: Tensor) -> Tensor:
+        """-> [batch, n, points, c]"""
+        offsets = self.offsets(self.offset_norm(tokens)).unflatten(-1, (-1, 2))
+        points = points_in_boxes(boxes, (offsets + self.grid).to(boxes.dtype))
+        rows, columns = maps.shape[2:]
+        if self.training and self.clamps_gradients:
+            points = _ClampedGradient.apply(points, 1 / rows)
+        if self.reads_edges:  # up to the outermost cells' centers
+            x, y = points.unbind(-1)
+            inside = [
+                x.clamp(0.5 / columns, 1 - 0.5 / columns),
+                y.clamp(0.5 / rows, 1 - 0.5 / rows),
+            ]
+            points = torch.stack(inside, dim=-1)
+        cells = maps.flatten(2).transpose(1, 2)
+        read = read_bilinear(cells, (rows, columns), points.flatten(1, 2))
+        return read.unflatten(1, points.shape[1:3])
+
+
+class FocusingBlock(BoxReader):
     """A transformer block whose tokens move their boxes and read the image in them, between
     attention and MLP; it is run several times with the same weights.
 
@@ -143,13 +191,10 @@ class FocusingBlock(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Boxes stay where they are at first, and points are a grid in them."""
-        for norm in (self.box_norm, self.offset_norm):
-            nn.init.constant_(norm.weight, norm.normalized_shape[0] ** -0.5)
+        """See the base; boxes stay where they are at first."""
+        super().reset()
+        nn.init.constant_(self.box_norm.weight, self.box_norm.normalized_shape[0] ** -0.5)
         nn.init.zeros_(self.move.weight)
-        nn.init.zeros_(self.offsets.weight)
-        self.grid.copy_(centered_grid(len(self.grid)))
-        self.mixing.reset()
 
     def forward(self, tokens: Tensor, boxes: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         for drop in self.drops:
@@ -158,13 +203,3 @@ class FocusingBlock(nn.Module):
             tokens = tokens + drop(self.mixing(self.read(tokens, boxes, maps), tokens))
             tokens = tokens + drop(self.mlp(self.norm2(tokens)))
         return tokens, boxes
-
-    def read(self, tokens: Tensor, boxes: Tensor, maps: Tensor) -> Tensor:
-        """-> [batch, n, points, c]"""
-        offsets = self.offsets(self.offset_norm(tokens)).unflatten(-1, (-1, 2))
-        points = points_in_boxes(boxes, (offsets + self.grid).to(boxes.dtype))
-        if self.training:  # so that a step is local
-            points = _ClampedGradient.apply(points, 1 / maps.shape[2])
-        size = (maps.shape[2], maps.shape[3])
-        read = read_bilinear(maps.flatten(2).transpose(1, 2), size, points.flatten(1, 2))
-        return read.unflatten(1, points.shape[1:3])

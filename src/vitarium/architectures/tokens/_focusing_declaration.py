@@ -4,6 +4,7 @@ from typing import Any
 
 from vitarium.architectures.symmetries.base import Axis, UnitGroup
 from vitarium.architectures.symmetries.vit import NOTHING, STREAM, VitDeclaration
+from vitarium.architectures.tokens._bootstrapped_focusing import BootstrappedBlock, ReadingBlock
 
 STEM = "stem"
 
@@ -12,7 +13,8 @@ class FocusingDeclaration(VitDeclaration):
     """Groups beside those of a plain ViT: "focus", the stream of the tokens while they focus;
     "stem", channels of the map; and of each block that focuses "blocks.0.points", which a token
     reads, "blocks.0.mixing.channels" and "blocks.0.mixing.rows", of what it read as it is mixed,
-    and "blocks.0.mixing.squeeze", between two linear layers, which any invertible map may mix.
+    and "blocks.0.mixing.squeeze", between two linear layers, which any invertible map may mix; of
+    bootstrapped models "blocks.0.move", hidden units of what moves boxes.
 
     Latent tokens stay where they are, as the tokens of all models do: their boxes begin alike.
     """
@@ -46,17 +48,38 @@ class FocusingDeclaration(VitDeclaration):
 
     def focusing(self, at: str, block: Any) -> None:
         """Of a block that focuses."""
-        for name in ("norm1", "norm2", "box_norm", "offset_norm"):
-            self.norm(f"{at}.{name}", getattr(block, name), ())
-        self.attention(f"{at}.attn", block.attn)
-        self.mlp(f"{at}.mlp", block.mlp)
-        self.linear(f"{at}.move", NOTHING, self.read, block.move)
+        if isinstance(block, ReadingBlock):
+            self.encoding(f"{at}.encoding", block.encoding)
+        if not isinstance(block, ReadingBlock) or isinstance(block, BootstrappedBlock):
+            self.attending(at, block)
+        self.norm(f"{at}.offset_norm", block.offset_norm, ())
         points, count = Axis(f"{at}.points"), len(block.grid)
         self.groups[f"{at}.points"] = UnitGroup(count)
         self.piece(f"{at}.grid", (count, 2), (points, NOTHING))
         shape = (count, 2, block.offsets.in_features)
         self.piece(f"{at}.offsets.weight", shape, (points, NOTHING, self.read))
         self.mixing(f"{at}.mixing", block.mixing, f"{at}.points")
+
+    def attending(self, at: str, block: Any) -> None:
+        """Of attention, MLP, and what moves boxes."""
+        for name in ("norm1", "norm2", "box_norm"):
+            self.norm(f"{at}.{name}", getattr(block, name), ())
+        self.attention(f"{at}.attn", block.attn)
+        self.mlp(f"{at}.mlp", block.mlp)
+        if not isinstance(block, BootstrappedBlock):
+            self.linear(f"{at}.move", NOTHING, self.read, block.move)
+            return
+        self.piece(f"{at}.repeat_embed", block.repeat_embed.shape, (NOTHING, self.written))
+        hidden = f"{at}.move"
+        self.groups[hidden] = UnitGroup(block.move[0].out_features)
+        self.linear(f"{at}.move.0", Axis(hidden), self.read, block.move[0])
+        self.linear(f"{at}.move.2", NOTHING, Axis(hidden, reads=True), block.move[2])
+
+    def encoding(self, at: str, layers: Any) -> None:
+        """Of boxes, whose encoding is not learned."""
+        for name, tensor in layers[0].state_dict(prefix=f"{at}.0.").items():
+            self.piece(name, tensor.shape, (NOTHING,))
+        self.linear(f"{at}.1", self.written, NOTHING, layers[1])
 
     def mixing(self, at: str, mixing: Any, points: str) -> None:
         """Of the layers that generate two matrices, one after the other, and of their product."""
@@ -77,8 +100,9 @@ class FocusingDeclaration(VitDeclaration):
             reads = Axis(squeezed, reads=True)
             self.piece(f"{at}.generate.weight", (*sizes, size), (*axes, reads), **ends)
             self.piece(f"{at}.generate.bias", sizes, axes, **ends)
-        self.piece(f"{at}.channel_bias", (mixing.channels,), (Axis(channels),))
-        self.piece(f"{at}.row_bias", (mixing.rows,), (Axis(rows),))
+        if mixing.row_bias is not None:
+            self.piece(f"{at}.channel_bias", (mixing.channels,), (Axis(channels),))
+            self.piece(f"{at}.row_bias", (mixing.rows,), (Axis(rows),))
         output = mixing.output
         read = (Axis(rows, reads=True), Axis(channels, reads=True))
         shape = (output.out_features, mixing.rows, mixing.channels)

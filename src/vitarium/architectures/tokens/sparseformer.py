@@ -1,6 +1,7 @@
 """SparseFormer: few latent tokens, each with a box of the image that it moves and reads.
 
-Sizes, order and starts are those of the first version. Stochastic depth acts on the branches of the
+Sizes, order and starts are those of the first version, or of the bootstrapped one, whose norms have
+an epsilon of 1e-5 in the release and 1e-6 here. Stochastic depth acts on the branches of the
 tokens, not on the movement of boxes; the stem's normalization is a LayerNorm over channels.
 """
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.architectures.base import ArchitectureConfig, architecture, without_hidden_units
-from vitarium.architectures.tokens._focusing import NORM_EPS, FocusingBlock
+from vitarium.architectures.tokens._bootstrapped_focusing import BootstrappedBlock, ReadingBlock
+from vitarium.architectures.tokens._focusing import NORM_EPS, BoxReader, FocusingBlock
 from vitarium.architectures.tokens._focusing_declaration import FocusingDeclaration
 
 
@@ -32,6 +34,10 @@ class SparseFormerConfig(ArchitectureConfig):
     latent_tokens: PositiveInt = 49
     """Latent tokens, each with a box: a square grid of boxes of half the image's size; those beyond
     a square number start with the whole image."""
+    focusing: Literal["first", "bootstrapped"] = "first"
+    """How tokens focus: attention, movement of boxes, reading and MLP (first version); or reading,
+    encoding of boxes, attention, MLP and movement, from one latent embedding for all tokens, and
+    of full width reading and encoding alone (bootstrapped)."""
     focus_dim: int = Field(256, ge=4)
     """Width of the tokens while they focus."""
     focus_heads: PositiveInt = 64
@@ -76,6 +82,8 @@ class SparseFormerConfig(ArchitectureConfig):
             if sizes[0] % sizes[1]:
                 yield f"{width} {sizes[0]} is not divisible by {heads} {sizes[1]}"
             yield from without_hidden_units(sizes[0], mlp_ratio=self.mlp_ratio)
+            if self.focusing == "bootstrapped" and sizes[0] % 4:
+                yield f"{width} {sizes[0]} is not divisible by the 4 coordinates that are encoded"
 
 
 class SparseFormer(nn.Module):
@@ -89,22 +97,18 @@ class SparseFormer(nn.Module):
         strides = {4: (2, 2), 2: (2, 1), 1: (1, 1)}[config.stem_stride]
         self.stem = nn.Conv2d(config.in_chans, config.stem_width, 7, strides[0], 3)
         self.pool_stem = nn.MaxPool2d(3, strides[1], 1)
-        self.latents = nn.Parameter(torch.empty(config.latent_tokens, config.focus_dim))
+        is_first = config.focusing == "first"
+        count = config.latent_tokens if is_first else 1
+        self.latents = nn.Parameter(torch.empty(count, config.focus_dim))
         self.boxes = nn.Parameter(torch.empty(config.latent_tokens, 4))
         rates = torch.linspace(0, config.drop_path_rate, repeats + config.depth, device="cpu")
         drops = rates.tolist()
-        read = config.stem_width, config.points
-        self.blocks = nn.ModuleList(
-            FocusingBlock(*sizes, read, of_block, config.mlp_ratio)
-            for sizes, of_block in (
-                ((config.focus_dim, config.focus_heads), drops[:repeats]),
-                ((width, config.num_heads), drops[repeats : repeats + 1]),
-            )
-        )
+        self.blocks = nn.ModuleList(_focusing_blocks(config, drops))
         for rate in drops[repeats + 1 :]:
             plain = {"qkv_bias": True, "drop_path": rate, "norm_layer": _norm}
             self.blocks.append(Block(width, config.num_heads, config.mlp_ratio, **plain))
-        self.transition = nn.Sequential(nn.Linear(config.focus_dim, width), _norm(width))
+        after: nn.Module = _norm(width) if is_first else nn.Identity()
+        self.transition = nn.Sequential(nn.Linear(config.focus_dim, width), after)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if config.class_token else None
         self.norm = _norm(width)
         self.head = nn.Linear(width, num_outputs) if num_outputs else nn.Identity()
@@ -124,7 +128,7 @@ class SparseFormer(nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
         for block in self.blocks:
-            if isinstance(block, FocusingBlock):
+            if isinstance(block, BoxReader):
                 block.reset()
 
     def no_weight_decay(self) -> set[str]:
@@ -141,7 +145,7 @@ class SparseFormer(nn.Module):
         """images [batch, in_chans, h, w] -> tokens [batch, latent_tokens, embed_dim], boxes [batch,
         latent_tokens, 4]"""
         maps = self.image_map(images)
-        tokens = self.latents.expand(len(images), -1, -1)
+        tokens = self.latents.expand(len(self.boxes), -1).expand(len(images), -1, -1)
         boxes = self.boxes.expand(len(images), -1, -1)
         tokens, boxes = self.blocks[0](tokens, boxes, maps)
         tokens, boxes = self.blocks[1](self.transition(tokens), boxes, maps)
@@ -169,6 +173,20 @@ class SparseFormer(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
+def _focusing_blocks(config: SparseFormerConfig, drops: list[float]) -> list[nn.Module]:
+    """That of the tokens' first width, and that of the other."""
+    read, repeats = (config.stem_width, config.points), config.focus_repeats
+    before, after = drops[:repeats], drops[repeats : repeats + 1]
+    focus, full = (config.focus_dim, config.focus_heads), (config.embed_dim, config.num_heads)
+    if config.focusing == "bootstrapped":
+        first = BootstrappedBlock(*focus, read, before, config.mlp_ratio)
+        return [first, ReadingBlock(config.embed_dim, read, after)]
+    return [
+        FocusingBlock(*sizes, read, rates, config.mlp_ratio)
+        for sizes, rates in ((focus, before), (full, after))
+    ]
+
+
 class SparseFormerDeclaration(FocusingDeclaration):
     model_class = SparseFormer
 
@@ -188,6 +206,21 @@ def _norm(width: Any, **settings: Any) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=NORM_EPS, **settings)
 
 
+_BOOTSTRAPPED = {
+    "focusing": "bootstrapped",
+    "latent_tokens": 48,
+    "focus_dim": 384,
+    "focus_heads": 6,
+    "points": 16,
+    "embed_dim": 768,
+    "depth": 9,
+    "num_heads": 12,
+    "stem_width": 64,
+    "class_token": True,
+}
+_LARGE = {"focus_dim": 512, "focus_heads": 8, "embed_dim": 1024, "depth": 17, "num_heads": 16}
+
+
 @architecture(
     "sparseformer",
     paper="Gao et al. 2024, arXiv 2304.03768",
@@ -200,6 +233,8 @@ def _norm(width: Any, **settings: Any) -> nn.LayerNorm:
             "embed_dim": 768,
             "depth": 10,
         },
+        "sparseformer_bootstrapped_base": _BOOTSTRAPPED,
+        "sparseformer_bootstrapped_large": _BOOTSTRAPPED | _LARGE,
     },
     symmetries=SparseFormerDeclaration.symmetries,
     training_factors=("drop_path_rate",),

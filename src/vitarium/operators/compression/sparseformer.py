@@ -1,6 +1,6 @@
 """Bootstrapping of SparseFormer: a trained ViT's last blocks behind tokens that focus."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
@@ -24,6 +24,9 @@ class Bootstrapped(Config):
     """Depth from which on blocks of the ViT are taken over, as a share of its depth."""
     latent_tokens: PositiveInt = 48
     """Latent tokens, about a quarter of the ViT's patches as published."""
+    focusing: Literal["first", "bootstrapped"] = "first"
+    """How tokens focus: as in the first version, or as the bootstrapped models that were released;
+    see the architecture."""
     focus_dim: int = Field(384, ge=4)
     """Width of the tokens while they focus."""
     focus_heads: PositiveInt = 6
