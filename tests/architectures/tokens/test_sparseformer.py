@@ -125,6 +125,16 @@ def test_mixing_is_two_products_that_the_token_generates():
     assert torch.allclose(mixing(read, tokens)[0], torch.stack(expected))
 
 
+def test_mixing_without_biases_is_one_product_of_three_matrices():
+    torch.manual_seed(0)
+    mixing = scrambled(AdaptiveMixing(8, 3, 4, squeezed=5, bias=False).double())
+    read, tokens = torch.randn(1, 2, 4, 3).double(), torch.randn(1, 2, 8).double()
+    generated = mixing.generate(mixing.squeeze(mixing.norm(tokens[0, 1])))
+    channels, points = generated[:9].view(3, 3), generated[9:].view(32, 4)
+    mixed = nn.functional.gelu(points @ read[0, 1] @ channels)
+    assert torch.allclose(mixing(read, tokens)[0, 1], mixing.output(mixed.flatten()))
+
+
 def test_permuting_tokens_with_their_boxes_permutes_the_outputs():
     model = scrambled(built(class_token=True))
     batch = images()

@@ -73,7 +73,8 @@ def centered_grid(count: int) -> Tensor:
 class AdaptiveMixing(nn.Module):
     """What a token read, mixed over channels and then points by matrices that it generates.
 
-    S [points, c] -> GELU(S Mc + b) -> GELU(Ms . + b), at least 32 rows -> Linear -> width
+    S [points, c] -> GELU(S Mc + b) -> GELU(Ms . + b), at least 32 rows -> Linear -> width; without
+    biases GELU(Ms S Mc), as released
     """
 
     def __init__(
@@ -108,10 +109,11 @@ class AdaptiveMixing(nn.Module):
         generated = self.generate(self.squeeze(self.norm(tokens)))
         of_channels, of_points = self._split(generated)
         mixed = read.to(generated.dtype) @ of_channels
-        mixed = F.gelu(mixed if self.channel_bias is None else mixed + self.channel_bias)
-        mixed = of_points @ mixed
-        mixed = F.gelu(mixed if self.row_bias is None else mixed + self.row_bias.unsqueeze(-1))
-        outputs: Tensor = self.output(mixed.flatten(2))
+        if self.channel_bias is None or self.row_bias is None:
+            mixed = of_points @ mixed
+        else:
+            mixed = of_points @ F.gelu(mixed + self.channel_bias) + self.row_bias.unsqueeze(-1)
+        outputs: Tensor = self.output(F.gelu(mixed).flatten(2))
         return outputs
 
     def _split(self, generated: Tensor) -> tuple[Tensor, Tensor]:

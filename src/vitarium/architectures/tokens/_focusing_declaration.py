@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import nn
+
 from vitarium.architectures.symmetries.base import Axis, UnitGroup
 from vitarium.architectures.symmetries.vit import NOTHING, STREAM, VitDeclaration
 from vitarium.architectures.tokens._bootstrapped_focusing import BootstrappedBlock, ReadingBlock
@@ -71,9 +73,10 @@ class FocusingDeclaration(VitDeclaration):
             return
         self.piece(f"{at}.repeat_embed", block.repeat_embed.shape, (NOTHING, self.written))
         hidden = f"{at}.move"
-        self.groups[hidden] = UnitGroup(block.move[0].out_features)
-        self.linear(f"{at}.move.0", Axis(hidden), self.read, block.move[0])
-        self.linear(f"{at}.move.2", NOTHING, Axis(hidden, reads=True), block.move[2])
+        into, out = (linear for linear in block.move if isinstance(linear, nn.Linear))
+        self.groups[hidden] = UnitGroup(len(into.weight))
+        self.linear(f"{at}.move.0", Axis(hidden), self.read, into)
+        self.linear(f"{at}.move.2", NOTHING, Axis(hidden, reads=True), out)
 
     def encoding(self, at: str, layers: Any) -> None:
         """Of boxes, whose encoding is not learned."""
