@@ -179,7 +179,7 @@ def architecture(
     paper: str = "",
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     timm: Callable[[Any], tuple[str, dict[str, Any]]] | None = None,
-    symmetries: Callable[[nn.Module], Any] | None = None,
+    symmetries: Callable[[nn.Module], Any] | str | None = None,
     training_factors: Sequence[str] = (),
     tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[Build], Build]:
@@ -204,7 +204,8 @@ def architecture(
         timm: of a configuration the name of a model of timm and the overrides that make it the same
             model, where timm has one; raises InvalidInput where it has none.
         symmetries: of a built model its Symmetries (`architectures/symmetries/base.py`), so that
-            alignment works; raises IncompatibleWeights.
+            alignment works; raises IncompatibleWeights. A text: why there are none, as
+            "experts are chosen by their values".
         training_factors: factors that act before or during training alone, e.g. `drop_path_rate`:
             models that differ in nothing else compute the same function of their weights, and can
             be merged. All other factors count (`architectures/compare.py`).

@@ -24,7 +24,7 @@ def check_architecture(name: str, **settings: Any) -> None:
     Built with its `tiny` settings: outputs and gradients (in bf16, too), the same weights from the
     same seed, its state_dict through safetensors, features and head, where the block list is,
     presets, timm's model of the same name. In a stack it computes what it does by itself, or says
-    why it is in none; what its symmetries declare changes no output.
+    why it is in none; what its symmetries declare changes no output, or it says why it has none.
     """
     rule = Contract("architecture", name, settings)
     section, facts = rule.section, rule.facts
@@ -58,7 +58,11 @@ def check_architecture(name: str, **settings: Any) -> None:
         _check_timm(rule, section, model, images)
     check_bf16(rule, model, images)
     check_stack(rule, images, _OUTPUTS)
-    if facts["symmetries"]:
+    rule(
+        facts["symmetries"] is not None,
+        "declare its symmetries, or say in a text why there are none to align models by",
+    )
+    if not isinstance(facts["symmetries"], str):
         check_symmetries(rule, model, images)
 
 

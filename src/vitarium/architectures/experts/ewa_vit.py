@@ -4,7 +4,7 @@ The partition, the averaging and the conversion are the paper's; the rest was ch
 """
 
 from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -14,6 +14,8 @@ from torch.func import functional_call
 
 from vitarium.architectures.base import architecture
 from vitarium.architectures.features import blocks
+from vitarium.architectures.symmetries.base import Axis, UnitGroup
+from vitarium.architectures.symmetries.vit import VitDeclaration
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 
 PART = "experts"
@@ -79,9 +81,28 @@ class EwaVisionTransformer(VisionTransformer):
     """A class of its own, since not every shortcut through timm's holds for it."""
 
 
+class EwaDeclaration(VitDeclaration):
+    """All experts of an MLP have the same hidden units in the same order: their mean counts."""
+
+    def block(self, at: str, block: Any) -> None:
+        if not isinstance(block.mlp, Experts):
+            super().block(at, block)
+            return
+        self.norm(f"{at}.norm1", block.norm1, self.attention(f"{at}.attn", block.attn))
+        group, readers = f"{at}.mlp", list[tuple[str, Any]]()
+        for number, expert in enumerate(block.mlp.experts):
+            name = f"{group}.experts.{number}"
+            self.groups[group] = UnitGroup(expert.fc2.in_features)
+            self.linear(f"{name}.fc1", Axis(group), self.read, expert.fc1)
+            self.linear(f"{name}.fc2", self.written, Axis(group, reads=True), expert.fc2)
+            readers.append((f"{name}.fc1", expert.fc1))
+        self.norm(f"{at}.norm2", block.norm2, readers)
+
+
 @architecture(
     "ewa_vit",
     paper="Huang et al. 2023, arXiv 2308.06093",
+    symmetries=EwaDeclaration.symmetries,
     training_factors=(*TRAINING_FACTORS, "share_rate"),
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )

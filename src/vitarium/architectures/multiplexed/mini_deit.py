@@ -134,6 +134,7 @@ _BASE = {"embed_dim": 768, "num_heads": 12}
 @architecture(
     "mini_deit",
     paper="Zhang et al. 2022, arXiv 2204.07154",
+    symmetries="each block mixes the heads by a map of its own, and blocks share their heads",
     presets={
         "mini_deit_tiny_patch16_224": _TINY,
         "mini_deit_small_patch16_224": _SMALL,

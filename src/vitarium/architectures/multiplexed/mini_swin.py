@@ -189,6 +189,7 @@ _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
 @architecture(
     "mini_swin",
     paper="Zhang et al. 2022, arXiv 2204.07154",
+    symmetries="each block mixes the heads by a map of its own, and blocks share their heads",
     presets={
         "mini_swin_tiny_patch4_window7_224": {},
         "mini_swin_small_patch4_window7_224": _SMALL,

@@ -98,6 +98,7 @@ class ImageCodec(nn.Module):
 @architecture(
     "image_codec",
     paper="Ballé et al. 2018, arXiv 1802.01436",
+    symmetries="its maps are what a decoder and `ci2p` read, channel by channel",
     tiny={"img_size": 16, "num_convs": 2, "width": 8, "channels": 12},
 )
 def image_codec(config: ImageCodecConfig, num_outputs: int) -> nn.Module:

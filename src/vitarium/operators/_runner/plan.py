@@ -246,11 +246,14 @@ class MergePlan:
     def symmetries(self) -> Symmetries:
         """Raises IncompatibleWeights where the architecture declares none."""
         architecture = self.spec.origin.architecture
-        declare = architecture and architecture.plugin.facts.get("symmetries")
-        if not declare:
-            name = architecture.name if architecture else "its architecture"
-            raise IncompatibleWeights(f"{self.models[0].name}: {name} declares no symmetries")
-        return declare(self.models[0].skeleton)
+        model = self.models[0]
+        if architecture is None:
+            raise IncompatibleWeights(f"{model.name}: nothing here knows its architecture")
+        declare = architecture.plugin.facts["symmetries"]
+        if declare is None or isinstance(declare, str):
+            fault = f"{model.name}: {architecture.name} declares no symmetries to align it by"
+            raise IncompatibleWeights(f"{fault}: {declare}" if declare else fault)
+        return declare(model.skeleton)
 
     def _allowed(self, examples: EvalData) -> EvalData:
         split = self.facts["split"]
