@@ -90,7 +90,8 @@ class EwaDeclaration(VitDeclaration):
             return
         self.norm(f"{at}.norm1", block.norm1, self.attention(f"{at}.attn", block.attn))
         group, readers = f"{at}.mlp", list[tuple[str, Any]]()
-        for number, expert in enumerate(block.mlp.experts):
+        experts: Any = block.mlp.experts
+        for number, expert in enumerate(experts):
             name = f"{group}.experts.{number}"
             self.groups[group] = UnitGroup(expert.fc2.in_features)
             self.linear(f"{name}.fc1", Axis(group), self.read, expert.fc1)
