@@ -104,7 +104,7 @@ def test_a_model_says_why_it_is_in_no_stack(own_plugins):
         arguments = config.arguments()
         return VisionTransformer(**arguments, num_classes=num_outputs, mlp_layer=Chosen)
 
-    architecture("choosing", tiny=TINY)(build)
+    architecture("choosing", tiny=TINY, symmetries="which values are chosen is not declared")(build)
     check_architecture("choosing")
     reason = why_not_stacked(section("architecture", "choosing"), section("adaptation", "full"))
     assert reason == "blocks.0.mlp chooses by values"

@@ -32,6 +32,8 @@ def require_plain(model: nn.Module, purpose: str) -> VisionTransformer:
             raise InvalidInput(f"{purpose} needs a plain vision transformer, unlike {kind}")
     if not isinstance(model.patch_embed, PatchEmbed) or model.pos_embed is None:
         raise InvalidInput(f"{purpose} needs patches with positions that are added to them")
+    if getattr(model, "reduces_tokens", False):
+        raise InvalidInput(f"{purpose} needs blocks that leave no patch out, unlike {kind}")
     if prompt_tokens(model) or is_linearized(model):
         raise InvalidInput(f"{purpose} does not go with prompts, nor with a model in its tangent")
     return model

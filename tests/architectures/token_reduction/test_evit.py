@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from vitarium.architectures.patch_tokens import require_plain
 from vitarium.architectures.token_reduction.evit import kept_count
 from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import choose
 
 SIZES = {"img_size": 16, "patch_size": 4, "in_chans": 1, "embed_dim": 24, "num_heads": 2}
@@ -132,3 +134,10 @@ def test_the_schedule_counts_in_training_mode_alone():
 def test_what_does_not_go_together_is_refused(settings, message):
     with pytest.raises(InvalidConfig, match=message):
         choose("architecture", "evit", **SIZES, depth=2, **settings)
+
+
+@pytest.mark.parametrize("name", ["evit", "tome", "mctf"])
+def test_what_hides_patches_refuses_models_that_leave_some_out(name):
+    model = choose("architecture", name, **SIZES, depth=2)(3)
+    with pytest.raises(InvalidInput, match="mae needs"):
+        require_plain(model, "mae")

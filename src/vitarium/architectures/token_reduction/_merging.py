@@ -79,6 +79,8 @@ class SizedBlock(AttendingBlock):
 class SizedTransformer(VisionTransformer):
     """timm's with blocks that may merge tokens, which tell each other their sizes."""
 
+    reduces_tokens = True
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.sizes = Sizes()

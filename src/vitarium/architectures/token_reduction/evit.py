@@ -149,6 +149,8 @@ class ShrinkingEvitBlock(EvitBlock):
 class EvitTransformer(VisionTransformer):
     """timm's with blocks that leave patches out."""
 
+    reduces_tokens = True
+
 
 class EvitDeclaration(PlainDeclaration):
     """Those of `vit`: attention to patches, a mean over heads, is the same after all of them."""
