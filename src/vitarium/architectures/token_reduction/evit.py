@@ -115,12 +115,12 @@ class EvitBlock(AttendingBlock):
         first, patches = parted(tokens, self.prefix)
         attention = class_attention(self.attn, attended)[:, self.prefix :].to(patches.dtype)
         order = self._order(attention)
-        kept = [first, gathered(patches, order[:, :count])]
+        parts = [first, gathered(patches, order[:, :count])]
         if self.config.fuse:
             dropped = order[:, count:]
             weights = attention.gather(1, dropped).unsqueeze(-1)
-            kept.append((weights * gathered(patches, dropped)).sum(1, keepdim=True))
-        return self.transformed(torch.cat(kept, dim=1))
+            parts.append((weights * gathered(patches, dropped)).sum(1, keepdim=True))
+        return self.transformed(torch.cat(parts, dim=1))
 
     def _order(self, attention: Tensor) -> Tensor:
         """Numbers of the patches, those first that go on: [batch, n]"""
