@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,12 +17,8 @@ from vitarium.architectures.token_reduction._attention import (
     gathered,
     parted,
 )
-from vitarium.architectures.vit.vit import (
-    TRAINING_FACTORS,
-    PlainDeclaration,
-    PlainVit,
-    attend_by_cosines,
-)
+from vitarium.architectures.token_reduction._model import ReducingDeclaration, reducing_vit
+from vitarium.architectures.vit.vit import TRAINING_FACTORS, PlainVit
 from vitarium.core.config import Config
 
 
@@ -152,26 +147,14 @@ class EvitTransformer(VisionTransformer):
     reduces_tokens = True
 
 
-class EvitDeclaration(PlainDeclaration):
-    """Those of `vit`: attention to patches, a mean over heads, is the same after all of them."""
-
-    def block(self, at: str, block: Any) -> None:
-        self.branches(at, block)
-
-
 @architecture(
     "evit",
     paper="Liang et al. 2022, arXiv 2202.07800",
-    symmetries=EvitDeclaration.symmetries,
+    symmetries=ReducingDeclaration.symmetries,
     training_factors=(*TRAINING_FACTORS, "init_values", "shrink_start", "shrink_epochs"),
     tiny={"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def evit(config: Evit, num_outputs: int) -> nn.Module:
     """A ViT that fuses the patches to which the class token attends least, in a few blocks."""
     kind = ShrinkingEvitBlock if config.shrink_start or config.shrink_epochs else EvitBlock
-    block: Any = partial(kind, config=config)
-    arguments = config.arguments()
-    model = EvitTransformer(**arguments, block_fn=block, num_classes=num_outputs)
-    if config.attention == "cosine":
-        attend_by_cosines(model)
-    return model
+    return reducing_vit(EvitTransformer, kind, config, num_outputs)

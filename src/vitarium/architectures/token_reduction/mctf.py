@@ -1,7 +1,6 @@
 """MCTF: patches are fused by likeness, attention and size, one attention ahead."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,13 +17,9 @@ from vitarium.architectures.token_reduction._merging import (
     alternating,
     cosines,
 )
+from vitarium.architectures.token_reduction._model import ReducingDeclaration, reducing_vit
 from vitarium.architectures.token_reduction.evit import quarters
-from vitarium.architectures.vit.vit import (
-    TRAINING_FACTORS,
-    PlainDeclaration,
-    PlainVit,
-    attend_by_cosines,
-)
+from vitarium.architectures.vit.vit import TRAINING_FACTORS, PlainVit
 from vitarium.core.config import Config
 
 _MOST_KEPT = 10  # tokens below which no block merges
@@ -169,14 +164,11 @@ def fused(tokens: Tensor, fusion: tuple[Merge, Merge]) -> Tensor:
     return torch.cat([a, b], dim=1)
 
 
-class MctfDeclaration(PlainDeclaration):
+class MctfDeclaration(ReducingDeclaration):
     """Those of `vit`, but that channels of the stream are exchanged alone: cosines of its tokens
     decide what is fused, and would not be the same after a norm's mean is taken out of it."""
 
     mixes_stream = False
-
-    def block(self, at: str, block: Any) -> None:
-        self.branches(at, block)
 
 
 @architecture(
@@ -188,8 +180,4 @@ class MctfDeclaration(PlainDeclaration):
 )
 def mctf(config: Mctf, num_outputs: int) -> nn.Module:
     """A ViT that fuses patches that are alike, little attended to and small, in most blocks."""
-    block: Any = partial(MctfBlock, config=config)
-    model = SizedTransformer(**config.arguments(), block_fn=block, num_classes=num_outputs)
-    if config.attention == "cosine":
-        attend_by_cosines(model)
-    return model
+    return reducing_vit(SizedTransformer, MctfBlock, config, num_outputs)

@@ -1,7 +1,6 @@
 """ToMe: in every block the patches that are most alike are merged, by their keys."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,13 +17,8 @@ from vitarium.architectures.token_reduction._merging import (
     alternating,
     cosines,
 )
-from vitarium.architectures.vit.vit import (
-    TRAINING_FACTORS,
-    CosineQueries,
-    PlainDeclaration,
-    PlainVit,
-    attend_by_cosines,
-)
+from vitarium.architectures.token_reduction._model import ReducingDeclaration, reducing_vit
+from vitarium.architectures.vit.vit import TRAINING_FACTORS, CosineQueries, PlainVit
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
 
@@ -95,11 +89,8 @@ class TomeBlock(SizedBlock):
         return self.transformed(tokens)
 
 
-class TomeDeclaration(PlainDeclaration):
+class TomeDeclaration(ReducingDeclaration):
     """Those of `vit`, but that keys are not mixed: their mean over heads decides what is merged."""
-
-    def block(self, at: str, block: Any) -> None:
-        self.branches(at, block)
 
     def attention(self, at: str, attention: Any) -> Readers:
         """Raises IncompatibleWeights for cosine attention."""
@@ -118,8 +109,4 @@ class TomeDeclaration(PlainDeclaration):
 )
 def tome(config: Tome, num_outputs: int) -> nn.Module:
     """A ViT that merges the patches that are most alike, in every block."""
-    block: Any = partial(TomeBlock, config=config)
-    model = SizedTransformer(**config.arguments(), block_fn=block, num_classes=num_outputs)
-    if config.attention == "cosine":
-        attend_by_cosines(model)
-    return model
+    return reducing_vit(SizedTransformer, TomeBlock, config, num_outputs)
