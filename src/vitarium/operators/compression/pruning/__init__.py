@@ -1,0 +1,1 @@
+"""Operators that leave weights, heads, hidden units or blocks out."""
