@@ -60,6 +60,20 @@ def test_an_imbalance_is_of_training_images_alone_and_a_stronger_one_leaves_part
         digits(imbalance=500)
 
 
+def test_training_images_are_of_the_classes_that_are_named_and_no_other_split_changes():
+    plain, some = digits(), digits(train_classes=[7, 2])
+    chosen = (plain.train.labels == 2) | (plain.train.labels == 7)
+    assert torch.equal(some.train.labels, plain.train.labels[chosen])
+    assert torch.equal(some.train.images, plain.train.images[chosen])
+    assert some.classes == plain.classes
+    assert torch.equal(some.val.labels, plain.val.labels)
+    assert torch.equal(some.test.images, plain.test.images)
+    chosen_classes = section("dataset", {"name": "digits", "train_classes": [7, 2]})
+    assert train_size(expected(chosen_classes), chosen_classes.config) is None
+    with pytest.raises(InvalidData, match="class 10, and 'digits' has classes 0 to 9"):
+        digits(train_classes=[2, 10])
+
+
 @pytest.mark.parametrize("kind", ["symmetric", "pairs"])
 def test_so_many_labels_are_wrong_and_others_stay(kind):
     plain, noisy = digits(), digits(label_noise=0.3, label_noise_kind=kind)

@@ -40,6 +40,8 @@ def test_a_misspelled_or_missing_fact_is_an_error_at_import():
     for models in ((3, 2), (-1, 2)):
         with pytest.raises(ValueError, match=r"operator 'x': models=\(.*\) is no range"):
             operator("x", title="X", models=models)
+    with pytest.raises(ValueError, match="operator 'x': fused_by needs members"):
+        operator("x", title="X", models=(1, 1), fused_by="y")
 
 
 def _mean(ingredients):

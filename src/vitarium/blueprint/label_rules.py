@@ -11,7 +11,7 @@ def several_labels_misfits(recipe: Recipe) -> dict[str, str]:
         problems["objective"] = f"{data}, and {objective}: choose `objective: multilabel`"
     if recipe.sampling == "balanced":
         problems["sampling"] = f"{data}, and it balances classes of single ones"
-    for setting, off in (("imbalance", 1), ("label_noise", 0)):
+    for setting, off in (("train_classes", None), ("imbalance", 1), ("label_noise", 0)):
         if getattr(recipe.data.config, setting, off) != off:
             problems["data"] = f"{data}, and {setting} changes single ones: leave it out"
     return problems

@@ -125,8 +125,9 @@ def compress(
     A student is what the method makes of its original's weights. Post-training methods are used as
     they are, unless --epochs says how long the student is trained; others are taught by the
     original. It is a model of the zoo, a child of its original: it can be measured, exported, and
-    fine-tuned like all others. Several models are compressed side by side. If it is interrupted,
-    run the same command to resume.
+    fine-tuned like all others. A method that splits a model by classes makes and trains its parts,
+    then the model that fuses them. Several models are compressed side by side. If it is
+    interrupted, run the same command to resume.
 
     Examples:
 
@@ -137,6 +138,8 @@ def compress(
       vitarium compress demo-zoo 3f2a --objective soft_distillation --train optimizer.lr=5e-4
 
       vitarium compress demo-zoo 3f2a --method matvit_member --set granularity=0.5
+
+      vitarium compress demo-zoo 3f2a --method ed_vit --set parts=2
 
       vitarium compress demo-zoo --method list
     """
@@ -215,6 +218,7 @@ def _columns(row: dict[str, Any]) -> dict[str, str]:
     return {
         "original": f"{row['model'][:8]}@{row['epoch']}",
         "student": row["student"][:8],
+        **({"part": row["part"]} if "part" in row else {}),
         "parameters": change("parameters", "{:,}".format),
         "size": change("bytes", size),
         "in the zoo": change("bytes_in_zoo", size),

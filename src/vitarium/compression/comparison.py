@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ _RUNS = 30  # of each model, by which its time is measured
 
 def compare(
     zoo: Zoo,
-    students: Mapping[str, str],
+    students: Mapping[str, str | Sequence[str]],
     *,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -44,13 +44,14 @@ def compare(
     what they share with other checkpoints left out), accuracy (on the test images of the student's
     data), refused (why there is none, or "") and milliseconds (of one image on the device, the
     median of runs in turn). speedup: how many times faster the student is, the median over pairs of
-    runs that followed each other, with its quartiles (`_low`, `_high`). `students` has their ids by
-    `ID@EPOCH` of the originals.
+    runs that followed each other, with its quartiles (`_low`, `_high`). `students` has their ids,
+    or a single one's, by `ID@EPOCH` of the originals.
     """
     import pandas as pd
 
     where = find_devices(device)[0]
-    pairs = {student: [zoo.at(original), zoo.at(student)] for original, student in students.items()}
+    listed = {old: [new] if isinstance(new, str) else new for old, new in students.items()}
+    pairs = {new: [zoo.at(old), zoo.at(new)] for old, several in listed.items() for new in several}
     given = (data, normalization)
     scores = _accuracies(zoo, pairs, device, data_dir, given)
     rows = []

@@ -1,27 +1,22 @@
 """Give models of a zoo compact students: converted by an operator, and taught by the original."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitarium.blueprint import Imported, ModelSpec, Plan, Recipe, check_stage_name
-from vitarium.blueprint.normalization import OWN_DATA
-from vitarium.blueprint.overrides import apply
-from vitarium.blueprint.parents import inherited, with_parents_normalization
-from vitarium.blueprint.stage import Start
+from vitarium.blueprint import check_stage_name
+from vitarium.compression._students import Students
 from vitarium.compression.comparison import compare
 from vitarium.core.checkpoint_ref import CheckpointRef
-from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.errors import InvalidInput
 from vitarium.core.parameters import parameter
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.registry import Section, choose, section
-from vitarium.data.preprocessing import Assumed, read_normalization
-from vitarium.engine.grow import grow
+from vitarium.core.registry import Section, choose
+from vitarium.data.preprocessing import Assumed
 from vitarium.engine.growth import Growth
-from vitarium.objectives.distillation.base import PARENT
-from vitarium.operators._runner.merge import merge
+from vitarium.operators._runner.merge_grid import members
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import select
 from vitarium.zoo.model import ModelNames
@@ -30,31 +25,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGE = "compressed"
-DEFAULTS: Mapping[str, Any] = {
-    "augmentation": "standard",
-    "objective": "weight_distillation",
-    "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
-    "schedule": {"name": "cosine", "warmup_epochs": 1},
-    "clip_grad_norm": 1.0,
-    "batch_size": 128,
-    "checkpoints": "last",
-}
-"""How a student is trained, but for what comes from the original's recipe and what is asked for."""
-_TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
-"""What a student takes from the original's recipe."""
-_MISSING = {
-    "data": ("what its student learns from", "NAME"),
-    "epochs": ("how long its student learns", "N"),
-    "normalization": ("how its images were normalized, as the data set's or by mean/std", "data"),
-}
 
 
 @dataclass(frozen=True)
 class Compression:
     """What became of the models that were to be compressed.
 
-    students: id of each student by `ID@EPOCH` of its original, finished or not.
+    students: id of each student by `ID@EPOCH` of its original, finished or not. Of a method that
+        splits a model, the student is what its parts are fused to; none where a part is missing.
     growth: of their training; None: an operator made them, and nothing was trained.
+    parts: of a method that splits a model, the ids of its parts by `ID@EPOCH` of the original.
     data, normalization: of models that were trained elsewhere, as `compress` was given them.
     """
 
@@ -65,14 +45,25 @@ class Compression:
     data_dir: Path | None = None
     data: str | Mapping[str, Any] | None = None
     normalization: Assumed | None = None
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @cached_property
     def comparison(self) -> "pd.DataFrame":
-        """Every student that is finished beside its original; see `compare`."""
-        status = {old: self.zoo.folder(new).status for old, new in self.students.items()}
-        done = {old: new for old, new in self.students.items() if status[old] == "finished"}
+        """Every student that is finished beside its original; see `compare`.
+
+        Of a method that splits models a student stands after its parts, and a column `part` has
+        their numbers, and "fused".
+        """
+        made = {old: [*self.parts.get(old, ())] for old in {**self.parts, **self.students}}
+        for old, new in self.students.items():
+            made[old].append(new)
+        done = {old: _finished(self.zoo, ids) for old, ids in made.items()}
         images: dict[str, Any] = {"data": self.data, "normalization": self.normalization}
-        return compare(self.zoo, done, device=self.device, data_dir=self.data_dir, **images)
+        table = compare(self.zoo, done, device=self.device, data_dir=self.data_dir, **images)
+        if self.parts:
+            roles = {id: str(n) for ids in self.parts.values() for n, id in enumerate(ids)}
+            table.insert(3, "part", [roles.get(id, "fused") for id in table["student"]])
+        return table
 
 
 def compress(
@@ -100,6 +91,7 @@ def compress(
         vitarium.compress(zoo, "minivit", models=ids, share="all", init="mean", epochs=20)
         vitarium.compress(zoo, models=ids, recipe={"objective.hidden_weight": 0})
         vitarium.compress(zoo, "matvit_member", models=["3f2a"], granularity=0.25)
+        vitarium.compress(zoo, "ed_vit", models=["3f2a"], parts=2)  # and what they are fused to
 
     A student is a model of the zoo with the original as its parent or ingredient. Where it is
     trained it is taught by the original. The same call goes on where an earlier one was stopped,
@@ -121,7 +113,8 @@ def compress(
         settings: of the method.
 
     What a method makes of a model by looking at images is a model of the zoo, too, from which
-    training starts. Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights,
+    training starts. A method that splits a model makes and trains its parts, then what they are
+    fused to. Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights,
     CorruptFile, ZooInUse.
     """
     check_stage_name(stage)
@@ -142,85 +135,32 @@ def compress(
             raise InvalidInput(f"model {ref} diverged; leave it out")
     images: dict[str, Any] = {"data": data, "normalization": normalization}
     where_to: dict[str, Any] = {"device": device, "data_dir": data_dir}
-
-    def converted() -> dict[str, str]:
-        options = {**images, **where_to, "progress": operator_progress, "stage": stage}
-        return {str(ref): merge(zoo, method, models=[str(ref)], **options).id for ref in refs}
-
-    if epochs == 0:
-        return Compression(zoo, converted(), None, device, data_dir, **images)
     asked_for = {"epochs": epochs, "data": data}
     overrides = {name: value for name, value in asked_for.items() if value is not None}
     overrides |= recipe or {}
-    assumed = None if normalization is None else _factor(normalization)
-    starts = converted() if facts["split"] else {}
-    specs = {
-        str(ref): _student_spec(zoo, ref, method, overrides, stage, assumed, starts.get(str(ref)))
-        for ref in refs
-    }
-    plan = Plan(stage, tuple({spec.id: spec for spec in specs.values()}.values()))
-    running = {**where_to, "workers": workers, "progress": progress}
-    growth = grow(plan, zoo.path, **running, **(grow_options or {}))
-    students = {model: spec.id for model, spec in specs.items()}
-    return Compression(zoo, students, growth, device, data_dir, **images)
+    making = {**images, **where_to, "progress": operator_progress, "stage": stage}
+    growing = {**where_to, "workers": workers, "progress": progress, **(grow_options or {})}
+    run = Students(zoo, stage, None if epochs == 0 else overrides, normalization, making, growing)
+    variants = {str(ref): _variants(zoo, ref, method) for ref in refs}
+    parts = run.make([(ref, each, [str(ref)]) for ref in refs for each in variants[str(ref)]])
+    by_ref = {str(ref): [id for other, id in parts if other == ref] for ref in refs}
+    split = {ref: ids for ref, ids in by_ref.items() if len(ids) > 1}
+    students = {ref: ids[0] for ref, ids in by_ref.items() if ref not in split}
+    if ready := {ref: ids for ref, ids in split.items() if _finished(zoo, ids) == ids}:
+        fuse = choose("operator", facts["fused_by"])
+        fused = run.make([(zoo.at(ref), fuse, ids) for ref, ids in ready.items()])
+        students |= {str(ref): id for ref, id in fused}
+    return Compression(zoo, students, run.growth, device, data_dir, **images, parts=split)
 
 
-def _factor(assumed: Assumed) -> dict[str, Any] | str:
-    """As a recipe has it. Raises InvalidInput for what is no normalization."""
-    values = read_normalization(assumed)
-    return OWN_DATA if values is None else dict(zip(("mean", "std"), values, strict=True))
+def _finished(zoo: Zoo, ids: Sequence[str]) -> list[str]:
+    return [id for id in ids if zoo.folder(id).status == "finished"]
 
 
-def _student_spec(
-    zoo: Zoo,
-    ref: CheckpointRef,
-    method: Section,
-    overrides: Mapping[str, Any],
-    stage: str,
-    normalization: dict[str, Any] | str | None,
-    start_model: str | None,
-) -> ModelSpec:
-    """Of the student of a model, which starts from `start_model` where images were needed for that.
-
-    Raises InvalidInput for a model that has not learned classes, or of which nobody knows how its
-    images were normalized.
-    """
-    origin = zoo.spec(ref.model).origin
-    conversion = None if start_model else method
-    begin = CheckpointRef(start_model, 0) if start_model else ref
-    start = Start.read(
-        {"models": [begin.model], "epoch": begin.epoch, "operator": conversion, "keep_head": True}
-    )
-    taken: dict[str, Any] = {}
-    if isinstance(origin, Recipe):
-        if not origin.objective.plugin.facts.get("needs_head", True):
-            raise InvalidInput(
-                f"model {ref} was trained by {origin.objective.name} and gives no classes that a "
-                "student could be taught; compress what was fine-tuned from it"
-            )
-        factors = origin.factors(defaults=False)
-        taken = {name: factors[name] for name in _TAKEN if name in factors}
-    settings = apply({**DEFAULTS, **taken}, overrides)
-    settings = with_parents_normalization(settings, origin)
-    if isinstance(origin, Imported) and normalization is not None:
-        settings.setdefault("normalization", normalization)
-    for factor, (what, example) in _MISSING.items() if isinstance(origin, Imported) else ():
-        if factor not in settings:
-            how = parameter(factor, example)
-            raise InvalidInput(f"model {ref} was trained elsewhere: say {what}, {how}")
-    if start_model:
-        settings = _taught_by(settings, ref)
-    try:
-        recipe = Recipe.read(inherited(settings, zoo.spec(begin.model).origin, start))
-    except IncompatibleWeights as error:  # one of a selection
-        raise IncompatibleWeights(f"model {ref}: {error}") from None
-    origins: dict[str, Any] = {"parent": begin.model, "parent_epoch": begin.epoch}
-    return ModelSpec(stage=stage, recipe=recipe, conversion=conversion, keep_head=True, **origins)
-
-
-def _taught_by(settings: Mapping[str, Any], teacher: CheckpointRef) -> dict[str, Any]:
-    """Settings in which a teacher that would be the parent is that model."""
-    chosen = section("objective", settings["objective"])
-    if getattr(chosen.config, "teacher", None) != PARENT:
-        return dict(settings)
-    return {**settings, "objective": {**chosen.factors(defaults=False), "teacher": str(teacher)}}
+def _variants(zoo: Zoo, ref: CheckpointRef, method: Section) -> list[Section]:
+    """The method for each of the parts that it splits a model into; itself, if it splits none."""
+    if not method.plugin.facts["fused_by"]:
+        return [method]
+    settings = {k: v for k, v in method.factors(defaults=False).items() if k != "name"}
+    points = members(zoo, method.name, [str(ref)], settings)
+    return [choose("operator", method.name, **{**settings, **point}) for point in points]

@@ -1,4 +1,5 @@
-"""Training images as the settings of every data set change them: fewer, long-tailed, mislabeled.
+"""Training images as the settings of every data set change them: fewer, of some classes,
+long-tailed, mislabeled.
 
 Validation and test images stay as they are. What a stronger setting leaves is part of what a weaker
 one leaves, with the same seed, so that models differ in the strength alone.
@@ -18,6 +19,7 @@ from vitarium.data.splits import fraction_of, stratified
 
 SETTINGS = (
     "train_fraction",
+    "train_classes",
     "imbalance",
     "imbalance_seed",
     "label_noise",
@@ -28,26 +30,36 @@ SETTINGS = (
 
 
 def with_training_split(data: Dataset, config: DataConfig) -> Dataset:
-    """The data set with other training images: a share of them, of classes of unequal size, and
-    with wrong labels, in this order.
+    """The data set with other training images: a share of them, of some classes, of classes of
+    unequal size, and with wrong labels, in this order.
 
-    Raises InvalidData for an imbalance or label noise of images with several labels, and for an
-    imbalance that leaves a class without images.
+    Raises InvalidData for a choice of classes, an imbalance or label noise of images with several
+    labels, for a class that there is not, and for an imbalance that leaves a class without images.
     """
     train = data.train
     if train.is_multilabel:
-        for setting, off in (("imbalance", 1), ("label_noise", 0)):
+        for setting, off in (("train_classes", None), ("imbalance", 1), ("label_noise", 0)):
             if getattr(config, setting) != off:
                 fault = f"images of '{data.name}' have several labels"
                 raise InvalidData(f"{setting}: {fault}, and it changes single ones; leave it out")
     if config.train_fraction < 1:
         count = fraction_of(len(train), config.train_fraction)
         train = train.select(stratified(train.labels, count, config.split_seed, "limit"))
+    if config.train_classes is not None:
+        train = train.select(_of_classes(train.labels, data, config.train_classes))
     if config.imbalance > 1:
         train = train.select(long_tail(train.labels, data, config))
     if config.label_noise:
         train = Split(train.images, noisy_labels(train.labels, data.num_classes, config))
     return data if train is data.train else replace(data, train=train)
+
+
+def _of_classes(labels: Tensor, data: Dataset, classes: Sequence[int]) -> Tensor:
+    """Numbers of the images of these classes, in order: int64 [m], of labels [n]."""
+    if unknown := [number for number in classes if number >= data.num_classes]:
+        known = f"'{data.name}' has classes 0 to {data.num_classes - 1}"
+        raise InvalidData(f"train_classes names class {unknown[0]}, and {known}")
+    return torch.isin(labels, torch.tensor(classes)).nonzero().flatten()
 
 
 def long_tail_counts(largest: int, num_classes: int, imbalance: float) -> list[int]:

@@ -32,6 +32,9 @@ class DataConfig(Config):
     """Largest number of training images to use; none: all of them."""
     train_fraction: float = Field(1.0, gt=0, le=1)
     """Share of the training images to use, each class in proportion, chosen by `split_seed`."""
+    train_classes: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)
+    """Classes, by number, whose training images are used; none: all. A model keeps an output for
+    every class, and validation and test images are those of all."""
     imbalance: float = Field(1.0, ge=1)
     """How many times the first class has the training images of the last; between them the numbers
     fall exponentially (Cui et al. 2019, arXiv 1901.05555)."""

@@ -42,9 +42,10 @@ def recipe_normalization(recipe: Recipe) -> Normalization | None:
 
 def train_size(known: Expected, config: DataConfig) -> int | None:
     """Training images that are left when validation images are taken from them; None where their
-    number is not known, as of an imbalance, which follows from the labels. None are taken where
-    there are validation images of their own."""
-    if known.num_train is None or config.imbalance > 1:
+    number is not known, as of an imbalance or of some classes, which follow from the labels. None
+    are taken where there are validation images of their own."""
+    by_label = config.imbalance > 1 or config.train_classes is not None
+    if known.num_train is None or by_label:
         return None
     left = known.num_train - (0 if known.num_val else num_val(known.num_train, config))
     return fraction_of(min(left, config.train_limit or left), config.train_fraction)

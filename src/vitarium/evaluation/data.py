@@ -1,6 +1,6 @@
 """Evaluation data: images of a split as a model takes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
 
@@ -73,6 +73,10 @@ class EvalData:
     def first(self, count: int) -> "EvalData":
         """At most so many of the images, of each class in proportion, the same whenever asked."""
         return self if count >= len(self) else self.partition(count)[0]
+
+    def of_classes(self, classes: Sequence[int]) -> "EvalData":
+        """The images with one of these labels, in their order."""
+        return self._chosen(torch.isin(self.labels, torch.tensor(classes)).nonzero().flatten())
 
     def partition(self, count: int) -> "tuple[EvalData, EvalData, Tensor]":
         """`first(count)`, all other images, and the indices in that order, int64 [n]."""

@@ -36,10 +36,13 @@ RUNNER_OPTIONS += ("force", "progress", "grid")
 F = TypeVar("F", bound=Callable[..., NamedTensors])
 ChooseEpochs = Callable[[Any, Sequence[int]], Sequence[int]]
 """`(config, trained epochs of the model that have checkpoints, in order) -> epochs`"""
-ChangeArchitecture = Callable[[Any, Section | None], Section]
-"""`(config, the model's architecture) -> the result's`"""
-Members = Callable[[Model], Sequence[Mapping[str, Any]]]
-"""`(model) -> the settings of each model inside of it`"""
+ChangeArchitecture = Callable[..., Section]
+"""`(config, the architecture of each model) -> the result's`; an architecture that nothing builds
+is None."""
+Members = Callable[[Model, Mapping[str, Any]], Sequence[Mapping[str, Any]]]
+"""`(model, settings that all have) -> the settings of each model inside of it`"""
+Training = Callable[[Any, Model, int], Mapping[str, Any]]
+"""`(config, the original, number of its outputs) -> factors of a recipe by dotted path`"""
 
 
 @contract
@@ -59,6 +62,8 @@ def operator(
     architecture: ChangeArchitecture | None = None,
     compression: Literal["trained", "post_training"] | None = None,
     members: Members | None = None,
+    fused_by: str = "",
+    training: Training | None = None,
     tiny: Mapping[str, Any] = {},
     tiny_architecture: Mapping[str, Any] | None = None,
     identity_on_copies: Mapping[str, Any] | Literal[False] = {},
@@ -92,18 +97,25 @@ def operator(
         members: of one model, gives the settings with which it makes each of the models that are
             inside of that, for `vitarium.merge_grid`. Raises IncompatibleWeights for a model that
             has none.
+        fused_by: operator that makes one model of all of these members: `vitarium compress` makes
+            and trains them, and then that one.
+        training: gives factors of the recipe by which `vitarium compress` trains what it makes, in
+            place of defaults.
         tiny: settings for the contract tests with which it takes about a second on tiny models.
         tiny_architecture: of the models in the contract tests, e.g. `{"name": "ewa_vit"}`; None: a
             plain ViT of one block.
         identity_on_copies: settings with which copies of a model give that model; False: none do.
 
-    Raises ValueError where `models` is no range, or `members` are of several models.
+    Raises ValueError where `models` is no range, `members` are of several models, or there are none
+    that could be fused.
     """
     facts = dict(locals())  # its arguments
     if models[0] < 0 or (models[1] is not None and models[1] < models[0]):
         raise ValueError(f"operator '{name}': models={models} is no range of numbers of models")
     if members and models != (1, 1):
         raise ValueError(f"operator '{name}': members are inside of one model; give models=(1, 1)")
+    if fused_by and not members:
+        raise ValueError(f"operator '{name}': fused_by needs members")
     if aligns:
         facts |= {"models": (2, 2), "ordered": True, "origin": -1}
     return register("operator", reserved=RUNNER_OPTIONS, **facts)

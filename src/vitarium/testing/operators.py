@@ -64,7 +64,7 @@ def _check_result(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
 
 def _check_members(rule: Contract, zoo: Zoo, model: str) -> None:
     """Each of the models inside of one is made, and they differ."""
-    settings = list(rule.facts["members"](zoo[model]))
+    settings = list(rule.facts["members"](zoo[model], {}))
     specs = {_plan(rule, zoo, [model], **values).spec.id for values in settings}
     rule(settings and len(specs) == len(settings), "its members are some, and no two are alike")
 

@@ -104,7 +104,8 @@ def merge_grid(
         lists = {name: [*values] for name, values in grid.items()}
     requests: list[tuple[list[str], Settings]] = []
     for group in groups:
-        points = _members(zoo, operator.name, group) if lists is None else combinations(lists)
+        inside = lists is None
+        points = members(zoo, operator.name, group, fixed) if inside else combinations(lists or {})
         requests += [(group, point) for point in points]
         _check_count(operator.name, len(requests))
     for group, point in requests:
@@ -136,8 +137,8 @@ def _check_count(what: str, count: int) -> None:
         )
 
 
-def _members(zoo: Zoo, name: str, group: list[str]) -> Iterator[Settings]:
-    """The settings of every model inside of one."""
+def members(zoo: Zoo, name: str, group: list[str], fixed: Settings) -> Iterator[Settings]:
+    """The settings of every model inside of one, beside those that all have (`fixed`)."""
     operator = get("operator", name)
     if operator.facts["members"] is None:
         raise InvalidInput(
@@ -147,7 +148,7 @@ def _members(zoo: Zoo, name: str, group: list[str]) -> Iterator[Settings]:
     (model,) = group
     ref = zoo.at(model)
     try:
-        yield from operator.facts["members"](zoo[ref.model])
+        yield from operator.facts["members"](zoo[ref.model], fixed)
     except IncompatibleWeights as error:
         raise IncompatibleWeights(f"{ref}: {error}") from None
 
@@ -155,8 +156,8 @@ def _members(zoo: Zoo, name: str, group: list[str]) -> Iterator[Settings]:
 def _check(zoo: Zoo, operator: Section, group: list[str]) -> None:
     """Raises IncompatibleWeights where the result's architecture is none, before anything is."""
     if change := operator.plugin.facts["architecture"]:
-        for ref in map(zoo.at, group):
-            try:
-                change(operator.config, zoo.spec(ref.model).origin.architecture)
-            except IncompatibleWeights as error:
-                raise IncompatibleWeights(f"{ref}: {error}") from None
+        refs = [zoo.at(model) for model in group]
+        try:
+            change(operator.config, *(zoo.spec(ref.model).origin.architecture for ref in refs))
+        except IncompatibleWeights as error:
+            raise IncompatibleWeights(f"{refs[0]}: {error}") from None

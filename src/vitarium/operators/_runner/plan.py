@@ -96,7 +96,9 @@ class MergePlan:
         spec, changes = self._folder.spec(), dict(self.heads.changes)
         if change := self.facts["architecture"]:
             try:
-                changes["architecture"] = change(operator.config, spec.origin.architecture)
+                specs = [self.zoo.folder(ref.model).spec() for ref in ingredients]
+                architectures = [each.origin.architecture for each in specs]
+                changes["architecture"] = change(operator.config, *architectures)
             except IncompatibleWeights as error:
                 raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
         self.spec = spec.combined(

@@ -1,6 +1,7 @@
 """Models inside a MatViT, each as a plain ViT."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -60,7 +61,7 @@ def _matvit(architecture: Section | None) -> Matvit:
     return matvit
 
 
-def members(model: Model) -> list[dict[str, Any]]:
+def members(model: Model, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A granularity of each model that was trained, the same in all blocks."""
     shares = _matvit(model.spec.origin.architecture).granularities
     return [{"granularity": share} for share in shares]

@@ -1,5 +1,6 @@
 """Models inside a supernet, each as a plain ViT."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -82,7 +83,7 @@ def _supernet(architecture: Section | None) -> Supernet:
     return supernet
 
 
-def members(model: Model) -> list[dict[str, Any]]:
+def members(model: Model, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The sizes of every model that may be trained, by multiply-adds."""
     supernet = _supernet(model.spec.origin.architecture)
     grid: dict[str, list[Any]] = {
@@ -93,8 +94,8 @@ def members(model: Model) -> list[dict[str, Any]]:
     if supernet.heads:
         grid["num_heads"] = [*supernet.heads]
     sizes: dict[Member, dict[str, Any]] = {}
-    for settings in combinations(grid):
-        sizes.setdefault(SupernetMember.read(settings).of(supernet), settings)
+    for point in combinations(grid):
+        sizes.setdefault(SupernetMember.read(point).of(supernet), point)
     return [sizes[member] for member in supernet.members()]
 
 
