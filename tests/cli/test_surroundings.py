@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from cli import command_runner as runner
-from vitarium import Zoo, export
+from vitarium import Zoo, export, merge
 from vitarium.cli import app
 from vitarium.zoo.verify import verify
 
@@ -78,6 +78,12 @@ EXAMPLES = {
         Example(
             "study soups {zoo} --out {out}/page.html --set 'methods=[\"uniform_soup\"]' "
             "--set points=3 --set n_resamples=20 --num-images 40",
+            "out",
+        )
+    ],
+    "study twins": [
+        Example(
+            "study twins {zoo} --out {out}/x.html --runs 2 --threads 1 --sheet 2 --num-images 40",
             "out",
         )
     ],
@@ -308,13 +314,14 @@ def test_a_disk_that_fills_up_while_models_are_trained_ends_growing_and_loses_no
 
 @pytest.fixture(scope="module")
 def material(_grown, tmp_path_factory):
-    """What stands in examples: a zoo, a blueprint of one model more, files of weights."""
+    """What stands in examples: a zoo with a twin, a blueprint of one model more, files of weights."""
     folder = tmp_path_factory.mktemp("material")
-    zoo = Zoo.open(_grown)
-    zoo.models()  # the index is up to date
+    zoo = Zoo.open(shutil.copytree(_grown, folder / "zoo"))
     export(zoo, "safetensors", out=folder / "weights")
     parents = {id: zoo.spec(id).parent for id in zoo.ids()}
-    child = next(id for id, parent in parents.items() if parent)
+    child, *_, original = (id for id, parent in parents.items() if parent)
+    merge(zoo, "tome", models=[original], r=1)
+    zoo.models()  # the index is up to date
     recipe = zoo.spec(parents[child]).recipe.factors(defaults=False) | {"epochs": 1, "seed": 9}
     blueprint = folder / "blueprint.yaml"
     blueprint.write_text(json.dumps({"name": "more", "stages": {"pretrain": recipe}}))

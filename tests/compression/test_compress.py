@@ -8,12 +8,13 @@ import torch
 
 from vitarium import Blueprint, compress, grow, measure, merge
 from vitarium.blueprint.spec import restored
-from vitarium.compression.comparison import _pair_times, compare
+from vitarium.compression.comparison import compare
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.core.registry import section
 from vitarium.data.load import load
+from vitarium.evaluation.latency import paired_seconds
 from vitarium.operators.base import operator
 from vitarium.zoo import About
 
@@ -57,7 +58,7 @@ def test_times_are_of_pairs_in_turn_and_their_spread_is_given(monkeypatch):
             order.append(self.seconds)
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    pairs = _pair_times(Model(0.3), Model(0.1), (1, 8, 8), "cpu")
+    pairs = paired_seconds(Model(0.3), Model(0.1), torch.zeros(1, 1, 8, 8))
     assert len(pairs) == len(order) // 2 - 2 == 30
     assert {tuple(order[k : k + 2]) for k in range(0, len(order), 2)} == {(0.3, 0.1), (0.1, 0.3)}
     assert [slow / fast for slow, fast in pairs] == pytest.approx([3.0] * 30)

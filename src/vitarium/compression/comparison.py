@@ -2,13 +2,11 @@
 
 import json
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from vitarium.blueprint import Imported, Recipe
 from vitarium.blueprint.normalization import OWN_DATA
@@ -16,13 +14,12 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import find_devices
 from vitarium.data.preprocessing import Assumed
 from vitarium.engine.tuning.gain import Gain
+from vitarium.evaluation.latency import paired_seconds
 from vitarium.measures._runner.measure import measure
 from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_RUNS = 30  # of each model, by which its time is measured
 
 
 def compare(
@@ -59,7 +56,8 @@ def compare(
         architecture = zoo.spec(student).origin.architecture
         assert architecture  # an operator made one of it
         before, after = (zoo.load(*ref) for ref in pair)
-        times = _pair_times(before, after, architecture.config.input_size, where)
+        image = torch.zeros(1, *architecture.config.input_size, device=where)
+        times = paired_seconds(before, after, image)
         medians = [1e3 * statistics.median(seconds) for seconds in zip(*times, strict=True)]
         speedup = Gain.of(slow / fast for slow, fast in times)
         row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
@@ -113,27 +111,3 @@ def _accuracies(
             row = accuracies.loc[ref.model]
             scores[student, ref] = (float(row["value"]), row["refused"])
     return scores
-
-
-@torch.inference_mode()
-def _pair_times(
-    before: nn.Module, after: nn.Module, size: tuple[int, int, int], device: str
-) -> list[tuple[float, float]]:
-    """Seconds that each model takes for one image, in pairs of runs that follow each other.
-
-    Whatever else the machine does falls on both; every other pair begins with the other model.
-    """
-    image = torch.zeros(1, *size, device=device)
-    models = [model.to(device).eval() for model in (before, after)]
-    pairs: list[tuple[float, float]] = []
-    for run in range(_RUNS + 2):
-        seconds = [0.0, 0.0]
-        for number in (0, 1) if run % 2 else (1, 0):
-            started = time.perf_counter()
-            models[number](image)
-            if device != "cpu":
-                torch.cuda.synchronize(device)
-            seconds[number] = time.perf_counter() - started
-        if run > 1:  # the first ones warm up
-            pairs.append((seconds[0], seconds[1]))
-    return pairs

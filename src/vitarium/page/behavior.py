@@ -137,11 +137,18 @@ def _bytes(maps: Tensor) -> str:
     return base64.b64encode((scaled * 255).round().to(torch.uint8).cpu().numpy().tobytes()).decode()
 
 
-def png(examples: EvalData, number: int) -> str:
-    """An image of the data set as it is, before it is prepared for the model."""
+def png(examples: EvalData, number: int, side: int | None = None) -> str:
+    """An image of the data set as it is, before it is prepared for the model; with `side`, scaled
+    so that its longer side has about so many pixels, small ones in sharp squares."""
     pixels = examples.part.images[int(examples.numbers[number])]
     array = pixels.permute(1, 2, 0).numpy()
     image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    longer = max(image.size)
+    if side and longer > side:
+        image.thumbnail((side, side))
+    elif side and (factor := side // longer) > 1:
+        size = (image.width * factor, image.height * factor)
+        image = image.resize(size, Image.Resampling.NEAREST)
     content = io.BytesIO()
     image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

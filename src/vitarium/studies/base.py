@@ -82,6 +82,7 @@ def study(
     of: Literal["zoo", "weights", "records"] = "zoo",
     exports: Mapping[str, Callable[[Any, Path], None]] = {},
     paper: str = "",
+    prepare: Callable[[Zoo], None] | None = None,
     tiny: Mapping[str, Any] = {},
 ) -> Callable[[F], F]:
     """Register a function `(config, population: Population) -> Tables` as the study called `name`.
@@ -104,6 +105,8 @@ def study(
         exports: further files that it can write, by the name of the option, each from what the
             study returned: `{"json": write_json}`. The first line of the docstring is the help.
         paper: authors, year, and where it is.
+        prepare: adds to a zoo of a few tiny models what the study is about, for
+            `vitarium.testing.check_study`; None: it is about any models.
         tiny: settings with which it takes some seconds on a few tiny models, for
             `vitarium.testing.check_study`.
 
@@ -114,4 +117,5 @@ def study(
     if not title:
         raise TypeError(f"study '{name}': give it a title")
     facts: dict[str, Any] = {"title": title, "of": of, "exports": exports, "paper": paper}
-    return register("study", name, reserved=RUNNER_OPTIONS, **facts, tiny=tiny)
+    facts |= {"prepare": prepare, "tiny": tiny}
+    return register("study", name, reserved=RUNNER_OPTIONS, **facts)

@@ -21,6 +21,8 @@ def check_study(name: str, zoo: Zoo | str | Path | None = None) -> None:
     rule = Contract("study", name)
     settings = {"num_images": 40, **rule.facts["tiny"]}
     with tempfile.TemporaryDirectory() as folder, tiny_zoo(instead=zoo) as zoo:
+        if prepare := rule.facts["prepare"]:
+            prepare(zoo)
         models = set(zoo.ids())
         page, again = Path(folder) / "page.html", Path(folder) / "again.html"
         exports = {key: Path(folder) / key for key in rule.facts["exports"]}

@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations, counted by hand."""
+"""Parameters, floating-point operations and memory, counted by hand."""
 
 import torch
 from torch import nn
@@ -43,3 +43,23 @@ def test_operations_of_a_vision_transformer_are_those_of_its_matrix_products(sub
     embedding = patches * model.patch_embed.proj.weight.numel()
     expected = 2 * (embedding + len(model.blocks) * block + model.head.weight.numel())
     assert choose("measure", "flops")(subject) == expected
+
+
+def test_memory_of_linear_layers_is_that_of_weights_and_of_two_layers_outputs(examples):
+    layers = [nn.Linear(64, 300, bias=False), nn.ReLU(), nn.Linear(300, 10, bias=False)]
+    model = nn.Sequential(nn.Flatten(), *layers).eval()
+    values = choose("measure", "peak_memory", batch_size=3)(EvalModel("a@0", model, examples))
+    weights = 4 * (64 * 300 + 300 * 10)
+    # the image is in use until the end; the activation is made while its input is there
+    assert values == {"": weights + 4 * 3 * (64 + 300 + 300), "weights": weights}
+
+
+def test_memory_counts_what_is_in_use_together_and_views_once(examples):
+    class Turns(nn.Module):
+        def forward(self, images):
+            for _ in range(5):
+                images = images.flatten(1).view_as(images) + 1
+            return images
+
+    values = choose("measure", "peak_memory")(EvalModel("a@0", Turns().eval(), examples))
+    assert values == {"": 4 * 64 * 3, "weights": 0}  # given, an earlier one, and the new one
