@@ -11,7 +11,9 @@ from torch import nn
 from vitarium import create_model
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.blueprint import Imported
 from vitarium.core.devices import meta_device
+from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._clusters import families_by_angle
 from vitarium.lineage.base import ModelSet
@@ -212,3 +214,20 @@ def test_models_whose_symmetries_are_not_known_are_left_alone_with_a_note():
     assert aligned.model_set is models
     (note,) = aligned.notes
     assert "patch_embed.proj.weight" in note
+
+
+def test_units_of_another_architecture_are_those_that_it_declares():
+    """Whose queries, keys and values are no linear layer."""
+    architecture = choose("architecture", "structured_vit", structure="low_rank", **VIT)
+    with meta_device():
+        skeleton = architecture(10)
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        about = {"source": "test", "name": f"m{seed}", "weights": "0", "architecture": architecture}
+        about = {"skeleton": lambda: skeleton, "origin": Imported(**about)}
+        models.append(Weights(f"m{seed}", architecture(10).state_dict(), **about))
+    names = [name for name in models[0] if not name.startswith("head")]
+    aligned = align_units(ModelSet(models, names), [[0], [1]])
+    assert aligned.permuted == {}
+    assert aligned.notes == ()

@@ -226,10 +226,9 @@ def symmetries_of(model_set: ModelSet) -> tuple[Symmetries, tuple[str, ...]]:
         f"{message}; units are matched by shapes alone." for message in mismatches if message
     )
     try:
-        skeleton = _timm_vit(model_set.shapes) if notes else first.skeleton
+        declared = vit_symmetries(_timm_vit(model_set.shapes)) if notes else _declared(first)
     except (NotApplicable, InvalidInput):
-        skeleton = _timm_vit(model_set.shapes)
-    declared = vit_symmetries(skeleton)
+        declared = vit_symmetries(_timm_vit(model_set.shapes))
     pieces = tuple(piece for piece in declared.pieces if piece.tensor in model_set.shapes)
     unknown = model_set.shapes.keys() - {piece.tensor for piece in pieces}
     if unknown:
@@ -237,6 +236,18 @@ def symmetries_of(model_set: ModelSet) -> tuple[Symmetries, tuple[str, ...]]:
     used = {axis.group for piece in pieces for axis in piece.axes}
     groups = {name: group for name, group in declared.groups.items() if name in used}
     return Symmetries(groups, pieces), notes[:1]
+
+
+def _declared(model: Weights) -> Symmetries:
+    """What its architecture declares; of one that is not known, what timm's has."""
+    architecture = model.origin.architecture if model.origin else None
+    if architecture is None:
+        return vit_symmetries(model.skeleton)
+    declare = architecture.facts["symmetries"]
+    if declare is None or isinstance(declare, str):
+        raise IncompatibleWeights(f"{architecture.name} declares no symmetries")
+    declared: Symmetries = declare(model.skeleton)
+    return declared
 
 
 def _timm_vit(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
