@@ -27,6 +27,12 @@ class ArchitectureConfig(Config):
         """Why no model of it can be trained from scratch, and what to do; "" where it can."""
         return ""
 
+    @property
+    def fixed_weights(self) -> str:
+        """Why its weights can be neither trained nor combined with others', and what to do; ""
+        where they can."""
+        return ""
+
 
 DROP_RATES = ("drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
 """Of `TransformerConfig`: factors that act in training alone."""

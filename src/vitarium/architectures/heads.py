@@ -49,7 +49,7 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     layer = nn.Linear(num_features(model), num_outputs)
     config.initialization(layer)
     _fill_bias(config, layer)
-    _replace(model, layer, num_outputs)
+    replace_head(model, layer, num_outputs)
 
 
 @head("mlp", training_factors=_START, tiny={"hidden_dim": 8})
@@ -60,7 +60,7 @@ def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     layers = nn.Sequential(first, _ACTIVATIONS[config.activation](), last)
     config.initialization(layers)
     _fill_bias(config, last)
-    _replace(model, layers, num_outputs)
+    replace_head(model, layers, num_outputs)
 
 
 def _fill_bias(config: LinearHead, layer: nn.Linear) -> None:
@@ -71,7 +71,7 @@ def _fill_bias(config: LinearHead, layer: nn.Linear) -> None:
 @head("none")
 def none(config: NoConfig, model: nn.Module, num_outputs: int) -> None:
     """No head: the model's features are its outputs."""
-    _replace(model, nn.Identity(), num_features(model))
+    replace_head(model, nn.Identity(), num_features(model))
 
 
 class EnsembleHead(Config):
@@ -87,7 +87,7 @@ def ensemble(config: EnsembleHead, model: nn.Module, num_outputs: int) -> None:
     for section in config.heads:
         section(model, num_outputs)
         heads.append(model.get_submodule(prefix))
-    _replace(model, MeanOfHeads(heads), num_outputs)
+    replace_head(model, MeanOfHeads(heads), num_outputs)
 
 
 class MeanOfHeads(nn.ModuleList):
@@ -125,7 +125,7 @@ def token_heads(config: TokenHeadsConfig, model: nn.Module, num_outputs: int) ->
     heads = [nn.Linear(width, num_outputs) for _ in range(config.tokens)]
     for layer in heads:
         config.initialization(layer)
-    _replace(model, TokenHeads(heads), num_outputs)
+    replace_head(model, TokenHeads(heads), num_outputs)
 
 
 class ReusedClassifierConfig(LinearHead):
@@ -152,7 +152,7 @@ def reused_classifier(config: ReusedClassifierConfig, model: nn.Module, num_outp
             projector.append(nn.ReLU())
     layers = ReusedClassifier(projector, nn.Linear(width, num_outputs))
     config.initialization(layers)
-    _replace(model, layers, num_outputs)
+    replace_head(model, layers, num_outputs)
 
 
 class ReusedClassifier(nn.Module):
@@ -183,7 +183,8 @@ def is_head(model: nn.Module, name: str) -> bool:
     return name.startswith(head_prefix(model) + ".")
 
 
-def _replace(model: nn.Module, new: nn.Module, num_outputs: int) -> None:
+def replace_head(model: nn.Module, new: nn.Module, num_outputs: int) -> None:
+    """Put a module with so many outputs where a model's head stands."""
     model.set_submodule(head_prefix(model), new)
     model.num_classes = num_outputs  # type: ignore[assignment]
 

@@ -216,9 +216,10 @@ class ModelCheck:
         model: nn.Module,
         outputs: int | None,
     ) -> Iterator[Problem]:
-        if parent is None:
-            if reason := spec.recipe.architecture.config.needs_parent:
-                yield Problem(("architecture",), reason)
+        config = spec.recipe.architecture.config
+        if reason := config.fixed_weights or ("" if parent else config.needs_parent):
+            yield Problem(("architecture",), reason)
+        if reason or parent is None:
             return
         with problems_at("start") as problems:
             weights, parent_model = self._parents.start(spec, parent)

@@ -39,6 +39,8 @@ ChooseEpochs = Callable[[Any, Sequence[int]], Sequence[int]]
 ChangeArchitecture = Callable[..., Section]
 """`(config, the architecture of each model) -> the result's`; an architecture that nothing builds
 is None."""
+ChangeHead = Callable[[Any, Section | None], Section]
+"""`(config, the model's head; None: as its architecture comes) -> the result's`"""
 Members = Callable[[Model, Mapping[str, Any]], Sequence[Mapping[str, Any]]]
 """`(model, settings that all have) -> the settings of each model inside of it`"""
 Training = Callable[[Any, Model, int], Mapping[str, Any]]
@@ -60,6 +62,7 @@ def operator(
     aligns: bool = False,
     origin: int = 0,
     architecture: ChangeArchitecture | None = None,
+    head: ChangeHead | None = None,
     compression: Literal["trained", "post_training"] | None = None,
     members: Members | None = None,
     fused_by: str = "",
@@ -92,6 +95,7 @@ def operator(
         origin: number of the model whose recipe the result has.
         architecture: gives the architecture of the result where that is another. Then it yields
             the tensors of that one; those with new names in the dtype that they shall have.
+        head: gives the head of the result where that is another, beside `architecture`.
         compression: `vitarium compress` offers it, and by default trains what it makes (trained),
             or takes that as it is (post_training).
         members: of one model, gives the settings with which it makes each of the models that are

@@ -1,11 +1,11 @@
 """Which checkpoints an operator is given; what it cannot use is refused before anything is read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from vitarium.blueprint import CheckpointRef
-from vitarium.core.errors import InvalidInput
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.parameters import parameter
 from vitarium.core.registry import Section
 from vitarium.zoo import Zoo
@@ -52,3 +52,14 @@ def chosen(
 def _is_finite(zoo: Zoo, ref: CheckpointRef) -> bool:
     tensors = zoo.folder(ref.model).open(ref.epoch).values()
     return all(torch.isfinite(t).all() for t in tensors if t.is_floating_point())
+
+
+def changeable_architectures(zoo: Zoo, refs: Sequence[CheckpointRef]) -> list[Section | None]:
+    """The architecture of each; raises IncompatibleWeights for one with fixed weights."""
+    architectures = [zoo.folder(ref.model).spec().origin.architecture for ref in refs]
+    for ref, architecture in zip(refs, architectures, strict=True):
+        if architecture is None or architecture.is_missing:
+            continue
+        if reason := architecture.config.fixed_weights:
+            raise IncompatibleWeights(f"{ref}: {reason}")
+    return architectures

@@ -29,6 +29,7 @@ from vitarium.evaluation.scoring import load
 from vitarium.evaluation.weight_subset import WeightSubset
 from vitarium.operators._runner.bases import common_head, common_parent
 from vitarium.operators._runner.buffers import Buffers
+from vitarium.operators._runner.choose import changeable_architectures
 from vitarium.operators._runner.factors import combined_layers, nearest_factors, with_matrices
 from vitarium.operators._runner.heads import Heads
 from vitarium.operators._runner.images import check_images_alike
@@ -69,6 +70,7 @@ class MergePlan:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force, self.facts = sources.zoo, force, operator.plugin.facts
         self.log = OperatorLog()
+        architectures = changeable_architectures(self.zoo, ingredients)
         models = list(weights or [sources.weights(ref) for ref in ingredients])
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
@@ -96,11 +98,11 @@ class MergePlan:
         spec, changes = self._folder.spec(), dict(self.heads.changes)
         if change := self.facts["architecture"]:
             try:
-                specs = [self.zoo.folder(ref.model).spec() for ref in ingredients]
-                architectures = [each.origin.architecture for each in specs]
                 changes["architecture"] = change(operator.config, *architectures)
             except IncompatibleWeights as error:
                 raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
+        if (change := self.facts["head"]) and not self.heads.separate:
+            changes["head"] = change(operator.config, spec.origin.head)
         self.spec = spec.combined(
             operator,
             ingredients,

@@ -1,0 +1,1 @@
+"""Vision transformers whose weights are stored as integers of 3 to 8 bits."""

@@ -1,0 +1,1 @@
+"""Post-training quantization: weights as integers, activations on few values."""
