@@ -8,6 +8,7 @@ from vitarium import create_model
 from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import get
+from vitarium.testing import check_architecture
 
 SIZES = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
 
@@ -33,6 +34,26 @@ def test_sizes_are_those_of_each_block():
     assert [block.mlp.fc1.out_features for block in model.blocks] == [7, 9]
     assert {block.attn.qkv.out_features for block in model.blocks} == {3 * 2 * 5}
     assert model.blocks[0].attn.scale == 5**-0.5
+
+
+def test_channels_that_are_left_of_heads_keep_the_scale_of_the_logits():
+    sizes = {"heads": (1, 3), "qk_dims": (2, 4), "v_dims": (4, 3)}
+    model = create_model("uneven_vit", num_classes=3, **sizes, **SIZES).double().eval()
+    assert [block.attn.scale for block in model.blocks] == [4**-0.5] * 2
+    assert [block.attn.qk.out_features for block in model.blocks] == [2 * 1 * 2, 2 * 3 * 4]
+    attention, tokens = model.blocks[1].attn, torch.randn(2, 5, 12, dtype=torch.float64)
+    queries, keys = attention.qk(tokens).chunk(2, dim=-1)
+    attended = []
+    for head in range(3):
+        q, k = (t[..., 4 * head : 4 * head + 4] for t in (queries, keys))
+        values = attention.v(tokens)[..., 3 * head : 3 * head + 3]
+        attended.append((q @ k.mT / 2).softmax(-1) @ values)
+    expected = attention.proj(torch.cat(attended, dim=-1))
+    torch.testing.assert_close(attention(tokens), expected, rtol=0, atol=1e-12)
+
+
+def test_with_heads_and_channels_of_blocks_it_keeps_to_the_contract():
+    check_architecture("uneven_vit", heads=(1, 2), qk_dims=(3, 5), v_dims=(5, 2))
 
 
 def test_weights_are_drawn_as_timm_draws_those_of_a_plain_vit():

@@ -1,4 +1,4 @@
-"""A plain ViT whose blocks have MLPs of different widths, or heads that do not fill its width."""
+"""A plain ViT whose blocks differ in width, or whose heads do not fill the width."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,30 +11,58 @@ from timm.models.vision_transformer import VisionTransformer, init_weights_vit_t
 from torch import nn
 
 from vitarium.architectures.base import architecture
-from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.architectures.elastic._uneven_attention import UnevenAttention, UnevenDeclaration
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
+
+Numbers = tuple[PositiveInt, ...] | None
+"""One for each block; None: as elsewhere in the configuration."""
 
 
 class UnevenVit(Vit):
-    """A ViT such as parts of larger ones are."""
+    """A ViT such as parts of larger ones are, and pruned ones."""
 
     head_dim: PositiveInt | None = None
-    """Channels of each attention head; None: embed_dim / num_heads."""
-    hidden: tuple[PositiveInt, ...] | None = None
+    """Channels of each attention head; None: embed_dim / num_heads. Logits are scaled by
+    head_dim**-0.5, also where qk_dims leave fewer channels."""
+    heads: Numbers = None
+    """Attention heads of each block, one number for each block; None: num_heads."""
+    qk_dims: Numbers = None
+    """Channels of each head's queries and keys, one number for each block; None: head_dim."""
+    v_dims: Numbers = None
+    """Channels of each head's values, one number for each block; None: head_dim."""
+    hidden: Numbers = None
     """Hidden units of each block's MLP, one number for each block; None: mlp_ratio says them."""
+
+    @property
+    def channels(self) -> int:
+        """Of each head, by which logits are scaled."""
+        return self.head_dim or self.embed_dim // self.num_heads
 
     def mismatches(self) -> Iterator[str]:
         """See the base."""
         for fault in super().mismatches():
             if self.head_dim is None or "num_heads" not in fault:
                 yield fault
-        if self.hidden is not None and len(self.hidden) != self.depth:
-            yield f"hidden has {len(self.hidden)} numbers for {self.depth} blocks"
+        for name in ("heads", "qk_dims", "v_dims", "hidden"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) != self.depth:
+                yield f"{name} has {len(numbers)} numbers for {self.depth} blocks"
+
+    def attention(self, number: int) -> nn.Module:
+        """That of a block, from 0."""
+        num_heads = self.num_heads if self.heads is None else self.heads[number]
+        rates: dict[str, Any] = {"qkv_bias": self.qkv_bias, "attn_drop": self.attn_drop_rate}
+        rates["proj_drop"] = self.proj_drop_rate
+        dim, channels = self.embed_dim, self.channels
+        if self.qk_dims is None and self.v_dims is None:
+            return Attention(dim, num_heads, attn_head_dim=channels, **rates)
+        qk_dim, v_dim = (channels if d is None else d[number] for d in (self.qk_dims, self.v_dims))
+        return UnevenAttention(dim, num_heads, qk_dim, v_dim, channels**-0.5, **rates)
 
 
 @architecture(
     "uneven_vit",
-    symmetries=vit_symmetries,
+    symmetries=UnevenDeclaration.symmetries,
     training_factors=TRAINING_FACTORS,
     tiny={
         "img_size": 16,
@@ -47,22 +75,16 @@ class UnevenVit(Vit):
     },
 )
 def uneven_vit(config: UnevenVit, num_outputs: int) -> nn.Module:
-    """A plain ViT with MLPs of any width in each block, and heads of any number of channels."""
+    """A plain ViT with MLPs of any width in each block, and any number of heads and channels."""
     sizes = config.arguments()
+    of_attention = (config.head_dim, config.heads, config.qk_dims, config.v_dims)
     if config.head_dim is not None:
         sizes["num_heads"] = 1
     model = VisionTransformer(**sizes, num_classes=num_outputs)
     block: Any
     for number, block in enumerate(model.blocks):
-        if config.head_dim is not None:
-            block.attn = Attention(
-                config.embed_dim,
-                config.num_heads,
-                attn_head_dim=config.head_dim,
-                qkv_bias=config.qkv_bias,
-                attn_drop=config.attn_drop_rate,
-                proj_drop=config.proj_drop_rate,
-            )
+        if any(size is not None for size in of_attention):
+            block.attn = config.attention(number)
             named_apply(init_weights_vit_timm, block.attn, "attn")
         if config.hidden is not None:
             activation, width = block.mlp.act, config.hidden[number]

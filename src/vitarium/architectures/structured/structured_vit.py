@@ -42,8 +42,11 @@ _CLASSES: Mapping[str, type[StructuredLinear]] = {
 _MONARCH_BLOCKS = 4
 
 
-def _distinct(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """In their order in a block: other orders would be other ids of the same model."""
+def distinct(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """In their order in a block: other orders would be other ids of the same model.
+
+    Raises ValueError for a layer that is named twice.
+    """
     if len(set(layers)) < len(layers):
         raise ValueError(f"{', '.join(layers)} name a layer twice")
     return tuple(layer for layer in LAYERS if layer in layers)
@@ -56,12 +59,14 @@ class Structure(Config):
     """Two thin factors (low_rank), two block-diagonal ones with a permutation between (monarch), a
     block tensor train (btt), or a sum of Kronecker products."""
     structured_layers: Annotated[
-        tuple[Layer, ...], Field(min_length=1), AfterValidator(_distinct)
+        tuple[Layer, ...], Field(min_length=1), AfterValidator(distinct)
     ] = LAYERS
     """Layers of each block that have it: q, k, v, proj (of attention), fc1, fc2 (of the MLP)."""
     rank: PositiveInt | None = None
     """Rank of the matrix (low_rank), of each slice (btt), or number of products (kronecker); null:
     the root of the layer's smaller size, rounded up (low_rank), or 1."""
+    parameter_ratio: float | None = Field(None, gt=0, le=1)
+    """Parameters of both factors, as a share of the matrix's, in place of a rank (low_rank)."""
     num_blocks: PositiveInt | None = None
     """Blocks of each block-diagonal factor (monarch); null: 4."""
     embed_pair: tuple[PositiveInt, PositiveInt] | None = None
@@ -85,6 +90,10 @@ class Structure(Config):
                 yield f"{name} is of btt and kronecker; leave it out of {self.structure}"
             elif pair and prod(pair) != size:
                 yield f"{name} {list(pair)} are no factors of {size}"
+        if self.parameter_ratio is not None and self.structure != "low_rank":
+            yield f"parameter_ratio is of low_rank; leave it out of {self.structure}"
+        elif self.parameter_ratio is not None and self.rank is not None:
+            yield "rank and parameter_ratio say the same; leave one of them out"
         if self.structure == "monarch":
             if self.rank is not None:
                 yield "the ranks of monarch follow from num_blocks; leave out rank"
@@ -99,14 +108,20 @@ class Structure(Config):
             if (self.rank or 1) > largest:
                 yield f"rank {self.rank} is more than {largest}, with which {layer} is not limited"
 
+    def rank_of(self, in_features: int, out_features: int) -> int:
+        """Of a low-rank layer of these sizes."""
+        if self.parameter_ratio is not None:
+            size = in_features * out_features
+            return max(int(size * self.parameter_ratio / (in_features + out_features)), 1)
+        return self.rank or ceil(min(in_features, out_features) ** 0.5)
+
     def layer(self, pairs: tuple[Pair, Pair], **more: bool) -> StructuredLinear:
         """A layer with these factors of its inputs and outputs, drawn at random."""
         inputs, outputs = map(prod, pairs)
         if self.structure == "monarch":
             return Monarch(inputs, outputs, self.num_blocks or _MONARCH_BLOCKS, **more)
         if self.structure == "low_rank":
-            rank = self.rank or ceil(min(inputs, outputs) ** 0.5)
-            return LowRank(inputs, outputs, rank, **more)
+            return LowRank(inputs, outputs, self.rank_of(inputs, outputs), **more)
         kind = BlockTensorTrain if self.structure == "btt" else KroneckerSum
         return kind(pairs[0], pairs[1], self.rank or 1, **more)
 
