@@ -10,7 +10,7 @@ from vitarium import create_model
 from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.base import Axis
 from vitarium.architectures.symmetries.vit import VitDeclaration
-from vitarium.architectures.vit.vit import Vit
+from vitarium.architectures.vit.vit import Vit, attend_by_cosines
 from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.devices import meta_device
@@ -62,6 +62,15 @@ class Reordered(VitDeclaration):
         return [(f"{at}.qkv", attention.qkv)]
 
 
+class FixedHeads(VitDeclaration):
+    """Declares heads that may be exchanged, and factors of theirs that stay where they are."""
+
+    def attention(self, at, attention):
+        self.heads_of(at, attention, normed=False, logits_of="orthogonal")
+        self.piece(f"{at}.q_norm.logit_scale", (attention.num_heads,), (Axis(),))
+        return [(f"{at}.qkv", attention.qkv)]
+
+
 class ChosenByValue(Mlp):
     def forward(self, x):
         return super().forward(x) if x.sum().item() > 0 else x
@@ -94,6 +103,22 @@ def test_what_an_architecture_promises_is_verified(own_plugins, parts, symmetrie
     architecture("promising", tiny=TINY, symmetries=symmetries)(build)
     with pytest.raises(AssertionError, match=message):
         check_architecture("promising")
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_no_unit_stays_where_it_is_when_units_are_exchanged(own_plugins, heads):
+    """Of two units half of all permutations move none, and show nothing."""
+
+    def build(config: Vit, num_outputs):
+        model = VisionTransformer(**config.arguments(), num_classes=num_outputs)
+        attend_by_cosines(model)
+        return model
+
+    tiny = {**TINY, "depth": 3, "num_heads": heads}
+    architecture("fixed", tiny=tiny, symmetries=FixedHeads.symmetries)(build)
+    blocks = ", ".join(rf"blocks\.{number}\.attn\.heads" for number in range(3))
+    with pytest.raises(AssertionError, match=f"exchanging units of {blocks} changes"):
+        check_architecture("fixed")
 
 
 def test_a_model_says_why_it_is_in_no_stack(own_plugins):

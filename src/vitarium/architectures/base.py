@@ -195,7 +195,11 @@ def architecture(
     num_outputs], with random weights from torch's global generator; outputs are classes, or the
     projection of an objective without labels. It has timm's `forward_features` and `forward_head`,
     its blocks are at `blocks`, `layers` or `stages`, and its head is at `head` or where
-    `pretrained_cfg["classifier"]` says. Equal configurations give equal state_dict keys and shapes.
+    `pretrained_cfg["classifier"]` says. Measures of attention see what the module of a block that
+    has `fused_attn` passes through its `attn_drop`, probabilities [batch, heads, queries, keys]
+    (or through the module that it names as `probabilities_to`). Equal configurations give equal
+    state_dict keys and shapes.
+
     Parts of it may act after steps (`ActsAfterSteps`), follow epochs (`FollowsEpochs`), ask for
     learning rates of their own (`ScalesRates`), have factors for a matrix (`Factorized`), or be no
     matter of a stack (`TrainsSingly`).

@@ -15,19 +15,27 @@ def read_bilinear(tokens: Tensor, size: tuple[int, int], points: Tensor) -> Tens
     """
     rows, columns = size
     x, y = points[..., 0] * columns - 0.5, points[..., 1] * rows - 0.5
-    left, top = x.detach().floor(), y.detach().floor()
     total: Tensor | None = None
-    for row in (top, top + 1):
-        for column in (left, left + 1):
-            weight = (1 - (x - column).abs()) * (1 - (y - row).abs())
-            inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-            cell = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
+    for row, row_weight in _around(y, rows):
+        for column, column_weight in _around(x, columns):
+            cell = row * columns + column
             index = torch.nan_to_num(cell).long().unsqueeze(-1)  # of NaN a weight is NaN enough
             values = tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
-            part = values * (weight * inside).unsqueeze(-1)
+            part = values * (row_weight * column_weight).unsqueeze(-1)
             total = part if total is None else total + part
     assert total is not None  # for mypy
     return total
+
+
+def _around(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """Of an axis of `size` cells the two around each position [batch, n], before and after it, and
+    their weights; outside of the axis the nearest cell, and 0."""
+    before = positions.detach().floor()
+    cells = []
+    for cell in (before, before + 1):
+        weight = 1 - (positions - cell).abs()
+        cells.append((cell.clamp(0, size - 1), weight * ((cell >= 0) & (cell < size))))
+    return cells
 
 
 def cell_centers(size: tuple[int, int], like: Tensor) -> Tensor:

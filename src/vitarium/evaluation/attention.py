@@ -79,7 +79,12 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
         with torch.inference_mode(), evaluating(model):
             model(images)
     if visited != list(attentions):
-        raise NotApplicable(f"a {type(model).__name__} does not attend once in each block")
+        kind, counts = type(model).__name__, {name: visited.count(name) for name in attentions}
+        seen = [f"{count} times in {name}" for name, count in counts.items() if count != 1]
+        raise NotApplicable(
+            f"a {kind} does not attend once in each block: probabilities pass through `attn_drop` "
+            f"{seen[0] if seen else 'in another order than that of the blocks'}"
+        )
 
 
 def means_by_head(

@@ -134,7 +134,10 @@ def _random_move(
 def _drawn(group: UnitGroup, noise: torch.Generator, mix: bool) -> Tensor:
     size = group.size
     if not mix or group.maps == "permutation" or size == 1:
-        return torch.randperm(size, generator=noise)
+        cycle = torch.randperm(size, generator=noise)
+        order = torch.empty_like(cycle)
+        order[cycle] = cycle.roll(1)  # one cycle of all units: none stays, not even of two
+        return order
     drawn = torch.randn(size, size, generator=noise, dtype=torch.float64)
     turn: Tensor = torch.linalg.qr(drawn)[0]
     if group.maps == "invertible":

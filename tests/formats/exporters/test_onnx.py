@@ -7,7 +7,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
+from vitarium.architectures.bilinear import read_bilinear
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.formats.export import export
@@ -44,6 +46,25 @@ def test_outputs_are_those_of_the_zoo_for_any_batch(lone, tmp_path, recipe):
     found = onnx.load(file)
     assert [(opset.domain, opset.version) for opset in found.opset_import] == [("", 20)]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [file.name]
+
+
+class ReadsByRank(nn.Module):
+    """Reads an image at points between its pixels, in a stable order of its values."""
+
+    def forward(self, images):
+        tokens = images.flatten(2).transpose(1, 2)
+        order = tokens[..., 0].sort(dim=1, descending=True, stable=True)
+        points = order.indices.unsqueeze(-1) * images.new_tensor([0.07, 0.04])
+        read = read_bilinear(tokens, (3, 4), points).flatten(1)
+        return torch.cat([read, order.values, order.indices.to(read)], dim=1)
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+def test_points_between_pixels_and_stable_orders_become_onnx(tmp_path, opset):
+    model, images = ReadsByRank(), torch.randn(2, 2, 3, 4).round()  # many values are equal
+    with onnx_file.quiet():
+        onnx_file.write(model, images, tmp_path / "model.onnx", opset, {})
+    assert onnx_file.largest_error(model, images, tmp_path / "model.onnx") < 1e-5
 
 
 class Other:

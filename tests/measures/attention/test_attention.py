@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 
 from vitarium.core.errors import NotApplicable
@@ -231,9 +232,22 @@ def cait():
     return timm.create_model("cait_xxs24_224", **sizes).eval()
 
 
+class Unseen(Attention):
+    """Attends without passing the probabilities through `attn_drop`."""
+
+    def forward(self, x, attn_mask=None, is_causal=False):
+        return self.proj(x)
+
+
+def unseen():
+    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return VisionTransformer(**sizes, attn_layer=Unseen).eval()
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (unseen, "pass through `attn_drop` 0 times in blocks.0"),
         (lambda: timm.create_model("test_convnext"), "ConvNeXt"),
         (swin, "of a SwinTransformer has|attends inside windows"),
         (cait, "of a Cait has 0 attentions"),

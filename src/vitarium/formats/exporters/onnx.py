@@ -141,6 +141,7 @@ def write(model: nn.Module, images: Tensor, file: Path, opset: int, props: dict[
         output_names=["outputs"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
+        custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
     )
     proto = program.model_proto
     graph = proto.graph
@@ -153,6 +154,17 @@ def write(model: nn.Module, images: Tensor, file: Path, opset: int, props: dict[
     bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
     onnx.save(proto, file, save_as_external_data=bytes > _LARGEST, location=f"{file.name}.data")
     onnx.checker.check_model(file)
+
+
+def _stable_sort(
+    values: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> Any:
+    """`torch.sort(stable=True)`, of which torch's exporter knows nothing, by ONNX operators:
+    values and indices [*values.shape]. Of equal values TopK has the first one first."""
+    from onnxscript import opset18
+
+    length = opset18.Gather(opset18.Shape(values), opset18.Constant(value_ints=[dim]), axis=0)
+    return opset18.TopK(values, length, axis=dim, largest=descending, sorted=1)
 
 
 def metadata(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, str]:
