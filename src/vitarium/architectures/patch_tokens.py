@@ -129,7 +129,7 @@ def _prefix(model: VisionTransformer, patches: Tensor) -> Tensor:
     if not model.no_embed_class:
         assert model.pos_embed is not None
         tokens = tokens + model.pos_embed[:, : model.num_prefix_tokens]
-    return tokens.to(patches.dtype).expand(len(patches), -1, -1)
+    return tokens.to(patches.dtype).expand(patches.shape[0], -1, -1)
 
 
 def visible_patches(patches: Tensor, masks: Tensor, count: int) -> Tensor:

@@ -123,7 +123,7 @@ class EvitBlock(AttendingBlock):
             return attention.argsort(dim=1, descending=True, stable=True)
         generator = torch.Generator().manual_seed(self.number)
         order = torch.randperm(attention.shape[1], generator=generator, device="cpu")
-        return order.to(attention.device).expand(len(attention), -1)
+        return order.to(attention.device).expand(attention.shape[0], -1)
 
 
 class ShrinkingEvitBlock(EvitBlock):

@@ -145,8 +145,8 @@ class SparseFormer(nn.Module):
         """images [batch, in_chans, h, w] -> tokens [batch, latent_tokens, embed_dim], boxes [batch,
         latent_tokens, 4]"""
         maps = self.image_map(images)
-        tokens = self.latents.expand(len(self.boxes), -1).expand(len(images), -1, -1)
-        boxes = self.boxes.expand(len(images), -1, -1)
+        tokens = self.latents.expand(len(self.boxes), -1).expand(images.shape[0], -1, -1)
+        boxes = self.boxes.expand(images.shape[0], -1, -1)
         tokens, boxes = self.blocks[0](tokens, boxes, maps)
         tokens, boxes = self.blocks[1](self.transition(tokens), boxes, maps)
         return tokens, boxes
@@ -155,7 +155,7 @@ class SparseFormer(nn.Module):
         """images [batch, in_chans, h, w] -> tokens [batch, prefix + latent_tokens, embed_dim]"""
         tokens, _ = self.focus(images)
         if self.cls_token is not None:
-            first = self.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype)
+            first = self.cls_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
             tokens = torch.cat([first, tokens], dim=1)
         for block in self.blocks[2:]:
             tokens = block(tokens)

@@ -163,8 +163,10 @@ def _stable_sort(
     values and indices [*values.shape]. Of equal values TopK has the first one first."""
     from onnxscript import opset18
 
-    length = opset18.Gather(opset18.Shape(values), opset18.Constant(value_ints=[dim]), axis=0)
-    return opset18.TopK(values, length, axis=dim, largest=descending, sorted=1)
+    operators: Any = opset18
+    size = operators.Shape(values)
+    length = operators.Gather(size, operators.Constant(value_ints=[dim]), axis=0)
+    return operators.TopK(values, length, axis=dim, largest=descending, sorted=1)
 
 
 def metadata(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, str]:
