@@ -97,14 +97,36 @@ class MapsReadOut(nn.Module):
         return self.scale * torch.stack(means).mean(0)
 
 
-class AdapterSide(SideNetwork):
+class ReadableSide(SideNetwork):
+    """Base of side networks of a pyramid whose maps may be read."""
+
+    read_out: MapsReadOut | None
+
+    def __init__(self, config: ReadableSizes, width: int, channels: int) -> None:
+        super().__init__()
+        self.reads_maps = config.read_maps
+        self.stem = stem(channels, config.stem_width, config.stem_stride)
+        self.pyramid = Pyramid(config.stem_width, width)
+
+    def start(self, images: Tensor) -> State:
+        """Of images [batch, channels, h, w]."""
+        finest = self.stem(images)
+        fine = self.read_out.fine(finest) if self.read_out is not None else None
+        return State(self.pyramid(finest), fine)
+
+    def read(self, state: State) -> Tensor:
+        """The mean of the maps, with the patches that `state` has, scaled: [batch, width]"""
+        assert self.read_out is not None  # asked for only where reads_maps is True
+        outputs: Tensor = self.read_out(state)
+        return outputs
+
+
+class AdapterSide(ReadableSide):
     """Injectors before each stage and extractors after it; after the last two more extractors."""
 
     def __init__(self, config: ReadableSizes, width: int, channels: int, drop_path: float) -> None:
-        super().__init__()
-        self.reads_maps = self.adds_patches = config.read_maps
-        self.stem = stem(channels, config.stem_width, config.stem_stride)
-        self.pyramid = Pyramid(config.stem_width, width)
+        super().__init__(config, width, channels)
+        self.adds_patches = self.reads_maps
         stages = range(config.interactions)
         self.injectors = nn.ModuleList(Injector(config, width) for _ in stages)
         # nothing but the features could read what is extracted after the last stage
@@ -112,12 +134,6 @@ class AdapterSide(SideNetwork):
         self.extractors = nn.ModuleList(Extractor(config, width, drop_path) for _ in needed)
         self.last = nn.ModuleList(Extractor(config, width) for _ in range(2 * self.reads_maps))
         self.read_out = MapsReadOut(config.stem_width, width) if self.reads_maps else None
-
-    def start(self, images: Tensor) -> State:
-        """Of images [batch, channels, h, w]."""
-        finest = self.stem(images)
-        fine = self.read_out.fine(finest) if self.read_out is not None else None
-        return State(self.pyramid(finest), fine)
 
     def inject(self, stage: int, patches: Maps, state: State) -> tuple[Tensor, State]:
         """Patches [batch, n, width] with what they read of the maps."""
@@ -132,9 +148,3 @@ class AdapterSide(SideNetwork):
             maps = extractor(maps, patches)
         remembered = (*state.patches, *patches.apart()) if self.reads_maps else ()
         return state._replace(maps=maps, patches=remembered)
-
-    def read(self, state: State) -> Tensor:
-        """The mean of the maps, scaled: [batch, width]"""
-        assert self.read_out is not None  # asked for only where reads_maps is True
-        outputs: Tensor = self.read_out(state)
-        return outputs

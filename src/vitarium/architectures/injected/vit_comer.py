@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.architectures.base import architecture
-from vitarium.architectures.injected._adapter_side import PUBLISHED, MapsReadOut, ReadableSizes
+from vitarium.architectures.injected._adapter_side import (
+    PUBLISHED,
+    MapsReadOut,
+    ReadableSide,
+    ReadableSizes,
+)
 from vitarium.architectures.injected._base import (
     TINY,
     InjectedVisionTransformer,
     InjectedVit,
-    SideNetwork,
     SideSizes,
     State,
 )
@@ -25,10 +29,8 @@ from vitarium.architectures.injected._pyramid import (
     NORM_EPS,
     ConvMlp,
     Maps,
-    Pyramid,
     Reading,
     resized,
-    stem,
 )
 from vitarium.architectures.vit.vit import TRAINING_FACTORS
 
@@ -133,16 +135,13 @@ def with_patches(maps: Maps, patches: Maps) -> Maps:
     return Maps.of([first, middle + resized(of_vit, maps.sizes[1]), last])
 
 
-class CoMerSide(SideNetwork):
+class CoMerSide(ReadableSide):
     """Maps to patches before each stage, and patches to maps after it."""
 
     adds_patches = True
 
     def __init__(self, config: ReadableSizes, width: int, channels: int, drop_path: float) -> None:
-        super().__init__()
-        self.reads_maps = config.read_maps
-        self.stem = stem(channels, config.stem_width, config.stem_stride)
-        self.pyramid = Pyramid(config.stem_width, width)
+        super().__init__(config, width, channels)
         stages, settings = range(config.interactions), (config, width, drop_path)
         self.receptive = nn.ModuleList(Receptive(width) for _ in stages)
         self.to_vit = nn.ModuleList(ToVit(*settings) for _ in stages)
@@ -151,12 +150,6 @@ class CoMerSide(SideNetwork):
         extra = range(_EXTRA * self.reads_maps)
         self.last = nn.ModuleList(ToMaps(*settings, extra=True) for _ in extra)
         self.read_out = MapsReadOut(config.stem_width, width) if self.reads_maps else None
-
-    def start(self, images: Tensor) -> State:
-        """Of images [batch, channels, h, w]."""
-        finest = self.stem(images)
-        fine = self.read_out.fine(finest) if self.read_out is not None else None
-        return State(self.pyramid(finest), fine)
 
     def inject(self, stage: int, patches: Maps, state: State) -> tuple[Tensor, State]:
         """Patches [batch, n, width] with the maps, to which they were added."""
@@ -171,12 +164,6 @@ class CoMerSide(SideNetwork):
         for interaction in self.last if stage == len(self.to_vit) - 1 else ():
             maps = interaction(maps, patches)
         return state._replace(maps=maps, patches=tuple(patches.apart()))
-
-    def read(self, state: State) -> Tensor:
-        """The mean of the maps, each with the ViT's last patches, scaled: [batch, width]"""
-        assert self.read_out is not None  # asked for only where reads_maps is True
-        outputs: Tensor = self.read_out(state)
-        return outputs
 
 
 @architecture(
