@@ -162,6 +162,18 @@ def test_a_twin_that_is_trained_is_a_twin_and_what_it_is_fine_tuned_to_is_none(z
     assert twin.method == "tome r=2 + trained + trained"
 
 
+def test_what_is_made_of_twins_of_one_original_alone_is_a_twin(zoo, siblings, twins):
+    own, other = (twins[child, "tome"] for child in siblings)
+    again = vitarium.merge(zoo, "tome", models=[siblings[0]], r=2).id
+    ingredients = [{"model": model, "epoch": 0} for model in (own, again)]
+    soup = keep_twin(zoo, own, ingredients, {"name": "uniform_soup"})
+    ((original, (twin,)),) = find_twins(zoo, [soup])[0].items()
+    assert (original.model, twin.method) == (siblings[0], "uniform_soup")
+    ingredients[1]["model"] = other
+    of_both = keep_twin(zoo, own, ingredients, {"name": "uniform_soup"})
+    assert find_twins(zoo, [of_both]) == ({}, [])
+
+
 def test_what_cannot_be_measured_is_told_in_its_row(zoo, siblings, twins):
     whole = twins[siblings[0], "tome"]
     ingredients = [ref._asdict() for ref in zoo.spec(whole).ingredients]

@@ -16,10 +16,11 @@ TRAINED = "trained"
 
 @dataclass(frozen=True)
 class Twin:
-    """A model that a compression method made of another, trained since or not.
+    """A model that a compression method made of another, or that was made of twins of one original
+    alone; trained since or not.
 
     Args:
-        parent: what it was made of, which may be a twin, too.
+        parent: what it was made of, which may be a twin, too; of several the first.
         steps: the methods with their settings, from the original on; `TRAINED` is training.
         original: the first ancestor that is no twin.
     """
@@ -52,13 +53,23 @@ def find_twins(
 
     @cache
     def twin_of(model: str) -> Twin | None:
-        step = _last_step(zoo.spec(model)) if zoo.folder(model).exists else None
-        if step is None:
+        if not zoo.folder(model).exists:
+            return None
+        spec = zoo.spec(model)
+        if len(spec.ingredients) > 1:
+            parts = [twin_of(ref.model) for ref in spec.ingredients]
+            originals = {part and part.original for part in parts}
+            if None in originals or len(originals) > 1 or not spec.operator or not parts[0]:
+                return None
+            operator = (_described(spec.operator),)
+            return Twin(zoo.at(model), spec.ingredients[0], operator, parts[0].original)
+        if (step := _last_step(spec)) is None:
             return None
         (parent, steps), before = step, twin_of(step[0].model)
         if before:
             return Twin(zoo.at(model), parent, (*before.steps, *steps), before.original)
-        return None if steps == (TRAINED,) else Twin(zoo.at(model), parent, steps, parent)
+        compresses = any(part and _compresses(part) for part in _operators(spec))
+        return Twin(zoo.at(model), parent, steps, parent) if compresses else None
 
     families: dict[CheckpointRef, list[Twin]] = {}
     for model in sorted(zoo.ids()):
@@ -85,19 +96,18 @@ def _is_kept(zoo: Zoo, ref: CheckpointRef) -> bool:
 
 
 def _last_step(spec: Spec) -> tuple[CheckpointRef, tuple[str, ...]] | None:
-    """What a twin was made of, and how; None of a model that neither a compression method made, nor
-    training went on with, head included."""
+    """What a model was made of by an operator, or trained from, head included, and how; None of
+    one that has no such parent."""
     if spec.operator:
-        if not _compresses(spec.operator) or len(spec.ingredients) != 1:
-            return None
-        return spec.ingredients[0], (_described(spec.operator),)
-    if not isinstance(spec, ModelSpec) or spec.parent is None:
+        return (spec.ingredients[0], (_described(spec.operator),)) if spec.ingredients else None
+    if not isinstance(spec, ModelSpec) or spec.parent is None or not spec.keep_head:
         return None
-    parent = CheckpointRef(spec.parent, spec.parent_epoch or 0)
-    if spec.conversion:
-        how = (_described(spec.conversion), TRAINED)
-        return (parent, how) if _compresses(spec.conversion) else None
-    return (parent, (TRAINED,)) if spec.keep_head else None
+    made = (_described(spec.conversion),) if spec.conversion else ()
+    return CheckpointRef(spec.parent, spec.parent_epoch or 0), (*made, TRAINED)
+
+
+def _operators(spec: Spec) -> list[Section | None]:
+    return [spec.operator, spec.conversion if isinstance(spec, ModelSpec) else None]
 
 
 def _compresses(operator: Section) -> bool:
