@@ -169,7 +169,8 @@ def rows(task: Task, args: argparse.Namespace) -> Iterator[Row]:
                 operations = (after["flops"].to_numpy() / before["flops"].to_numpy()).mean()
                 accuracy = list(after["accuracy"])
                 yield replace(row, accuracy=accuracy, operations=float(operations))
-                print(f"{task.name}: {label} at {rate}: {sum(accuracy) / len(accuracy):.4f}")
+                mean = sum(accuracy) / len(accuracy)
+                print(f"{task.name}: {label} at {rate}: {mean:.4f}", flush=True)
 
 
 def main() -> int:
