@@ -130,7 +130,7 @@ def test_what_a_model_adds_to_the_loss_is_in_the_gradient_and_in_the_log(
     model = member.model.train()
     assert torch.equal(model.blocks[1].mlp.router.weight, router)
     model(batch.images)
-    logits = model.blocks[1].mlp.routing.logits
+    logits = model.blocks[1].mlp.decision.logits
     experts = torch.tensor(GUIDED["super_classes"])[batch.targets.argmax(1)]
     loss = torch.nn.functional.cross_entropy(logits, experts)
     (gradient,) = torch.autograd.grad(loss, model.blocks[1].mlp.router.weight)

@@ -55,10 +55,10 @@ def test_the_order_of_tokens_does_not_change_the_experts_of_an_image():
     layer = model.blocks[1].mlp.train()
     tokens, _ = inputs_of(layer, model, images())
     layer(tokens)
-    chosen = layer.routing.chosen
+    chosen = layer.decision.chosen
     order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(0))
     outputs = layer(tokens[:, order])
-    assert torch.equal(layer.routing.chosen, chosen)
+    assert torch.equal(layer.decision.chosen, chosen)
     torch.testing.assert_close(outputs, layer(tokens)[:, order], rtol=0, atol=1e-12)
     assert chosen.shape == (6, 2)  # of images, not of tokens
 
@@ -70,7 +70,7 @@ def test_equal_experts_are_the_mlp_times_the_sum_of_the_gates_that_are_kept():
         expert.load_state_dict(layer.experts[0].state_dict())
     tokens, _ = inputs_of(layer, model, images())
     outputs = layer(tokens)
-    gates = layer.routing.gates.sum(1)[:, None, None]
+    gates = layer.decision.gates.sum(1)[:, None, None]
     assert (gates < 1).all()
     torch.testing.assert_close(outputs, gates * layer.experts[0](tokens), rtol=0, atol=1e-12)
 
@@ -88,7 +88,7 @@ def test_an_expert_that_is_not_chosen_has_no_gradient():
     model(images()).square().sum().backward()
     for number in model.routed:
         layer = model.blocks[number].mlp
-        chosen = set(layer.routing.chosen.flatten().tolist())
+        chosen = set(layer.decision.chosen.flatten().tolist())
         assert 0 < len(chosen) <= 4
         for number, expert in enumerate(layer.experts):
             assert bool(expert.fc1.weight.grad.any()) == (number in chosen)
@@ -118,7 +118,7 @@ def test_the_router_loss_is_the_cross_entropy_with_the_super_classes():
     model = build(super_classes=(2, 0, 2), guidance=0.3).train()
     x = images()
     model(x)
-    logits = [model.blocks[n].mlp.routing.logits for n in model.routed]
+    logits = [model.blocks[n].mlp.decision.logits for n in model.routed]
     targets = torch.tensor(
         [[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.25, 0.25], [0, 1, 0], [1, 0, 0]]
     )
@@ -159,7 +159,7 @@ def test_a_model_is_copied_without_the_graph_of_its_last_images():
     model = build().train()
     model(images())
     copied = deepcopy(model)
-    assert copied.blocks[2].mlp.routing is None
+    assert copied.blocks[2].mlp.decision is None
     assert torch.equal(copied(images()), model(images()))
 
 

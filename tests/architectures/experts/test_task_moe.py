@@ -100,7 +100,7 @@ def test_the_balance_loss_is_the_squared_variation_of_importance_and_load():
     model(images())
     expected = 0.0
     for block in (model.blocks[1], model.blocks[3]):
-        balance = block.mlp.balance
+        balance = block.mlp.decision
         assert balance.loads.sum() == 2 * 3 * 5
         for values in (balance.importance, balance.loads.double()):
             expected += values.var() / values.mean() ** 2

@@ -80,6 +80,27 @@ def new_experts(mlp: Any, count: int, hidden: int) -> nn.ModuleList:
     return experts
 
 
+class RoutedExperts(nn.Module):
+    """Base of experts in the place of an MLP; copies of it have no graph."""
+
+    decision: Any = None
+    """What the loss needs of the images computed last in training mode, with its graph."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"decision": None}
+
+
+def taken_decisions(model: Any) -> dict[int, Any]:
+    """Of a model's `routed` blocks, by number, the decisions on the last images, which are let go;
+    none where there were no images: their features had been stored."""
+    decisions = {}
+    for number in model.routed:
+        layer = model.blocks[number].mlp
+        if layer.decision is not None:
+            decisions[number], layer.decision = layer.decision, None
+    return decisions
+
+
 class ExpertsDeclaration(VitDeclaration):
     """Of a ViT with `experts` in the place of some MLPs, and linear routers that read what they do.
 

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from vitarium.architectures.base import AuxiliaryLoss, architecture
 from vitarium.architectures.experts._routing import (
     ExpertsDeclaration,
+    RoutedExperts,
     Routing,
     experts_in_use,
     load,
     mixed,
     new_experts,
     route,
+    taken_decisions,
 )
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 from vitarium.core.errors import InvalidInput
@@ -61,7 +63,7 @@ class ImageMoe(Vit):
             )
 
 
-class ImageExperts(nn.Module):
+class ImageExperts(RoutedExperts):
     """Experts for images, in the place of an MLP: [batch, tokens, width] -> the same."""
 
     def __init__(self, experts: nn.ModuleList, width: int, top_k: int, router_input: str) -> None:
@@ -70,16 +72,11 @@ class ImageExperts(nn.Module):
         self.router = nn.Linear(width, len(experts), bias=False)
         nn.init.trunc_normal_(self.router.weight, std=0.02)
         self.top_k, self.router_input = top_k, router_input
-        self.routing: Routing | None = None
-        """Of the images that were computed last in training mode, with its graph."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"routing": None}  # a copy has no graph
 
     def forward(self, tokens: Tensor) -> Tensor:
         seen = tokens.mean(1) if self.router_input == "mean" else tokens[:, 0]
         routing = route(self.router(seen), self.top_k)
-        self.routing = routing if self.training else None
+        self.decision = routing if self.training else None
         return mixed(tokens, routing, list(self.experts))
 
 
@@ -104,13 +101,9 @@ class ImageMoeTransformer(VisionTransformer):
         super-class (router_accuracy), and of each block how many experts are in use
         (`experts_in_use`). Raises InvalidInput for another number of classes.
         """
-        routings = self._routings()
-        if not routings:
-            return AuxiliaryLoss(
-                targets.new_zeros(()), {}
-            )  # it computed no images: stored features
+        routings: dict[int, Routing] = taken_decisions(self)
         metrics = {f"experts_{n}": experts_in_use(load(r)) for n, r in routings.items()}
-        if self.super_classes is None:
+        if self.super_classes is None or not routings:
             return AuxiliaryLoss(targets.new_zeros(()), metrics)
         logits = [routing.logits for routing in routings.values()]
         wanted = self._wanted(targets, len(logits[0]))
@@ -119,14 +112,6 @@ class ImageMoeTransformer(VisionTransformer):
         loss = torch.stack(losses).mean()
         metrics |= {"router_loss": loss.detach(), "router_accuracy": torch.stack(right).mean()}
         return AuxiliaryLoss(self.guidance * loss, metrics)
-
-    def _routings(self) -> dict[int, Routing]:
-        """By block, those of the last images, which are let go; none where there were no images."""
-        layers: dict[int, Any] = {number: self.blocks[number].mlp for number in self.routed}
-        routings = {number: layer.routing for number, layer in layers.items() if layer.routing}
-        for layer in layers.values():
-            layer.routing = None
-        return routings
 
     def _wanted(self, targets: Tensor, images: int) -> Tensor:
         """Targets [batch, classes] as those of the experts: [views * batch, experts]"""

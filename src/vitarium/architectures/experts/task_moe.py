@@ -12,12 +12,14 @@ from torch.distributions import Normal
 from vitarium.architectures.base import AuxiliaryLoss, architecture, without_hidden_units
 from vitarium.architectures.experts._routing import (
     ExpertsDeclaration,
+    RoutedExperts,
     Routing,
     experts_in_use,
     load,
     mixed,
     new_experts,
     route,
+    taken_decisions,
 )
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, Vit
 
@@ -55,7 +57,7 @@ class TaskMoe(Vit):
         yield from without_hidden_units(self.embed_dim, expert_ratio=self.expert_ratio)
 
 
-class TaskExperts(nn.Module):
+class TaskExperts(RoutedExperts):
     """Experts for tokens, in the place of an MLP: [batch, tokens, width] -> the same."""
 
     def __init__(self, experts: nn.ModuleList, config: TaskMoe) -> None:
@@ -68,11 +70,6 @@ class TaskExperts(nn.Module):
             self.routers.append(router.requires_grad_(task == config.task))
         self.task, self.top_k = config.task, config.top_k
         self.noise = config.router_noise / len(experts)
-        self.balance: Balance | None = None
-        """Of the tokens that were computed last in training mode, with its graph."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"balance": None}  # a copy has no graph
 
     def forward(self, tokens: Tensor) -> Tensor:
         rows = tokens.flatten(0, -2)
@@ -81,10 +78,7 @@ class TaskExperts(nn.Module):
         if self.training and self.noise:
             noisy = clean + self.noise * torch.randn_like(clean)
         routing = route(noisy, self.top_k)
-        if self.training:
-            self.balance = balance_of(routing, clean, self.noise)
-        else:
-            self.balance = None
+        self.decision = balance_of(routing, clean, self.noise) if self.training else None
         return mixed(rows, routing, list(self.experts)).view_as(tokens)
 
 
@@ -148,22 +142,12 @@ class TaskMoeTransformer(VisionTransformer):
         Logged: it without the weight (balance_loss), and of each block how many experts are in use
         (`experts_in_use`).
         """
-        balances = self._balances()
+        balances: dict[int, Balance] = taken_decisions(self)
         if not balances:
-            return AuxiliaryLoss(
-                targets.new_zeros(()), {}
-            )  # it computed no images: stored features
+            return AuxiliaryLoss(targets.new_zeros(()), {})
         loss = torch.stack([balance.loss for balance in balances.values()]).sum()
         metrics = {f"experts_{n}": experts_in_use(b.loads) for n, b in balances.items()}
         return AuxiliaryLoss(self.balance * loss, {**metrics, "balance_loss": loss.detach()})
-
-    def _balances(self) -> dict[int, Balance]:
-        """By block, those of the last images, which are let go; none where there were no images."""
-        layers: dict[int, Any] = {number: self.blocks[number].mlp for number in self.routed}
-        balances = {number: layer.balance for number, layer in layers.items() if layer.balance}
-        for layer in layers.values():
-            layer.balance = None
-        return balances
 
 
 @architecture(
