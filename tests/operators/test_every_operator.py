@@ -42,6 +42,10 @@ def test_a_misspelled_or_missing_fact_is_an_error_at_import():
             operator("x", title="X", models=models)
     with pytest.raises(ValueError, match="operator 'x': fused_by needs members"):
         operator("x", title="X", models=(1, 1), fused_by="y")
+    with pytest.raises(
+        ValueError, match=r"operator 'x': settled needs models=\(1, 1\) and a split"
+    ):
+        operator("x", title="X", models=(1, 1), settled=lambda config, subject: config)
 
 
 def _mean(ingredients):

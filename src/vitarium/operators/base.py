@@ -36,6 +36,8 @@ RUNNER_OPTIONS += ("force", "progress", "grid")
 F = TypeVar("F", bound=Callable[..., NamedTensors])
 ChooseEpochs = Callable[[Any, Sequence[int]], Sequence[int]]
 """`(config, trained epochs of the model that have checkpoints, in order) -> epochs`"""
+Settle = Callable[[Any, EvalModel], Config]
+"""`(config, the model and its images) -> the settings, with those that images decide`"""
 ChangeArchitecture = Callable[..., Section]
 """`(config, the architecture of each model) -> the result's`; an architecture that nothing builds
 is None."""
@@ -61,6 +63,7 @@ def operator(
     epochs: ChooseEpochs | None = None,
     aligns: bool = False,
     origin: int = 0,
+    settled: Settle | None = None,
     architecture: ChangeArchitecture | None = None,
     head: ChangeHead | None = None,
     compression: Literal["trained", "post_training"] | None = None,
@@ -93,6 +96,9 @@ def operator(
         aligns: of two models, in their order, it gives the second, with its units transformed to
             match the first, and the second's recipe.
         origin: number of the model whose recipe the result has.
+        settled: of one model, gives the settings with which the operator runs, and which are
+            stored, where its images decide some, e.g. sizes of the result. `architecture` is also
+            asked about settings that are not settled.
         architecture: gives the architecture of the result where that is another. Then it yields
             the tensors of that one; those with new names in the dtype that they shall have.
         head: gives the head of the result where that is another, beside `architecture`.
@@ -110,8 +116,8 @@ def operator(
             plain ViT of one block.
         identity_on_copies: settings with which copies of a model give that model; False: none do.
 
-    Raises ValueError where `models` is no range, `members` are of several models, or there are none
-    that could be fused.
+    Raises ValueError where `models` is no range, `members` or `settled` are of several models, or
+    there are no members that could be fused, or no images by which settings are settled.
     """
     facts = dict(locals())  # its arguments
     if models[0] < 0 or (models[1] is not None and models[1] < models[0]):
@@ -120,6 +126,8 @@ def operator(
         raise ValueError(f"operator '{name}': members are inside of one model; give models=(1, 1)")
     if fused_by and not members:
         raise ValueError(f"operator '{name}': fused_by needs members")
+    if settled and (models != (1, 1) or split is None):
+        raise ValueError(f"operator '{name}': settled needs models=(1, 1) and a split of images")
     if aligns:
         facts |= {"models": (2, 2), "ordered": True, "origin": -1}
     return register("operator", reserved=RUNNER_OPTIONS, **facts)

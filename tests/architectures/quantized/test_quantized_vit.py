@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from vitarium.architectures.create import create_model
 from vitarium.architectures.quantized.quantized_vit import (
@@ -108,3 +109,14 @@ def test_quantized_attention_is_attention_without_quantizers():
         block.attn.proj.weight.values.data.copy_(original.attn.proj.weight)
         tokens = torch.randn(2, 5, 24)
         torch.testing.assert_close(block.attn(tokens), original.attn(tokens))
+
+
+@pytest.mark.parametrize("name", ["queries", "keys", "values", "probabilities"])
+def test_every_operand_of_attention_is_rounded(name):
+    model = built(activation_bits=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
+        before = model.forward_features(images())
+        setattr(model.blocks[0].attn, name, nn.Identity())
+        assert not torch.equal(before, model.forward_features(images()))

@@ -7,9 +7,11 @@ import torch
 
 from vitarium.architectures.quantized._quantizers import (
     ACTIVATION_PERCENTILES,
-    SOFTMAX_QUANTIZERS,
     LogQuantizer,
     UniformQuantizer,
+)
+from vitarium.architectures.quantized._softmax_quantizers import (
+    SOFTMAX_QUANTIZERS,
     softmax_quantizer,
 )
 

@@ -73,8 +73,8 @@ def weight(zoo, model, layer):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("is_vit", {"lr": 1e-3}),
-        ("dopq", {"lr": 1e-3}),
+        ("is_vit", {"lr": 3e-3, "softmax_quantizer": "uniform"}),
+        ("dopq", {"lr": 3e-3}),
         ("fima", {"rounding_lr": 0.05, "sensitivity_images": 8}),
         ("aphq", {"rounding_lr": 0.05, "sensitivity_images": 8, "relu": False}),
     ],
@@ -167,7 +167,7 @@ def test_relevance_gives_layers_bits_within_the_budget(zoo):
 
 
 def test_what_relevance_cannot_allocate_is_refused(zoo):
-    with pytest.raises(IncompatibleWeights, match="logits of a linear head.*name weight_bits"):
+    with pytest.raises(IncompatibleWeights, match=r"logits of a linear head.*name weight_bits"):
         made(zoo, "lrp_qvit", head="mlp")
     with pytest.raises(InvalidConfig, match="mean_bits"):
         made(zoo, "lrp_qvit", mean_bits=2.5)

@@ -17,8 +17,6 @@ from vitarium.operators.quantization._losses import (
 )
 from vitarium.operators.quantization._reconstruction import cosine, reconstruct
 
-NUMBERS = torch.arange(2)
-
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
@@ -29,17 +27,17 @@ def test_the_loss_weighted_by_importance_is_2_at_first_and_counts_what_matters()
     importance = torch.zeros(3, 4).double()
     importance[1, 2] = 5
     loss = ImportanceLoss(importance)
-    assert float(loss(outputs, targets, NUMBERS)) == 2
+    assert float(loss(outputs, targets)) == 2
     outputs[:, 0] += 10
-    assert float(loss(outputs, targets, NUMBERS)) == 2
+    assert float(loss(outputs, targets)) == 2
     outputs[:, 1, 2] = targets[:, 1, 2] + 2 * (outputs - targets)[:, 1, 2]
-    assert float(loss(outputs, targets, NUMBERS)) == pytest.approx(8)
+    assert float(loss(outputs, targets)) == pytest.approx(8)
 
 
 def test_fishers_loss_is_its_formula_and_2_after_each_row():
     loss = FisherLoss()
     with pytest.raises(ValueError, match="add a row first"):
-        loss(drawn(2, 2, 2), drawn(2, 2, 2), NUMBERS)
+        loss(drawn(2, 2, 2), drawn(2, 2, 2))
     rows_d, rows_g = [], []
     for row in range(3):
         errors, derivatives = drawn(5, 2, 2, seed=row), drawn(5, 2, 2, seed=10 + row)
@@ -47,7 +45,7 @@ def test_fishers_loss_is_its_formula_and_2_after_each_row():
         rows_d.append(errors.abs().mean(0).flatten())
         rows_g.append(derivatives.abs().mean(0).flatten())
         start = drawn(2, 2, 2, seed=20)
-        assert float(loss(start, torch.zeros_like(start), NUMBERS)) == pytest.approx(2)
+        assert float(loss(start, torch.zeros_like(start))) == pytest.approx(2)
     assert loss.rank == 3
     d, g = torch.stack(rows_d), torch.stack(rows_g)
 
@@ -62,14 +60,14 @@ def test_fishers_loss_is_its_formula_and_2_after_each_row():
 
     errors = drawn(2, 2, 2, seed=30)
     expected = sum(now / then for now, then in zip(terms(errors), terms(start), strict=True))
-    assert float(loss(errors, torch.zeros_like(errors), NUMBERS)) == pytest.approx(expected)
+    assert float(loss(errors, torch.zeros_like(errors))) == pytest.approx(expected)
 
 
 def test_fishers_loss_bears_equal_rows():
     loss, errors = FisherLoss(), drawn(5, 2, 2)
     loss.add(errors, errors)
     loss.add(errors, errors)
-    assert math.isfinite(float(loss(errors[:2], errors[2:4], NUMBERS)))
+    assert math.isfinite(float(loss(errors[:2], errors[2:4])))
 
 
 def test_the_divergence_has_no_slope_at_the_reference():

@@ -5,7 +5,7 @@ In a forward pass gradients go straight through the rounding, and stop where val
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -235,18 +235,3 @@ class ShiftLog2Quantizer(Quantizer):
         self.lowest.copy_(ends[0])
         self.step.copy_(torch.where(step > 0, step, 1))
         return float(self.error(samples))
-
-
-def softmax_quantizer(name: str, bits: int) -> Quantizer:
-    """Of attention probabilities, by its name in `SOFTMAX_QUANTIZERS`."""
-    kind, settings = SOFTMAX_QUANTIZERS[name]
-    return kind(bits, **settings)
-
-
-SOFTMAX_QUANTIZERS: Mapping[str, tuple[Callable[..., Quantizer], dict[str, int]]] = {
-    "uniform": (UniformQuantizer, {}),
-    "log2": (LogQuantizer, {"steps": 1}),
-    "log_sqrt2": (LogQuantizer, {"steps": 2}),
-    "shift_log2": (ShiftLog2Quantizer, {}),
-}
-"""By name the class and its settings beside the bits."""

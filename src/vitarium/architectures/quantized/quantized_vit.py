@@ -1,11 +1,10 @@
 """A plain ViT whose weights are integers, and which rounds what its layers multiply."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vitarium.architectures.base import architecture
@@ -21,13 +20,15 @@ from vitarium.architectures.quantized._quantizers import (
     MIN_BITS,
     Quantizer,
     UniformQuantizer,
+)
+from vitarium.architectures.quantized._softmax_quantizers import (
+    SoftmaxQuantizer,
     softmax_quantizer,
 )
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, PlainVit, attend_by_cosines
 from vitarium.core.config import Config
 
 Bits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
-SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "shift_log2"]
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 """The linear layers of each block, in the order of bits that are given layer by layer."""
 FIXED_WEIGHTS = (
@@ -47,7 +48,8 @@ class Quantized(Config):
     queries, keys, values and attention probabilities have those of attn.qkv. Null: not rounded."""
     softmax_quantizer: SoftmaxQuantizer = "uniform"
     """Values that attention probabilities are rounded to: equal steps (uniform), powers of 2 (log2)
-    or of its root (log_sqrt2), or powers of 2 shifted (shift_log2)."""
+    or of its root (log_sqrt2), powers of 2 shifted (shift_log2), or steps of a tangent, fine near
+    0 and near the largest value (tangent)."""
     execution: Execution = "simulated"
     """How linear layers compute: in floating point with the numbers that integers stand for
     (simulated), or with integers of 8 bits (int8; on CPUs, whatever their bits)."""
@@ -104,8 +106,9 @@ def simulated_vit(
     method may change both. The head is that of the plain ViT. `weights` and `activations` make the
     uniform quantizers.
     """
-    block_fn: Any = partial(Block, attn_layer=QuantizedAttention)
-    model = VisionTransformer(**config.arguments(), block_fn=block_fn, num_classes=num_outputs)
+    model = VisionTransformer(
+        **config.arguments(), attn_layer=QuantizedAttention, num_classes=num_outputs
+    )
     if config.attention == "cosine":
         attend_by_cosines(model)
     embedding: Any = model.patch_embed

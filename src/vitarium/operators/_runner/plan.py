@@ -96,11 +96,14 @@ class MergePlan:
         elif self.facts["needs_base"]:
             self.base = common_parent(self.zoo, operator.name, ingredients)
         spec, changes = self._folder.spec(), dict(self.heads.changes)
-        if change := self.facts["architecture"]:
-            try:
+        try:
+            if settle := self.facts["settled"]:
+                operator = replace(operator, config=settle(operator.config, self.subject(0)))
+                self.operator = operator
+            if change := self.facts["architecture"]:
                 changes["architecture"] = change(operator.config, *architectures)
-            except IncompatibleWeights as error:
-                raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
+        except IncompatibleWeights as error:
+            raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
         if (change := self.facts["head"]) and not self.heads.separate:
             changes["head"] = change(operator.config, spec.origin.head)
         self.spec = spec.combined(

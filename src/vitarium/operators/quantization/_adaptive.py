@@ -74,7 +74,7 @@ def round_adaptively(
         reconstruct_parts(twin.original, twin.model, images, fit, ingredients.report)
 
 
-def prediction_loss(outputs: Tensor, targets: Tensor, numbers: Tensor) -> Tensor:
+def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """KL(targets || outputs) of logits [b, classes], in nats per image."""
     return F.kl_div(outputs.log_softmax(-1), targets.softmax(-1), reduction="batchmean")
 
@@ -99,7 +99,7 @@ def _fit(
 
     raw = [rounding.raw for rounding in roundings]
     groups = [{"params": raw, "lr": config.rounding_lr, "constant": True}]
-    learned = [scale.scale for scale in scales]
+    learned = [parameter for scale in scales for parameter in scale.parameters()]
     if learned:
         groups.append({"params": learned, "lr": config.scale_lr})
     with training([*raw, *learned]):

@@ -1,10 +1,9 @@
 """What the reconstruction of a block minimizes: errors of its outputs, weighted by importance.
 
-All take outputs and targets [b, n, width] and the numbers [b] of their images.
+All take outputs and targets [b, n, width].
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,14 +15,11 @@ TEMPERATURE = 20.0
 """By which the logits of the loss are divided whose derivatives tell importance (APHQ, FIMA)."""
 
 
-class BlockLoss(Protocol):
-    """Of one block."""
-
-    def __call__(self, outputs: Tensor, targets: Tensor, numbers: Tensor) -> Tensor:
-        """The loss, a scalar."""
+BlockLoss = Callable[[Tensor, Tensor], Tensor]
+"""`(outputs, targets) -> a scalar`, both [b, n, width]"""
 
 
-def squared_error(outputs: Tensor, targets: Tensor, numbers: Tensor) -> Tensor:
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error of a block's outputs."""
     return F.mse_loss(outputs, targets)
 
@@ -38,7 +34,7 @@ class ImportanceLoss:
         self.importance = importance
         self._start: Tensor | None = None
 
-    def __call__(self, outputs: Tensor, targets: Tensor, numbers: Tensor) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         loss = ((outputs - targets).square() * self.importance).mean()
         if self._start is None:
             self._start = loss.detach()
@@ -75,7 +71,7 @@ class FisherLoss:
         self._diagonal = torch.stack(self._slopes).mean(0)
         self._starts = None
 
-    def __call__(self, outputs: Tensor, targets: Tensor, numbers: Tensor) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if not self.rank:
             raise ValueError("add a row first")
         errors = (outputs - targets).abs().flatten(1)
@@ -125,5 +121,5 @@ def perturbation_importance(
     """
     gradient = grad(lambda point: divergence(rest(point), reference))
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivatives
-        _, change = jvp(gradient, (outputs,), (torch.ones_like(outputs),))
+        change: Tensor = jvp(gradient, (outputs,), (torch.ones_like(outputs),))[1]
     return change.abs()

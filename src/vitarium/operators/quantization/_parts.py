@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,8 +87,8 @@ def reconstruct_parts(
     for number, part in enumerate(chain):
         report(number, len(chain))
         module = part.of(twin)
-        inputs = outputs_of(lambda batch, p=part: p.enter(twin, batch), outputs)
-        exact_inputs = outputs_of(lambda batch, p=part: p.enter(original, batch), exact)
+        inputs = outputs_of(partial(part.enter, twin), outputs)
+        exact_inputs = outputs_of(partial(part.enter, original), exact)
         exact = outputs_of(part.of(original), exact_inputs)
         if any(isinstance(layer, FloatWeight) for layer in module.modules()):
             rest = logits_from(original, number)

@@ -54,7 +54,7 @@ def reconstruct(
         if drop and exact_inputs is not None:
             exact = torch.rand_like(batch) < drop
             batch = torch.where(exact, exact_inputs[chosen], batch)
-        total = loss(block(batch), targets[chosen], chosen)
+        total = loss(block(batch), targets[chosen])
         losses.append(float(total.detach()))
         added = penalty(step) if penalty else None
         optimizer.zero_grad()

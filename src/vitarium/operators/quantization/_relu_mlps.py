@@ -1,5 +1,6 @@
 """MLPs of a ViT with ReLU, fitted to what they compute with another activation function."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,11 +58,11 @@ def fit_relu_mlps(
     for number, block in enumerate(original.blocks):
         ingredients.report(number, len(original.blocks))
         part = chain[number + 1]
-        stream = outputs_of(lambda batch, p=part: p.enter(original, batch), stream)
-        middle = outputs_of(lambda batch, b=block: batch + b.ls1(b.attn(b.norm1(batch))), stream)
+        stream = outputs_of(partial(part.enter, original), stream)
+        middle = outputs_of(partial(_attended, block), stream)
         inputs = outputs_of(block.norm2, middle)
         targets = outputs_of(block.mlp, inputs)
-        hidden = outputs_of(lambda batch, m=block.mlp: m.act(m.fc1(batch)), inputs)
+        hidden = outputs_of(partial(_hidden, block.mlp), inputs)
         bound = percentile_of_positive(hidden, config.percentile)
         rest = logits_from(original, number + 1)
         importance = _importance(rest, block.ls2, middle, targets, reference)
@@ -76,19 +77,30 @@ def percentile_of_positive(hidden: Tensor, percentile: float) -> float:
     return float(positive.kthvalue(rank).values) if len(positive) else 0.0
 
 
+def _attended(block: Any, tokens: Tensor) -> Tensor:
+    """Tokens [b, n, width] after the attention of a block, where its MLP branches off."""
+    attended: Tensor = tokens + block.ls1(block.attn(block.norm1(tokens)))
+    return attended
+
+
+def _hidden(mlp: Any, tokens: Tensor) -> Tensor:
+    """Activations [b, n, hidden] of normed tokens [b, n, width]."""
+    hidden: Tensor = mlp.act(mlp.fc1(tokens))
+    return hidden
+
+
 def _importance(
     rest: Any, scale: Any, middle: Tensor, targets: Tensor, reference: Tensor
 ) -> Tensor:
     """Of an MLP's outputs, averaged over images and with a mean square of 1: [n, width]"""
-    parts = [
-        perturbation_importance(lambda added, m=tokens: rest(m + scale(added)), outputs, expected)
-        for tokens, outputs, expected in zip(
-            middle[: len(reference)].split(_BATCH),
-            targets[: len(reference)].split(_BATCH),
-            reference.split(_BATCH),
-            strict=True,
-        )
-    ]
+    count, parts = len(reference), []
+    for start in range(0, count, _BATCH):
+        chosen = slice(start, min(start + _BATCH, count))
+
+        def logits(added: Tensor, tokens: Tensor = middle[chosen]) -> Tensor:
+            return rest(tokens + scale(added))
+
+        parts.append(perturbation_importance(logits, targets[chosen], reference[chosen]))
     mean = torch.cat(parts).mean(0)
     return mean / mean.square().mean().sqrt().clamp(min=torch.finfo(mean.dtype).tiny)
 
@@ -111,7 +123,7 @@ def _fit(
         forms = torch.stack([hidden, hidden.clamp(max=bound)], dim=1)
         return F.linear(forms, weights[2], weights[3])
 
-    def loss(outputs: Tensor, expected: Tensor, numbers: Tensor) -> Tensor:
+    def loss(outputs: Tensor, expected: Tensor) -> Tensor:
         errors = (outputs - expected.unsqueeze(1)).square() * importance
         return errors[:, 0].mean() + _CLIPPED * errors[:, 1].mean()
 

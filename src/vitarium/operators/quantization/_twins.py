@@ -21,7 +21,14 @@ from vitarium.architectures.quantized.quantized_vit import (
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
-from vitarium.operators.base import Ingredients, NamedTensors, OperatorLog, checked
+from vitarium.evaluation.data import EvalData
+from vitarium.operators.base import (
+    ChangeArchitecture,
+    Ingredients,
+    NamedTensors,
+    OperatorLog,
+    checked,
+)
 from vitarium.operators.compression._plain_models import vit_section
 
 _FIRST_AND_LAST = 8
@@ -81,6 +88,8 @@ class Twin:
     """What it is made of, as it runs."""
     images: Tensor
     """Of the training images, to fit ranges to: [n, c, h, w]"""
+    examples: EvalData
+    """All of the training images."""
     head: dict[str, Tensor]
     """Tensors of a head that is not quantized, by name."""
 
@@ -103,10 +112,11 @@ def simulated_twin(
     config: PostTraining,
     ingredients: Ingredients,
     *,
+    architecture: ChangeArchitecture = quantized_architecture,
     weights: NewQuantizer = UniformQuantizer,
     activations: NewQuantizer = UniformQuantizer,
 ) -> Twin:
-    """A model's twin whose quantizers are not fitted.
+    """A model's twin whose quantizers are not fitted, of the architecture that this gives.
 
     Raises IncompatibleWeights for what is no plain ViT, and for entries that are not finite.
     """
@@ -114,7 +124,7 @@ def simulated_twin(
     tensors = {name: checked(model, name) for name in ingredients.in_turn()}
     subject = ingredients.subject(0)
     assert subject.origin is not None
-    vit: Any = quantized_architecture(config, subject.origin.architecture).config
+    vit: Any = architecture(config, subject.origin.architecture).config
     twin: Any = simulated_vit(vit, 0, weights=weights, activations=activations)
     head = quantized_head(config, subject.origin.head).config
     if isinstance(head, QuantizedHead) and "head.weight" in tensors:
@@ -129,7 +139,7 @@ def simulated_twin(
             rest.pop(name, None)
     images = next(subject.examples.first(config.num_images).batches(config.num_images)).images
     twin.to(images.device).requires_grad_(False).eval()
-    return Twin(twin, subject.model, images, rest)
+    return Twin(twin, subject.model, images, subject.examples, rest)
 
 
 def fit_activations(twin: Twin) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vitarium.architectures.quantized._quantizers import UniformQuantizer
-from vitarium.architectures.quantized.quantized_vit import SoftmaxQuantizer
+from vitarium.architectures.quantized._softmax_quantizers import SoftmaxQuantizer
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.quantization._three_stages import ThreeStages, reconstructed
 from vitarium.operators.quantization._twins import quantized_architecture, quantized_head

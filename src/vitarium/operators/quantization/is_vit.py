@@ -1,6 +1,6 @@
 """I&S-ViT: quantize a ViT with shifted powers of 2, and reconstruct its blocks in three stages."""
 
-from vitarium.architectures.quantized.quantized_vit import SoftmaxQuantizer
+from vitarium.architectures.quantized._softmax_quantizers import SoftmaxQuantizer
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.quantization._three_stages import ThreeStages, reconstructed
 from vitarium.operators.quantization._twins import quantized_architecture, quantized_head

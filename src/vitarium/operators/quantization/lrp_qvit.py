@@ -6,12 +6,8 @@ from pydantic import Field
 from torch import nn
 
 from vitarium.architectures.quantized._quantizers import MAX_BITS, MIN_BITS
-from vitarium.architectures.quantized.quantized_vit import (
-    LAYERS,
-    Bits,
-    SoftmaxQuantizer,
-    fit_weights,
-)
+from vitarium.architectures.quantized._softmax_quantizers import SoftmaxQuantizer
+from vitarium.architectures.quantized.quantized_vit import LAYERS, Bits, fit_weights
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section
 from vitarium.evaluation.inputs import EvalModel
@@ -38,7 +34,7 @@ class LrpQvit(PostTraining):
     weight_bits: tuple[Bits, ...] | None = None  # type: ignore[assignment]
     """Bits of attn.qkv, attn.proj, mlp.fc1 and mlp.fc2 of each block in turn; null: by relevance.
     A list, e.g. of another model, takes its place."""
-    activation_bits: tuple[Bits, ...] | None = None  # type: ignore[assignment]
+    activation_bits: tuple[Bits, ...] | None = None
     """Bits of what these layers multiply by weights; null: those of their weights."""
     softmax_quantizer: SoftmaxQuantizer = "log_sqrt2"
     """Values that attention probabilities are rounded to; see `quantized_vit`."""

@@ -12,9 +12,10 @@ from vitarium.architectures.quantized._quantizers import (
     WEIGHT_PERCENTILES,
     UniformQuantizer,
 )
-from vitarium.architectures.quantized.quantized_vit import SoftmaxQuantizer, fit_weights
+from vitarium.architectures.quantized._softmax_quantizers import SoftmaxQuantizer
+from vitarium.architectures.quantized.quantized_vit import fit_weights
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.base import ChangeArchitecture, Ingredients, NamedTensors, operator
 from vitarium.operators.quantization._twins import (
     PostTraining,
     Twin,
@@ -59,13 +60,21 @@ def repq(config: RepQ, ingredients: Ingredients) -> NamedTensors:
     yield from twin.packed(ingredients.log)
 
 
-def repq_twin(config: PostTraining, ingredients: Ingredients) -> Twin:
+def repq_twin(
+    config: PostTraining,
+    ingredients: Ingredients,
+    architecture: ChangeArchitecture = quantized_architecture,
+) -> Twin:
     """A twin with fitted quantizers, after LayerNorms with one for each channel.
 
     Raises IncompatibleWeights as `repq`.
     """
     twin = simulated_twin(
-        config, ingredients, weights=weight_quantizer, activations=activation_quantizer
+        config,
+        ingredients,
+        architecture=architecture,
+        weights=weight_quantizer,
+        activations=activation_quantizer,
     )
     for name, (norm, layer) in normed_layers(twin.model).items():
         if layer.bias is None:
