@@ -82,7 +82,7 @@ def weight(zoo, model, layer):
 def test_reconstruction_brings_features_nearer_to_the_originals(zoo, method, settings):
     without = made(zoo, method, steps=0, **FEW_BITS, **settings)
     fitted = made(zoo, method, steps=30, **FEW_BITS, **settings)
-    assert feature_error(fitted) < 0.9 * feature_error(without)
+    assert feature_error(fitted) < 0.95 * feature_error(without)
 
 
 @pytest.mark.parametrize("method", ["fima", "aphq"])
