@@ -96,9 +96,8 @@ def operator(
         aligns: of two models, in their order, it gives the second, with its units transformed to
             match the first, and the second's recipe.
         origin: number of the model whose recipe the result has.
-        settled: of one model, gives the settings with which the operator runs, and which are
-            stored, where its images decide some, e.g. sizes of the result. `architecture` is also
-            asked about settings that are not settled.
+        settled: of one model, gives the settings that run and are stored, where its images decide
+            some, e.g. sizes of the result; `architecture` is asked about others, too.
         architecture: gives the architecture of the result where that is another. Then it yields
             the tensors of that one; those with new names in the dtype that they shall have.
         head: gives the head of the result where that is another, beside `architecture`.
@@ -109,15 +108,14 @@ def operator(
             has none.
         fused_by: operator that makes one model of all of these members: `vitarium compress` makes
             and trains them, and then that one.
-        training: gives factors of the recipe by which `vitarium compress` trains what it makes, in
-            place of defaults.
+        training: gives factors of the recipe by which `vitarium compress` trains it, not defaults.
         tiny: settings for the contract tests with which it takes about a second on tiny models.
         tiny_architecture: of the models in the contract tests, e.g. `{"name": "ewa_vit"}`; None: a
             plain ViT of one block.
         identity_on_copies: settings with which copies of a model give that model; False: none do.
 
     Raises ValueError where `models` is no range, `members` or `settled` are of several models, or
-    there are no members that could be fused, or no images by which settings are settled.
+    there are no members to be fused, or no images to settle by.
     """
     facts = dict(locals())  # its arguments
     if models[0] < 0 or (models[1] is not None and models[1] < models[0]):

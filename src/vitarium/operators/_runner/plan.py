@@ -77,9 +77,8 @@ class MergePlan:
         for model in self.models[1:]:
             self._check_combinable(model, head=self.heads.shared)
         if self.heads.origin:  # the result is built as that model is
-            self._check_combinable(
-                self.heads.backbone(sources.weights(self.heads.origin)), head=False
-            )
+            source = self.heads.backbone(sources.weights(self.heads.origin))
+            self._check_combinable(source, head=False)
         self.layers = combined_layers(operator, self.models[0])
         """Those with factors, whose matrices are combined."""
         self.models = [with_matrices(model, self.layers) for model in self.models]
@@ -88,12 +87,10 @@ class MergePlan:
         self._folder = self.zoo.folder(origin.model)
         """Of the model whose recipe the result has."""
         self.about = self._folder.about()
-        self.base: CheckpointRef | None = None
-        if base is not None and not self.facts["needs_base"]:
+        self.base = None if base is None else self.zoo.at(base)
+        if self.base and not self.facts["needs_base"]:
             raise InvalidInput(f"{operator.name} has no use for a base")
-        if base is not None:
-            self.base = self.zoo.at(base)
-        elif self.facts["needs_base"]:
+        if self.facts["needs_base"] and not self.base:
             self.base = common_parent(self.zoo, operator.name, ingredients)
         spec, changes = self._folder.spec(), dict(self.heads.changes)
         try:
