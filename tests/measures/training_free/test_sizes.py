@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from vitarium import create_model
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import EvalModel, Weights
 
@@ -14,6 +15,16 @@ def test_parameters_are_those_of_the_model_and_of_its_head(subject):
     total = sum(p.numel() for p in model.parameters())
     head = sum(p.numel() for p in model.head.parameters())
     assert values == {"": total, "backbone": total - head}
+
+
+def test_weights_that_are_stored_as_integers_are_counted():
+    sizes = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    plain, quantized = (create_model(n, num_classes=10, **sizes) for n in ("vit", "quantized_vit"))
+    values = [
+        choose("measure", "parameters")(Weights("a@0", m.state_dict(), skeleton=lambda m=m: m))
+        for m in (plain, quantized)
+    ]
+    assert values[0] == values[1]
 
 
 def test_operations_of_linear_layers_are_two_for_each_weight(examples):
