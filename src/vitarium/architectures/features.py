@@ -1,7 +1,8 @@
 """Features, blocks and prefix tokens of a vision transformer."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,6 +20,25 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
 def is_linearized(model: nn.Module) -> bool:
     """Whether its features are a derivative of its layers, of which none gives a part of them."""
     return bool(getattr(model, "is_linearized", False))
+
+
+def leaves_early(model: nn.Module) -> bool:
+    """Whether images leave it after some blocks, so that later ones compute a part of a batch."""
+    return bool(getattr(model, "leaves_early", False))
+
+
+@contextmanager
+def at_full_depth(model: nn.Module) -> Iterator[None]:
+    """Inside, all images go through all blocks of the model, as long as it is called by itself."""
+    if not leaves_early(model):
+        yield
+        return
+    exiting: Any = model
+    exiting.full_depth = True
+    try:
+        yield
+    finally:
+        exiting.full_depth = False
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:

@@ -179,8 +179,10 @@ def head_prefix(model: nn.Module) -> str:
 
 
 def is_head(model: nn.Module, name: str) -> bool:
-    """Whether the tensor `name` of the model's state_dict belongs to its head."""
-    return name.startswith(head_prefix(model) + ".")
+    """Whether the tensor `name` of the model's state_dict belongs to its head, or to classifiers at
+    its early exits (`exit_prefixes`), which are for the data's classes as well."""
+    prefixes = (head_prefix(model), *getattr(model, "exit_prefixes", ()))
+    return name.startswith(tuple(f"{prefix}." for prefix in prefixes))
 
 
 def replace_head(model: nn.Module, new: nn.Module, num_outputs: int) -> None:

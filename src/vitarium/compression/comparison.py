@@ -1,25 +1,34 @@
 """What a compact student takes, and how good it is, beside its original."""
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from vitarium.architectures.features import leaves_early
 from vitarium.blueprint import Imported, Recipe
 from vitarium.blueprint.normalization import OWN_DATA
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import find_devices
+from vitarium.core.errors import NotApplicable
+from vitarium.core.registry import section
 from vitarium.data.preprocessing import Assumed
 from vitarium.engine.tuning.gain import Gain
-from vitarium.evaluation.latency import paired_seconds
+from vitarium.evaluation.latency import RUNS, paired_seconds
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner.measure import measure
 from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_TIMED_IMAGES = 10
+"""By which a model is timed that images leave early; each is run several times."""
 
 
 def compare(
@@ -40,9 +49,10 @@ def compare(
     (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
     what they share with other checkpoints left out), accuracy (on the test images of the student's
     data), refused (why there is none, or "") and milliseconds (of one image on the device, the
-    median of runs in turn). speedup: how many times faster the student is, the median over pairs of
-    runs that followed each other, with its quartiles (`_low`, `_high`). `students` has their ids,
-    or a single one's, by `ID@EPOCH` of the originals.
+    median of runs in turn; where images leave early, of some test images of the student's data).
+    speedup: how many times faster the student is, the median over pairs of runs that followed each
+    other, with its quartiles (`_low`, `_high`). `students` has their ids, or a single one's, by
+    `ID@EPOCH` of the originals.
     """
     import pandas as pd
 
@@ -56,8 +66,12 @@ def compare(
         architecture = zoo.spec(student).origin.architecture
         assert architecture  # an operator made one of it
         before, after = (zoo.load(*ref) for ref in pair)
-        image = torch.zeros(1, *architecture.config.input_size, device=where)
-        times = paired_seconds(before, after, image)
+        images = [torch.zeros(1, *architecture.config.input_size, device=where)]
+        if leaves_early(before) or leaves_early(after):
+            images = _test_images(zoo, pair[1], where, data_dir, given)
+        runs = RUNS // max(len(images), 1)
+        times = [t for image in images for t in paired_seconds(before, after, image, runs)]
+        times = times or [(math.nan, math.nan)] * 2
         medians = [1e3 * statistics.median(seconds) for seconds in zip(*times, strict=True)]
         speedup = Gain.of(slow / fast for slow, fast in times)
         row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
@@ -111,3 +125,22 @@ def _accuracies(
             row = accuracies.loc[ref.model]
             scores[student, ref] = (float(row["value"]), row["refused"])
     return scores
+
+
+def _test_images(
+    zoo: Zoo,
+    student: CheckpointRef,
+    device: str,
+    data_dir: Path | None,
+    given: tuple[str | Mapping[str, Any] | None, Assumed | None],
+) -> list[Tensor]:
+    """Images of the test split as a student sees them, each [1, c, h, w]; none without data."""
+    data, normalization = given
+    named = None if data is None else section("dataset", data)
+    where: dict[str, Any] = {"device": device, "data_dir": data_dir}
+    loader = ModelLoader(zoo, data=named, normalization=normalization, **where)
+    try:
+        examples = loader.examples(student.model, "test").first(_TIMED_IMAGES)
+    except NotApplicable:  # the accuracy's `refused` says it
+        return []
+    return [image.unsqueeze(0) for batch in examples.batches() for image in batch.images]

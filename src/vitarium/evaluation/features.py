@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitarium.architectures.features import blocks, is_linearized, prefix_tokens, prompt_tokens
+from vitarium.architectures.features import (
+    blocks,
+    is_linearized,
+    leaves_early,
+    prefix_tokens,
+    prompt_tokens,
+)
 from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import Section
 from vitarium.evaluation.inputs import Representation
@@ -51,11 +57,25 @@ class Tap(NamedTuple):
 
 
 def blocks_of(model: nn.Module, name: str = "", hint: str = "") -> dict[str, nn.Module]:
-    """Blocks by name. Raises NotApplicable, with the model's name and a hint."""
+    """Blocks by name, each of which sees all images.
+
+    Raises NotApplicable, with the model's name and a hint.
+    """
+    check_full_depth(model, name)
     try:
         return dict(blocks(model))
     except InvalidInput as error:
         raise NotApplicable(f"{name}: {error}{hint}" if name else f"{error}{hint}") from None
+
+
+def check_full_depth(model: nn.Module, name: str = "") -> None:
+    """Raises NotApplicable where some blocks compute a part of the images alone."""
+    if leaves_early(model):
+        raise NotApplicable(
+            f"{name or type(model).__name__}: images leave it at its exits, so that its later "
+            "blocks see a part of them; look into its twin that none leaves early, which the "
+            "operator exit_threshold makes of it with threshold 1"
+        )
 
 
 def taps(
@@ -65,6 +85,7 @@ def taps(
     a model has no blocks, UnknownName for a layer that is not there."""
     if is_linearized(model):
         raise NotApplicable(f"{type(model).__name__} is linear in its tangent: no layer has tokens")
+    check_full_depth(model)
     if layers is None:
         block_modules = blocks_of(model, hint="; name the layers to compare")
         names = list(block_modules)[-1:] if config.layers == "last" else list(block_modules)

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitarium.core import seeds
 from vitarium.core.registry import choose
-from vitarium.testing._rules import Contract
+from vitarium.testing._rules import Contract, with_auxiliary_losses
 from vitarium.training._stack_key import why_not_stacked
 from vitarium.training._stacked_modules import multiply_convolutions
 
@@ -27,7 +27,8 @@ def check_bf16(rule: Contract, model: nn.Module, images: Tensor) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(images)
     rule(bool(outputs.isfinite().all()), "under bf16 autocast its outputs are not finite")
-    outputs.float().square().sum().backward()
+    loss = outputs.float().square().sum()
+    with_auxiliary_losses(loss, model, outputs.float()).backward()
     for name, parameter in model.named_parameters():
         holds = parameter.grad is not None and bool(parameter.grad.isfinite().all())
         rule(holds, f"under bf16 autocast the gradient of {name} is missing or not finite")

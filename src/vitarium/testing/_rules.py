@@ -7,6 +7,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from vitarium.architectures.base import HasAuxiliaryLoss
 from vitarium.core.registry import choose, get
 
 TINY_VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
@@ -37,8 +38,9 @@ class Contract:
             self(description.strip(), f"give its setting '{setting}' a docstring")
 
     def reaches_all(self, outputs: Tensor, model: nn.Module) -> None:
-        """Gradients of the outputs reach all parameters."""
-        outputs.sum().backward()
+        """Gradients of the outputs [batch, outputs], and of what the model adds to the loss, reach
+        all parameters."""
+        with_auxiliary_losses(outputs.sum(), model, outputs).backward()
         without = [n for n, parameter in model.named_parameters() if parameter.grad is None]
         self(not without, f"no gradient reaches {', '.join(without[:3])}")
 
@@ -48,6 +50,15 @@ class Contract:
         self(tensors.keys() == reference.keys(), rule)
         for name, tensor in tensors.items():
             self(torch.equal(tensor, reference[name]), f"{rule}, and {name} differs")
+
+
+def with_auxiliary_losses(loss: Tensor, model: nn.Module, outputs: Tensor) -> Tensor:
+    """A scalar, and what parts of the model add to it; outputs [batch, outputs] are as classes."""
+    targets = torch.eye(outputs.shape[1])[torch.arange(len(outputs)) % outputs.shape[1]]
+    for module in model.modules():
+        if isinstance(module, HasAuxiliaryLoss):
+            loss = loss + module.auxiliary_loss(targets).value
+    return loss
 
 
 def _descriptions(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,11 +1,15 @@
 """Features of a frozen backbone, computed once for each image: linear probes."""
 
+from functools import cache
+
 import torch
 import xxhash
 from torch import Tensor, nn
 
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import Recipe
+from vitarium.core.devices import meta_device
+from vitarium.core.registry import Section
 from vitarium.training.options import TrainOptions
 
 _MOST_BYTES = 2 * 2**30
@@ -13,11 +17,21 @@ _MOST_BYTES = 2 * 2**30
 
 
 def caches_features(recipe: Recipe, options: TrainOptions) -> bool:
-    """Whether only the head learns, and the objective calls the model and does nothing else."""
+    """Whether only the head learns, of the last features alone, and the objective calls the model
+    and does nothing else."""
     facts = recipe.adaptation.facts
     is_probe = facts["frozen_in_eval_mode"] and not facts["adds_modules"]
     is_plain = options.device == "cpu" and not (options.compiled or options.stacked)
-    return bool(is_probe and is_plain and recipe.objective.name == "supervised")
+    if not (is_probe and is_plain and recipe.objective.name == "supervised"):
+        return False
+    return not _has_exits(recipe.architecture)
+
+
+@cache
+def _has_exits(architecture: Section) -> bool:
+    """Whether its blocks have classifiers, which learn as the head does."""
+    with meta_device():
+        return hasattr(architecture(1), "exit_prefixes")
 
 
 class FeatureCache:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
-from vitarium.architectures.features import transformer_blocks
+from vitarium.architectures.features import at_full_depth, transformer_blocks
 from vitarium.core.errors import InvalidInput
 
 Layers = Literal["every_second", "all", "last"] | tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
@@ -55,6 +55,7 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
     recorded: dict[str, Tensor] = {}
     names = list(names)
     with ExitStack() as hooks:
+        hooks.enter_context(at_full_depth(model))
         for name in names:
             kind, number = name.split(".")
             module: nn.Module | None = _numbered(model, int(number))

@@ -64,6 +64,10 @@ class Heads:
                 if head is None:
                     raise InvalidInput(f"{ref.model}: no ensemble of a head of unknown settings")
                 heads.append(head.factors())
+            if hasattr(models[0].skeleton, "exit_prefixes"):
+                raise IncompatibleWeights(
+                    f"{first_id} has early exits, of which there is no ensemble; {_keep_one()}"
+                )
             self.changes["head"] = choose("head", "ensemble", heads=heads)
         elif zoo.folder(refs[0].model).spec().origin.architecture:
             first, *rest = [WeightSubset(weights, head=True) for weights in self._models]

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vitarium.architectures.features import at_full_depth
 from vitarium.architectures.symmetries.base import Piece, Symmetries
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.evaluation.data import EvalData
@@ -151,7 +152,7 @@ def _record(
     def look(key: Key, probe: Probe, _: nn.Module, inputs: Any, output: Tensor) -> None:
         note(key, probe.units(inputs[0] if probe.end == "input" else output))
 
-    with ExitStack() as hooks, torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad(), at_full_depth(model):
         for group, group_probes in where.items():
             for number, probe in enumerate(group_probes):
                 layer = model.get_submodule(probe.layer)

@@ -5,32 +5,8 @@ from typing import Any
 from vitarium.architectures.token_reduction.evit import TokenDropping
 from vitarium.architectures.token_reduction.mctf import MultiCriteriaFusion
 from vitarium.architectures.token_reduction.tome import TokenMerging
-from vitarium.core.config import Config, InvalidConfig
-from vitarium.core.errors import IncompatibleWeights
-from vitarium.core.registry import Section, choose
-from vitarium.operators.base import ChangeArchitecture, Ingredients, NamedTensors, checked, operator
-from vitarium.operators.compression._plain_models import vit_section
-
-
-def reducing(name: str) -> ChangeArchitecture:
-    """Gives the section of that architecture for a `vit`, or for a plain ViT of timm."""
-
-    def change(config: Config, architecture: Section | None) -> Section:
-        plain = vit_section(architecture, name)
-        try:
-            factors = {**plain.factors(defaults=False), **config.factors(defaults=False)}
-            return choose("architecture", name, **{k: v for k, v in factors.items() if k != "name"})
-        except InvalidConfig as error:
-            raise IncompatibleWeights(f"{name} does not go with it: {error}") from None
-
-    return change
-
-
-def _same_weights(ingredients: Ingredients) -> NamedTensors:
-    (model,) = ingredients
-    for name in ingredients.in_turn():
-        yield name, checked(model, name)
-
+from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.compression._twins import same_weights, twin_section
 
 _ONE: dict[str, Any] = {"models": (1, 1), "compression": "post_training"}
 
@@ -39,7 +15,7 @@ _ONE: dict[str, Any] = {"models": (1, 1), "compression": "post_training"}
     "evit",
     title="EViT",
     paper="Liang et al. 2022, arXiv 2202.07800",
-    architecture=reducing("evit"),
+    architecture=twin_section("evit"),
     tiny={"keep_rate": 0.5},
     **_ONE,
 )
@@ -49,14 +25,14 @@ def evit(config: TokenDropping, ingredients: Ingredients) -> NamedTensors:
     Yields (name, tensor [*shape]), the model's own. Raises IncompatibleWeights for a model without
     a class token, and for what is no plain ViT.
     """
-    return _same_weights(ingredients)
+    return same_weights(ingredients)
 
 
 @operator(
     "tome",
     title="ToMe",
     paper="Bolya et al. 2023, arXiv 2210.09461",
-    architecture=reducing("tome"),
+    architecture=twin_section("tome"),
     tiny={"r": 1},
     **_ONE,
 )
@@ -66,14 +42,14 @@ def tome(config: TokenMerging, ingredients: Ingredients) -> NamedTensors:
     Yields (name, tensor [*shape]), the model's own. Raises IncompatibleWeights for what is no plain
     ViT.
     """
-    return _same_weights(ingredients)
+    return same_weights(ingredients)
 
 
 @operator(
     "mctf",
     title="MCTF",
     paper="Lee et al. 2024, arXiv 2403.10030",
-    architecture=reducing("mctf"),
+    architecture=twin_section("mctf"),
     tiny={"r": 1},
     **_ONE,
 )
@@ -83,4 +59,4 @@ def mctf(config: MultiCriteriaFusion, ingredients: Ingredients) -> NamedTensors:
     Yields (name, tensor [*shape]), the model's own. Raises IncompatibleWeights for what is no plain
     ViT.
     """
-    return _same_weights(ingredients)
+    return same_weights(ingredients)

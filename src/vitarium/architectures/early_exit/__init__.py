@@ -1,0 +1,1 @@
+"""ViTs with classifiers after some blocks, at which images leave that are easy to classify."""
