@@ -119,7 +119,14 @@ def test_errors_fall_with_bits(zoo, original, method):
 
 def test_channel_scales_beat_one_scale_at_few_bits(zoo, original):
     errors = {
-        method: merge(zoo, method, models=[original], weight_bits=4, activation_bits=4)
+        method: merge(
+            zoo,
+            method,
+            models=[original],
+            weight_bits=4,
+            activation_bits=4,
+            softmax_quantizer="uniform",
+        )
         for method in METHODS
     }
     logged = {m: model.metrics["feature_error"].item() for m, model in errors.items()}
