@@ -33,7 +33,7 @@ from vitarium.operators._runner.choose import changeable_architectures
 from vitarium.operators._runner.factors import combined_layers, nearest_factors, with_matrices
 from vitarium.operators._runner.heads import Heads
 from vitarium.operators._runner.images import check_images_alike
-from vitarium.operators._runner.results import check_fits, software_of, stored
+from vitarium.operators._runner.results import fitting, software_of, stored
 from vitarium.operators.base import Ingredients, OperatorLog, check_alike
 from vitarium.zoo.lock import bases_stay
 from vitarium.zoo.model import ModelName
@@ -148,8 +148,6 @@ class MergePlan:
             large = self.models[0].nbytes > IN_MEMORY
             buffer = stack.enter_context(disk_buffer(self.zoo.path / "cache")) if large else None
             weights = self.weights(progress, buffer)
-            if self.facts["architecture"]:
-                self._check_fits(weights)
             stack.enter_context(bases_stay(self.zoo.path))
             folder.begin(self.spec, replace(self.about, software=software_of(self.sources.device)))
             folder.commit(0, self.log.metrics, weights, None, plain=large)
@@ -182,13 +180,14 @@ class MergePlan:
         self.log = ingredients.log
         merged |= self.buffers.copied()
         merged |= {n: self._stored(n, t) for n, t in self._statistics(merged, ingredients).items()}
-        return {**merged, **{n: self._stored(n, t) for n, t in self.heads.tensors().items()}}
+        merged |= {n: self._stored(n, t) for n, t in self.heads.tensors().items()}
+        return self._fitting(merged) if self.facts["architecture"] else merged
 
-    def _check_fits(self, weights: Mapping[str, Tensor]) -> None:
-        """Raises IncompatibleWeights where the result's architecture has other tensors."""
+    def _fitting(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `fitting`, by what the result's architecture has."""
         with meta_device():
-            built = self.spec.origin.build(self.about.num_outputs)
-        check_fits(weights, built.state_dict(), f"{self.operator.name} of {self.models[0].name}")
+            built = self.spec.origin.build(self.about.num_outputs).state_dict()
+        return fitting(weights, built, f"{self.operator.name} of {self.models[0].name}")
 
     def _stored(self, name: str, tensor: Tensor) -> Tensor:
         """In the dtype that it is stored in. Raises IncompatibleWeights for NaN and infinite."""

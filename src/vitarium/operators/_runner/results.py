@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import IncompatibleWeights
+from vitarium.evaluation.batch_statistics import is_statistic
 from vitarium.operators._runner.buffers import widest
 from vitarium.training import TrainOptions
 from vitarium.training.options import software
@@ -43,6 +44,16 @@ def check_fits(weights: Mapping[str, Tensor], built: Mapping[str, Tensor], sourc
                 f"{source}: {name} is {given}, and its new architecture has {expected}; nothing is "
                 "kept"
             )
+
+
+def fitting(
+    weights: Mapping[str, Tensor], built: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Weights [*shape] by name without statistics of batch normalizations that a built model has
+    none of. Raises IncompatibleWeights as `check_fits`."""
+    weights = {n: t for n, t in weights.items() if n in built or not is_statistic(n)}
+    check_fits(weights, built, source)
+    return dict(weights)
 
 
 def software_of(device: str) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Architectures that are trained in one form, and computed in another."""
