@@ -146,14 +146,14 @@ def test_a_twin_of_a_twin_has_the_original_of_both(zoo, siblings, twins):
 
 
 def test_a_twin_that_is_trained_is_a_twin_and_what_it_is_fine_tuned_to_is_none(zoo, siblings):
-    options = {"epochs": 1, "recipe": {"objective": "supervised"}, "workers": 0, "r": 2}
-    options |= {"models": [siblings[0]], "progress": False}
+    options = {"models": [siblings[0]], "epochs": 1, "workers": 0, "progress": False, "r": 2}
     (student,) = vitarium.compress(zoo, "tome", **options).students.values()
+    assert zoo.spec(student).recipe.objective.name == "soft_distillation"
     assert [twin.method for twin in find_twins(zoo, [student])[0].popitem()[1]] == [
         "tome r=2 + trained"
     ]
     spec = zoo.spec(student).factors() | {"parent": student, "conversion": None}
-    fine_tuned = restored({**spec, "parent_epoch": 1, "keep_head": False})
+    fine_tuned = restored({**spec, "parent_epoch": 1, "keep_head": False, "stage": "other"})
     assert keep(zoo, fine_tuned, zoo.state_dict(student))
     assert find_twins(zoo, [fine_tuned.id]) == ({}, [])
     going_on = restored({**spec, "parent_epoch": 1, "keep_head": True})

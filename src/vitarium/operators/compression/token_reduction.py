@@ -5,10 +5,18 @@ from typing import Any
 from vitarium.architectures.token_reduction.evit import TokenDropping
 from vitarium.architectures.token_reduction.mctf import MultiCriteriaFusion
 from vitarium.architectures.token_reduction.tome import TokenMerging
+from vitarium.core.config import Config
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.compression._twins import same_weights, twin_section
+from vitarium.zoo import Model
 
-_ONE: dict[str, Any] = {"models": (1, 1), "compression": "post_training"}
+
+def _by_outputs(config: Config, original: Model, num_outputs: int) -> dict[str, Any]:
+    """A twin is taught by its original's outputs: there are fewer tokens than the original has."""
+    return {"objective": "soft_distillation"}
+
+
+_ONE: dict[str, Any] = {"models": (1, 1), "compression": "post_training", "training": _by_outputs}
 
 
 @operator(

@@ -67,7 +67,9 @@ def find_twins(
             return None
         (parent, steps), before = step, twin_of(step[0].model)
         if before:
-            return Twin(zoo.at(model), parent, (*before.steps, *steps), before.original)
+            is_new_task = not _keeps_head(spec) and spec.stage != zoo.spec(parent.model).stage
+            steps = (*before.steps, *steps)
+            return None if is_new_task else Twin(zoo.at(model), parent, steps, before.original)
         compresses = any(part and _compresses(part) for part in _operators(spec))
         return Twin(zoo.at(model), parent, steps, parent) if compresses else None
 
@@ -96,14 +98,18 @@ def _is_kept(zoo: Zoo, ref: CheckpointRef) -> bool:
 
 
 def _last_step(spec: Spec) -> tuple[CheckpointRef, tuple[str, ...]] | None:
-    """What a model was made of by an operator, or trained from, head included, and how; None of
-    one that has no such parent."""
+    """What a model was made of by an operator, or trained from, and how; None: from scratch."""
     if spec.operator:
         return (spec.ingredients[0], (_described(spec.operator),)) if spec.ingredients else None
-    if not isinstance(spec, ModelSpec) or spec.parent is None or not spec.keep_head:
+    if not isinstance(spec, ModelSpec) or spec.parent is None:
         return None
     made = (_described(spec.conversion),) if spec.conversion else ()
     return CheckpointRef(spec.parent, spec.parent_epoch or 0), (*made, TRAINED)
+
+
+def _keeps_head(spec: Spec) -> bool:
+    """Whether it gives the classes that its parent does."""
+    return not isinstance(spec, ModelSpec) or bool(spec.operator) or spec.keep_head
 
 
 def _operators(spec: Spec) -> list[Section | None]:
