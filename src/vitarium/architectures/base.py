@@ -158,6 +158,25 @@ class SamplesSubnetworks(Protocol):
         """Compute the following images by what was drawn for that part, from 0."""
 
 
+@runtime_checkable
+class PacksNumbers(Protocol):
+    """A part of a model whose tensors have another number of entries than they stand for."""
+
+    @property
+    def packed_counts(self) -> Mapping[str, int]:
+        """By the name that such a tensor has in this module, how many parameters it holds."""
+
+
+def packed_counts(model: nn.Module) -> dict[str, int]:
+    """Of all parts of a model (`PacksNumbers`), by the tensors' names in its state_dict."""
+    return {
+        f"{name}.{tensor}" if name else tensor: count
+        for name, part in model.named_modules()
+        if isinstance(part, PacksNumbers)
+        for tensor, count in part.packed_counts.items()
+    }
+
+
 class AuxiliaryLoss(NamedTuple):
     """What is added to the objective's loss (a scalar with a graph), and what is logged (scalars by
     name, the same names in each step)."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vitarium.architectures.base import packed_counts
 from vitarium.architectures.features import leaves_early
 from vitarium.blueprint import Imported, Recipe
 from vitarium.blueprint.normalization import OWN_DATA
@@ -75,11 +76,14 @@ def compare(
         medians = [1e3 * statistics.median(seconds) for seconds in zip(*times, strict=True)]
         speedup = Gain.of(slow / fast for slow, fast in times)
         row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
-        for when, ref, milliseconds in zip(("before", "after"), pair, medians, strict=True):
+        models = zip(("before", "after"), pair, (before, after), medians, strict=True)
+        for when, ref, model, milliseconds in models:
             checkpoint = zoo.checkpoint(*ref)
+            counts = {name: stored.count for name, stored in checkpoint.tensors.items()}
+            counts |= packed_counts(model)
             accuracy, refused = scores[student, ref]
             about = {
-                "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
+                "parameters": sum(counts.values()),
                 "bytes": checkpoint.nbytes,
                 "bytes_in_zoo": checkpoint.path.stat().st_size,
                 "accuracy": accuracy,

@@ -51,7 +51,8 @@ def test_order_is_kept(name, bits):
 
 
 @pytest.mark.parametrize(
-    ("name", "ratio"), [("uniform", 0.2), ("log_sqrt2", 0.8), ("log2", 1.0), ("shift_log2", 1.0)]
+    ("name", "ratio"),
+    [("uniform", 0.2), ("log_sqrt2", 0.8), ("twin", 0.3), ("log2", 1.0), ("shift_log2", 1.0)],
 )
 def test_more_bits_give_less_error(name, ratio):
     """Powers of 2 are as coarse at every width: more bits reach smaller values alone."""
@@ -171,3 +172,13 @@ def test_gradients_go_straight_through(name):
     assert gradient.isfinite().all()
     assert (gradient != 0).float().mean() > 0.5
     assert torch.equal(quantizer(x).detach(), quantizer(x.detach()))
+
+
+def test_twin_grids_share_nothing_but_the_split_and_are_nearest():
+    x = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    quantizer = softmax_quantizer("twin", 4).double()
+    quantizer.split.fill_(2**-3)
+    levels = torch.cat([torch.arange(8) / 7 / 8, torch.arange(1, 8) / 7]).double()
+    expected = (x[:, None] - levels).abs().amin(1)
+    torch.testing.assert_close((quantizer(x) - x).abs(), expected)
+    assert set(quantizer.codes(levels).tolist()) == {*range(8), *range(9, 16)}

@@ -94,6 +94,9 @@ def test_a_model_of_4_bits_takes_an_eighth_and_little_else(zoo, original, method
             method == "repq"  # log sqrt(2) has no zero point
         )
     )
+    assert row["parameters_after"] == row["parameters_before"]
+    counted = measure(zoo, "parameters", models=[original, student])
+    assert counted[counted["part"] == ""]["value"].nunique() == 1
     assert stored["blocks.0.mlp.fc1.weight.codes"].dtype == torch.uint8
     assert stored.path.stat().st_size < 0.3 * zoo.checkpoint(original).path.stat().st_size
     assert row["accuracy_after"] > row["accuracy_before"] - 0.1

@@ -62,13 +62,22 @@ class PackedWeight(nn.Module):
         self.register_buffer("zero_point", torch.zeros(shape[0], dtype=torch.uint8))
         self._cached: dict[str, Tensor] = {}
 
+    @property
+    def packed_counts(self) -> dict[str, int]:
+        """See `PacksNumbers`; scales and zero points are no parameters of their own."""
+        return {"codes": self.shape.numel(), "scale": 0, "zero_point": 0}
+
     def forward(self) -> Tensor:
         """In the dtype of the scales: [out, *]"""
         return self._once("values", self._values)
 
     def integers(self) -> Tensor:
-        """Codes less 2^(bits - 1), as int8: [out, in]"""
-        return self._once("integers", lambda: (self._unpacked() - self._center).to(torch.int8))
+        """Codes less 2^(bits - 1) as int8, and a column of ones: [in, out + 1]"""
+        return self._once("integers", self._integers)
+
+    def sums(self) -> Tensor:
+        """Of each row of codes less 2^(bits - 1): int32 [out]"""
+        return self._once("sums", lambda: self.integers()[:, :-1].sum(0, dtype=torch.int32))
 
     @property
     def offsets(self) -> Tensor:
@@ -83,6 +92,10 @@ class PackedWeight(nn.Module):
         """int16 [out, n]"""
         codes = unpack(self.codes, self.bits, self.shape.numel())
         return codes.view(self.shape[0], -1).to(torch.int16)
+
+    def _integers(self) -> Tensor:
+        codes = (self._unpacked() - self._center).to(torch.int8)
+        return F.pad(codes, (0, 0, 0, 1), value=1).t()
 
     def _values(self) -> Tensor:
         codes = self._unpacked() - self.zero_point[:, None].to(torch.int16)
@@ -133,23 +146,23 @@ class QuantizedLinear(nn.Module):
         return F.linear(self.input(x), self.weight(), self.bias)
 
     def _in_integers(self, x: Tensor) -> Tensor:
-        """sum_i (x_i - z)(w_i - v) = sum x_i w_i - z sum w_i - v sum x_i + n z v, in int32."""
+        """sum_i (x_i - z)(w_i - v) = sum x_i w_i - v sum x_i + (n v - sum w_i) z, in int32."""
         quantizer, weight = self.input, self.weight
         assert isinstance(quantizer, UniformQuantizer)
         assert isinstance(weight, PackedWeight)
         if x.device.type != "cpu":
             raise InvalidInput(f"execution 'int8' is for CPUs: use 'simulated' on {x.device}")
         center = quantizer.levels // 2
-        rows = (quantizer.codes(x) - center).to(torch.int8).reshape(-1, self.in_features)
         z, v = quantizer.zero_point - center, weight.offsets
-        columns = weight.integers().t()
-        products = torch._int_mm(rows, columns).to(v.dtype)
-        sums = rows.sum(1, dtype=torch.int32).to(v.dtype)
-        products -= torch.outer(sums - self.in_features * z, v)
-        products -= z * columns.sum(0, dtype=torch.int32)
-        outputs = products * (quantizer.scale * weight.scale)
+        codes = (x / quantizer.scale).round_().add_(z).clamp_(-center, center - 1)
+        rows = codes.to(torch.int8).reshape(-1, self.in_features)
+        products = torch._int_mm(rows, weight.integers())
+        step = quantizer.scale * weight.scale
+        outputs = products[:, :-1] * step
+        shifts = torch.stack([-v, z * (self.in_features * v - weight.sums())]) * step
         if self.bias is not None:
-            outputs += self.bias
+            shifts[1] += self.bias
+        outputs.addmm_(F.pad(products[:, -1:].to(step), (0, 1), value=1.0), shifts)
         return outputs.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 

@@ -46,6 +46,11 @@ class Quantizer(nn.Module):
         """2^bits"""
         return int(2**self.bits)
 
+    @property
+    def packed_counts(self) -> dict[str, int]:
+        """See `PacksNumbers`; what a quantizer has are no parameters."""
+        return {name: 0 for name, _ in self.named_buffers(recurse=False)}
+
     def codes(self, x: Tensor) -> Tensor:
         """Integers from 0 to 2^bits - 1 in the dtype of x: [*shape]"""
         raise NotImplementedError

@@ -10,14 +10,16 @@ from vitarium.architectures.quantized._quantizers import (
     UniformQuantizer,
 )
 from vitarium.architectures.quantized._tangent import TangentQuantizer
+from vitarium.architectures.quantized._twin import TwinQuantizer
 
-SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "shift_log2", "tangent"]
+SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "shift_log2", "tangent", "twin"]
 SOFTMAX_QUANTIZERS: Mapping[str, tuple[Callable[..., Quantizer], dict[str, int]]] = {
     "uniform": (UniformQuantizer, {}),
     "log2": (LogQuantizer, {"steps": 1}),
     "log_sqrt2": (LogQuantizer, {"steps": 2}),
     "shift_log2": (ShiftLog2Quantizer, {}),
     "tangent": (TangentQuantizer, {}),
+    "twin": (TwinQuantizer, {}),
 }
 """By name the class and its settings beside the bits."""
 

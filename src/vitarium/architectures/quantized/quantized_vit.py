@@ -48,8 +48,8 @@ class Quantized(Config):
     queries, keys, values and attention probabilities have those of attn.qkv. Null: not rounded."""
     softmax_quantizer: SoftmaxQuantizer = "uniform"
     """Values that attention probabilities are rounded to: equal steps (uniform), powers of 2 (log2)
-    or of its root (log_sqrt2), powers of 2 shifted (shift_log2), or steps of a tangent, fine near
-    0 and near the largest value (tangent)."""
+    or of its root (log_sqrt2), powers of 2 shifted (shift_log2), steps of a tangent, fine near 0
+    and near the largest value (tangent), or a fine and a coarse uniform grid (twin)."""
     execution: Execution = "simulated"
     """How linear layers compute: in floating point with the numbers that integers stand for
     (simulated), or with integers of 8 bits (int8; on CPUs, whatever their bits)."""

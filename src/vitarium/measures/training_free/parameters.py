@@ -1,7 +1,7 @@
 """Number of a model's parameters."""
 
+from vitarium.architectures.base import packed_counts
 from vitarium.architectures.heads import is_head
-from vitarium.architectures.quantized._layers import PackedWeight
 from vitarium.measures.base import NoConfig, Values, Weights, measure
 
 
@@ -15,8 +15,7 @@ def parameters(config: NoConfig, weights: Weights) -> Values:
     """
     model = weights.skeleton
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    packed = (entry for entry in model.named_modules() if isinstance(entry[1], PackedWeight))
-    sizes |= {name: weight.shape.numel() for name, weight in packed}
+    sizes |= packed_counts(model)
     head = sum(size for name, size in sizes.items() if is_head(model, name))
     total = sum(sizes.values())
     return {"": float(total), "backbone": float(total - head)}
