@@ -109,7 +109,7 @@ class Structure(Config):
                 yield f"rank {self.rank} is more than {largest}, with which {layer} is not limited"
 
     def rank_of(self, in_features: int, out_features: int) -> int:
-        """Of a low-rank layer of these sizes."""
+        """Of a low-rank layer of these sizes; with a parameter_ratio int(mn ratio / (m + n))."""
         if self.parameter_ratio is not None:
             size = in_features * out_features
             return max(int(size * self.parameter_ratio / (in_features + out_features)), 1)

@@ -66,9 +66,22 @@ class Sizes(NamedTuple):
     def groups(self) -> dict[str, int]:
         """Units by group of the symmetries; "stream", then those of blocks."""
         sizes = {STREAM: self.embed_dim}
-        for (factor, group), number in product(OF_BLOCK.items(), range(len(self.heads))):
-            sizes[f"blocks.{number}.{group}"] = getattr(self, factor)[number]
+        for group, factor in self.structures().items():
+            if group != STREAM:
+                sizes[group] = getattr(self, factor)[int(group.split(".")[1])]
         return sizes
+
+    def structures(self) -> dict[str, str]:
+        """By group, the factor that has its number of units."""
+        blocks = {
+            f"blocks.{number}.{group}": factor
+            for (factor, group), number in product(OF_BLOCK.items(), range(len(self.heads)))
+        }
+        return {STREAM: "embed_dim", **blocks}
+
+    def remaining(self) -> dict[str, Any]:
+        """By factor, what pruning changes."""
+        return {name: size for name, size in self._asdict().items() if name != "head_dim"}
 
     def with_groups(self, sizes: Mapping[str, int]) -> "Sizes":
         """Those with other numbers of units of some groups."""
@@ -81,10 +94,11 @@ class Sizes(NamedTuple):
         return self._replace(embed_dim=current[STREAM], **changed)
 
     def section(self, architecture: Section) -> Section:
-        """The `vit` or `uneven_vit` of these sizes that is otherwise as an architecture is."""
+        """The `vit` or `uneven_vit` of these sizes, with as many blocks, that is otherwise as an
+        architecture is."""
         factors = architecture.factors(defaults=False)
         shared: dict[str, Any] = {n: factors[n] for n in Vit.model_fields if n in factors}
-        shared["embed_dim"] = self.embed_dim
+        shared |= {"embed_dim": self.embed_dim, "depth": len(self.heads)}
         hidden = set(self.hidden)
         if len(hidden) == 1:
             shared["mlp_ratio"] = ratio(self.hidden[0], self.embed_dim)
