@@ -16,6 +16,7 @@ MATVIT = {"name": "matvit", **SIZES}
 SUPERNET = {"name": "supernet", **SIZES, "depths": (1, 2), "embed_dims": (8, 16)}
 IMAGE_MOE = {"name": "image_moe", **SIZES, "num_experts": 3, "expert_blocks": 1}
 TASK_MOE = {"name": "task_moe", **SIZES, "num_experts": 3, "top_k": 2, "router_noise": 1.0}
+MCTF = {"name": "mctf", **SIZES, "img_size": 16, "r": 2}
 GUIDED = IMAGE_MOE | {"super_classes": [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]}
 
 
@@ -136,3 +137,16 @@ def test_what_a_model_adds_to_the_loss_is_in_the_gradient_and_in_the_log(
     (gradient,) = torch.autograd.grad(loss, model.blocks[1].mlp.router.weight)
     torch.testing.assert_close(guided - plain, 2 * gradient, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(metrics["router_loss"][0], loss.detach())
+
+
+def test_mctf_is_trained_by_a_second_pass_and_can_be_stacked_without_it(tiny, tmp_path):
+    assert stack_key(spec(tiny, MCTF)) is not None
+    own = spec(tiny, MCTF | {"consistency_weight": 3.0})
+    assert stack_key(own) is None
+    member = TrainState(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+    trainer = Trainer([member], TrainOptions())
+    trainer.training_mode()
+    batch = next(stacked_batches([member.batches], 1))
+    first, *_, last = (trainer.step(batch, 1, number) for number in range(8))
+    assert last["teacher_loss"].item() < first["teacher_loss"].item()
+    assert {"loss", "consistency_loss", "confident_share"} <= last.keys()

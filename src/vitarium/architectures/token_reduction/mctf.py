@@ -1,14 +1,14 @@
 """MCTF: patches are fused by likeness, attention and size, one attention ahead."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.architectures.base import architecture
+from vitarium.architectures.base import AuxiliaryLoss, architecture
 from vitarium.architectures.token_reduction._attention import parted
 from vitarium.architectures.token_reduction._merging import (
     Merge,
@@ -21,8 +21,11 @@ from vitarium.architectures.token_reduction._model import ReducingDeclaration, r
 from vitarium.architectures.token_reduction.evit import quarters
 from vitarium.architectures.vit.vit import TRAINING_FACTORS, PlainVit
 from vitarium.core.config import Config
+from vitarium.core.errors import InvalidInput
 
 _MOST_KEPT = 10  # tokens below which no block merges
+_LARGEST_TEACHER_R = 7  # of the second pass in training
+_CONFIDENT = 0.4  # probability of the labels above which features learn from the second pass
 
 
 class MultiCriteriaFusion(Config):
@@ -44,6 +47,10 @@ class MultiCriteriaFusion(Config):
     """Half of the patches are fused from one of two sets into the other, then half back."""
     pooling: Literal["attention", "size"] = "attention"
     """Weights of the mean of fused tokens: sizes times the attention to them, or sizes."""
+    consistency_weight: NonNegativeFloat = 0.0
+    """Weight of the consistency loss while training, the authors' is 3: a second pass that fuses
+    fewer patches teaches the features of this one, and learns the labels itself, at about twice the
+    time of a step; 0: no second pass."""
 
 
 class Mctf(PlainVit, MultiCriteriaFusion):
@@ -64,6 +71,12 @@ class Mctf(PlainVit, MultiCriteriaFusion):
         if self.fused_share is not None:
             count = int(patches * self.fused_share) if block in quarters(self.depth) else 0
         return max(min(count, patches // 2, patches - (_MOST_KEPT - 1)), 0)
+
+    @property
+    def most_fused(self) -> int:
+        """Patches that the block which fuses most of them fuses, were it the first."""
+        patches = (self.img_size // self.patch_size) ** 2
+        return max(self.fused_in(block, patches) for block in range(self.depth))
 
 
 class MctfBlock(SizedBlock):
@@ -164,6 +177,106 @@ def fused(tokens: Tensor, fusion: tuple[Merge, Merge]) -> Tensor:
     return torch.cat([a, b], dim=1)
 
 
+class TwoPasses(NamedTuple):
+    """Of the same images, by the passes of a step of training."""
+
+    outputs: Tensor
+    """[batch, classes]"""
+    features: Tensor
+    """What the head sees, [batch, width]: by default the normed class token."""
+    teacher_outputs: Tensor
+    """Of the pass that fuses fewer patches, [batch, classes]."""
+    teacher_features: Tensor
+    """Of the pass that fuses fewer patches, [batch, width], without graph."""
+
+
+class ConsistentTransformer(SizedTransformer):
+    """A transformer of `MctfBlock`s whose features learn, while it is trained, from those of a pass
+    that fuses fewer patches (Sec. 3.4)."""
+
+    recorded: TwoPasses | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"recorded": None}  # a copy has no graph
+
+    @property
+    def config(self) -> Mctf:
+        """That of its blocks."""
+        block: Any = self.blocks[0]
+        config: Mctf = block.config
+        return config
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """images [batch, c, h, w] -> outputs [batch, classes]"""
+        if not self.head.training:
+            plain: Tensor = super().forward(x, *args, **kwargs)
+            return plain
+        outputs, features = self._pass(x)
+        self.recorded = TwoPasses(outputs, features, *self._teacher_pass(x))
+        return outputs
+
+    def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs [batch, classes], and what the head sees, [batch, width]."""
+        tokens = self.forward_features(images)
+        return self.forward_head(tokens), self.fc_norm(self.pool(tokens))
+
+    @torch.compiler.disable  # r would be compiled in
+    def _teacher_pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_pass`, with a random r: at most the authors', and less than this model's."""
+        config, below = self.config, min(_LARGEST_TEACHER_R + 1, self.config.most_fused)
+        r = int(torch.randint(below, (), device="cpu"))
+        blocks: Any = self.blocks
+        try:
+            for block in blocks:
+                block.config = config.model_copy(update={"r": r, "fused_share": None})
+            outputs, features = self._pass(images)
+        finally:
+            for block in blocks:
+                block.config = config
+        return outputs, features.detach()
+
+    def auxiliary_loss(self, targets: Tensor) -> AuxiliaryLoss:
+        """The second pass's cross-entropy with targets [batch, classes], and the consistency loss
+        times `consistency_weight`.
+
+        Logged: both (teacher_loss, consistency_loss without its weight), and the share of images
+        that are certain enough for the latter (confident_share). Raises InvalidInput for an
+        objective that does not take the model's outputs, or whose outputs are not classes.
+        """
+        passes, self.recorded = self.recorded, None
+        if passes is None or passes.outputs.shape[1] != targets.shape[1]:
+            raise InvalidInput(
+                "consistency_weight asks for a second pass that learns the classes, which are not "
+                "what this objective computes: choose one whose outputs are classes, such as "
+                "supervised, or set consistency_weight to 0"
+            )
+        targets = targets.repeat(len(passes.outputs) // len(targets), 1)
+        wide = torch.promote_types(passes.outputs.dtype, torch.float32)
+        teacher_loss = F.cross_entropy(passes.teacher_outputs.to(wide), targets.to(wide))
+        confident = confident_images(passes.outputs.detach().to(wide), targets)
+        errors = (passes.features.to(wide) - passes.teacher_features.to(wide)).square().mean(1)
+        consistency = (errors * confident).sum() / confident.sum().clamp(min=1)
+        return AuxiliaryLoss(
+            teacher_loss + self.config.consistency_weight * consistency,
+            {
+                "teacher_loss": teacher_loss.detach(),
+                "consistency_loss": consistency.detach(),
+                "confident_share": confident.to(wide).mean(),
+            },
+        )
+
+
+def confident_images(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of outputs [batch, classes], of which images the labels have together a probability above
+    0.4: bool [batch].
+
+    Labels are the classes whose target [batch, classes] is above the smallest of the image, both of
+    an image that is mixed of two: targets may be smoothed.
+    """
+    labels = targets > targets.amin(1, keepdim=True)
+    return (outputs.softmax(1) * labels).sum(1) > _CONFIDENT
+
+
 class MctfDeclaration(ReducingDeclaration):
     """Those of `vit`, but that channels of the stream are exchanged alone: cosines of its tokens
     decide what is fused, and would not be the same after a norm's mean is taken out of it."""
@@ -175,9 +288,11 @@ class MctfDeclaration(ReducingDeclaration):
     "mctf",
     paper="Lee et al. 2024, arXiv 2403.10030",
     symmetries=MctfDeclaration.symmetries,
-    training_factors=(*TRAINING_FACTORS, "init_values"),
+    training_factors=(*TRAINING_FACTORS, "init_values", "consistency_weight"),
     tiny={"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2, "r": 3},
 )
 def mctf(config: Mctf, num_outputs: int) -> nn.Module:
     """A ViT that fuses patches that are alike, little attended to and small, in most blocks."""
+    if config.consistency_weight and config.most_fused:
+        return reducing_vit(ConsistentTransformer, MctfBlock, config, num_outputs)
     return reducing_vit(SizedTransformer, MctfBlock, config, num_outputs)
