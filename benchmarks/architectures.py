@@ -85,6 +85,8 @@ BY_TASK: Mapping[str, Callable[["Task"], Mapping[str, Any]]] = {
 """Settings that depend on the images."""
 LEFT_OUT = {
     "duoformer": "a CNN of 11 M parameters is part of it",
+    "ed_vit_fusion": "is fused of models, not trained from scratch",
+    "quantized_vit": "is made of a trained model",
     "image_codec": "compresses images; `ci2p` is a ViT on its maps",
     "timm": "any model by its name",
     "uneven_vit": "is the plain `vit` where nothing is extracted",
