@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from inspect import Parameter
 from typing import Annotated, Any, NamedTuple, Self
@@ -50,6 +50,16 @@ class TimmModel(ArchitectureConfig):
     """Epsilon of every LayerNorm, added to the variance; none: timm's default. ViTs of other
     libraries use other values."""
 
+    fused: bool = False
+    """The form for inference of models of which timm has one, as LeViT, RepViT and FastViT: batch
+    norms, and branches beside convolutions, are parts of these. `batch_norm_folding` makes it of a
+    trained model."""
+
+    @property
+    def fusible(self) -> bool:
+        """Whether timm has another form of it for inference."""
+        return _fusible(self.model, **self.overrides)
+
     @property
     def overrides(self) -> dict[str, Any]:
         """The parameters of the model's class that are set."""
@@ -67,7 +77,8 @@ class TimmModel(ArchitectureConfig):
         return _skeleton(self.model, **self.overrides).input_size
 
     def __hash__(self) -> int:
-        return hash((self.model, self.layer_norm_eps, tuple(sorted(self.overrides.items()))))
+        settings = tuple(sorted(self.overrides.items()))
+        return hash((self.model, self.layer_norm_eps, self.fused, settings))
 
     @model_validator(mode="after")
     def _builds(self) -> Self:
@@ -80,6 +91,8 @@ class TimmModel(ArchitectureConfig):
             if name not in parameters:
                 raise ValueError(unknown_factor(name, parameters))
         _built(self.model, **self.overrides)
+        if self.fused and not self.fusible:
+            raise ValueError(f"timm has no batch norms to fuse in {self.model}; leave out fused")
         return self
 
 
@@ -88,6 +101,8 @@ def _as_timm(config: TimmModel) -> tuple[str, dict[str, Any]]:
         raise InvalidInput(
             f"its layer_norm_eps is {eps:g}, and timm's config.json has no key for it"
         )
+    if config.fused:
+        raise InvalidInput("it is fused, and timm's config.json has no key for it")
     return config.model, config.arguments
 
 
@@ -112,7 +127,45 @@ def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
         for norm in model.modules():
             if isinstance(norm, nn.LayerNorm):
                 norm.eps = config.layer_norm_eps
+    if config.fused:
+        fuse_batch_norms(model)
     return model
+
+
+def fuse_batch_norms(model: nn.Module) -> None:
+    """Make batch norms, and branches beside convolutions, parts of these, in place.
+
+    As `timm.models.reparameterize_model`, but for what the classifier is in, which other data
+    replace. In eval mode it computes the same.
+    """
+    cfg: Any = model.pretrained_cfg
+    classifiers = cfg["classifier"]
+    _fuse_inside(model, "", (classifiers,) if isinstance(classifiers, str) else classifiers)
+    model.requires_grad_(True)  # timm detaches what stays beside a fused layer
+
+
+def _fuse_inside(module: nn.Module, at: str, classifiers: Sequence[str]) -> None:
+    part: Any
+    for name, part in list(module.named_children()):
+        path = f"{at}{name}."
+        if not any(f"{classifier}.".startswith(path) for classifier in classifiers):
+            if hasattr(part, "fuse"):
+                part = part.fuse()
+                setattr(module, name, part)
+            elif hasattr(part, "reparameterize"):
+                part.reparameterize()
+        _fuse_inside(part, path, classifiers)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _fusible(name: str, /, **overrides: Any) -> bool:
+    skeleton = _skeleton(name, **overrides)
+    with meta_device():
+        arguments = {k: v for k, v in overrides.items() if not (skeleton.any_size and k == _SIZE)}
+        model = timm.create_model(name, pretrained=False, **arguments)
+        names = model.state_dict().keys()
+        fuse_batch_norms(model)
+    return names != model.state_dict().keys()
 
 
 _SIZE = "img_size"
