@@ -41,7 +41,7 @@ def test_settings_of_a_registered_method_are_options(vitarium, monkeypatch):
     monkeypatch.setattr(registry, "_plugins", known)
 
     class Halved(Config):
-        rank: int = 4
+        kept_rank: int = 4
         """Rank of what is left."""
         keep_bias: bool = True
         init: str = "first"
@@ -49,7 +49,9 @@ def test_settings_of_a_registered_method_are_options(vitarium, monkeypatch):
     operator("halved", title="Halving", config=Halved, models=(1, 1), compression="trained")(print)
     status, out, _ = vitarium("compress", "--help")
     assert status == 0
-    assert all(text in out for text in ("Halving", "--rank", "Rank of what is left", "MiniViT"))
+    assert all(
+        text in out for text in ("Halving", "--kept-rank", "Rank of what is left", "MiniViT")
+    )
     assert all(text in out for text in ("--keep-bias", "--no-keep-bias", "--share"))
     status, out, _ = vitarium("compress", "nowhere", "--method", "list")
     assert "halved" in out

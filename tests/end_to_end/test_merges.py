@@ -9,7 +9,9 @@ from vitarium.core import registry
 SHORT = {"num_images": 128, "steps": 4, "restarts": 1, "epochs": 1}
 OF_FEW_EPOCHS = {"epoch_average": {"last": 2}, "lawa": {"k": 2}, "swa": {"start": 0.5}}
 MANY_AT_ONCE = {"fisher_merging": {"batch_size": 32}}
-CONVERSIONS = {"ci2p", "dense_form", "matvit_member", "sparseformer", "supernet_member"}
+CONVERSIONS = {"batch_norm_folding", "ci2p", "dense_form", "depth_pruning", "ed_vit", "exit_member"}
+CONVERSIONS |= {"exit_threshold", "matvit_member", "repavit_fusion", "sparseformer"}
+CONVERSIONS |= {"supernet_member"}
 """They take other architectures than vit, or what they give is still to be trained."""
 OPERATORS = registry.plugins("operator")
 CHANCE = 0.1

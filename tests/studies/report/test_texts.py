@@ -59,4 +59,10 @@ def test_every_text_is_used(folder):
 
 
 def test_all_studies_have_texts():
-    assert [folder.name for folder in FOLDERS] == ["diversity", "factors", "lineage", "soups"]
+    assert [folder.name for folder in FOLDERS] == [
+        "diversity",
+        "factors",
+        "lineage",
+        "soups",
+        "twins",
+    ]

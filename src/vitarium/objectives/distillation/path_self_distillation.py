@@ -21,7 +21,12 @@ class PathSelfDistillation(Config):
     """Temperature of the softmax: all logits are divided by it."""
 
 
-@objective("path_self_distillation", paper="Chang et al. 2023, arXiv 2308.06548", **CLASSIFICATION)
+@objective(
+    "path_self_distillation",
+    paper="Chang et al. 2023, arXiv 2308.06548",
+    records_blocks=True,
+    **CLASSIFICATION,
+)
 def path_self_distillation(config: PathSelfDistillation, model: nn.Module, batch: Batch) -> Loss:
     """Learn the classes, and let short paths say what the sum of all paths says.
 

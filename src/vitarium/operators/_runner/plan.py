@@ -87,9 +87,9 @@ class MergePlan:
         self._folder = self.zoo.folder(origin.model)
         """Of the model whose recipe the result has."""
         self.about = self._folder.about()
-        self.base = None if base is None else self.zoo.at(base)
-        if self.base and not self.facts["needs_base"]:
+        if base is not None and not self.facts["needs_base"]:
             raise InvalidInput(f"{operator.name} has no use for a base")
+        self.base = None if base is None else self.zoo.at(base)
         if self.facts["needs_base"] and not self.base:
             self.base = common_parent(self.zoo, operator.name, ingredients)
         spec, changes = self._folder.spec(), dict(self.heads.changes)

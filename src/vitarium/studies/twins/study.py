@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import InvalidInput
+from vitarium.core.parameters import parameter
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.report.texts import Texts
@@ -73,8 +74,8 @@ def twins(config: Twins, population: Population) -> Tables:
     by_original, left_out = find_twins(population.zoo, population.ids)
     if not by_original:
         raise InvalidInput(
-            f"{population.zoo.path}: no model has a twin; `vitarium compress` makes one, e.g. "
-            f"vitarium compress {population.zoo.path} MODEL --method tome"
+            f"{population.zoo.path}: no model has a twin; `vitarium compress` makes one, e.g. by "
+            f"{parameter('method', 'tome')}"
         )
     device = find_devices(population.device)[0]
     loader = ModelLoader(
