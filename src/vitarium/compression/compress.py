@@ -54,14 +54,14 @@ class Compression:
         Of a method that splits models a student stands after its parts, and a column `part` has
         their numbers, and "fused".
         """
-        made = {old: [*self.parts.get(old, ())] for old in {**self.parts, **self.students}}
+        ids = {old: [*self.parts.get(old, ())] for old in {**self.parts, **self.students}}
         for old, new in self.students.items():
-            made[old].append(new)
-        done = {old: _finished(self.zoo, ids) for old, ids in made.items()}
+            ids[old].append(new)
+        done = {old: _finished(self.zoo, group) for old, group in ids.items()}
         images: dict[str, Any] = {"data": self.data, "normalization": self.normalization}
         table = compare(self.zoo, done, device=self.device, data_dir=self.data_dir, **images)
         if self.parts:
-            roles = {id: str(n) for ids in self.parts.values() for n, id in enumerate(ids)}
+            roles = {id: str(n) for group in self.parts.values() for n, id in enumerate(group)}
             table.insert(3, "part", [roles.get(id, "fused") for id in table["student"]])
         return table
 

@@ -96,8 +96,8 @@ class Divergences:
         weights = vit.state_dict()
 
         def outputs(channel: int) -> Tensor:
-            kept = {STREAM: units[units != channel]}
-            left = sliced(self._symmetries, weights, kept, shapes)
+            remaining = {STREAM: units[units != channel]}
+            left = sliced(self._symmetries, weights, remaining, shapes)
             logits: Tensor = functional_call(hollow, left, (images,), strict=True)
             return logits
 

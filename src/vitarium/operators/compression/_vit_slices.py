@@ -12,7 +12,7 @@ from vitarium.architectures.vit.vit import PlainVit, Vit
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
 
-Kept = Mapping[str, Tensor]
+RemainingUnits = Mapping[str, Tensor]
 """By group of the symmetries, numbers of the units that stay, int64 [m]: "stream",
 "blocks.0.attn.heads", "blocks.0.mlp". Of a group that is missing all stay."""
 
@@ -54,7 +54,7 @@ def smaller(architecture: Section, sizes: Sizes) -> Section:
 def sliced(
     symmetries: Symmetries,
     weights: Mapping[str, Tensor],
-    kept: Kept,
+    remaining: RemainingUnits,
     shapes: Mapping[str, Sequence[int]],
 ) -> dict[str, Tensor]:
     """The weights of the units that stay, by name, in their order: tensors of these shapes.
@@ -66,7 +66,7 @@ def sliced(
     for piece in symmetries.pieces:
         part = piece.of(weights)
         for dim, axis in enumerate(piece.axes):
-            if axis.group is not None and axis.group in kept:
-                part = part.index_select(dim, kept[axis.group].to(part.device))
+            if axis.group is not None and axis.group in remaining:
+                part = part.index_select(dim, remaining[axis.group].to(part.device))
         pieces.setdefault(piece.tensor, []).append(part.flatten())
     return {name: torch.cat(parts).reshape(shapes[name]) for name, parts in pieces.items()}

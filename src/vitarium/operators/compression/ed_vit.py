@@ -151,15 +151,15 @@ def ed_vit(config: EdVit, ingredients: Ingredients) -> NamedTensors:
         raise IncompatibleWeights(f"{model.name}: ed_vit needs a linear head")
     weights = {name: checked(model, name) for name in ingredients.shapes}
     importances = _importances(config, ingredients, architecture)
-    kept = {}
+    remaining = {}
     for group, values in importances.items():
         structure = _structure(group)
         count = max(int(len(values) * config.share(structure) + 1e-9), 1)
-        kept[group] = values.argsort(descending=True, stable=True)[:count].sort().values
+        remaining[group] = values.argsort(descending=True, stable=True)[:count].sort().values
     with meta_device():
         built: nn.Module = section(model.skeleton.num_classes)
     shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
-    yield from sliced(symmetries, weights, kept, shapes).items()
+    yield from sliced(symmetries, weights, remaining, shapes).items()
 
 
 def _importances(config: EdVit, ingredients: Ingredients, architecture: Section) -> Importances:

@@ -124,13 +124,13 @@ def _through_block(
     normed_middle = block.norm2(middle)
     hidden = mlp.act(mlp.fc1(normed_middle))
 
-    kept, branch = through_sum(middle, block.ls2(mlp.fc2(hidden)), relevance)
+    of_stream, branch = through_sum(middle, block.ls2(mlp.fc2(hidden)), relevance)
     record(f"{name}.mlp.fc2", branch)
     of_hidden = through_linear(hidden, mlp.fc2.weight, branch)
     record(f"{name}.mlp.fc1", of_hidden)
-    kept = kept + through_linear(normed_middle, mlp.fc1.weight, of_hidden)
+    of_stream = of_stream + through_linear(normed_middle, mlp.fc1.weight, of_hidden)
 
-    kept, branch = through_sum(stream, attended, kept)
+    of_stream, branch = through_sum(stream, attended, of_stream)
     record(f"{name}.attn.proj", branch)
     of_context = through_linear(joined, attention.proj.weight, branch)
     of_heads = of_context.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
@@ -139,7 +139,7 @@ def _through_block(
     parts = torch.stack([of_queries, of_keys.mT, of_values])  # [3, b, heads, n, head_dim]
     fused = parts.permute(1, 3, 0, 2, 4).flatten(2)
     record(f"{name}.attn.qkv", fused)
-    return kept + through_linear(normed, attention.qkv.weight, fused)
+    return of_stream + through_linear(normed, attention.qkv.weight, fused)
 
 
 def _heads(attention: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -94,9 +94,9 @@ class Family:
         if cost == "latency":
             known = {t.ref: 1 / t.speedup.median for t in self.twins if t.speedup}
             return {self.original.ref: 1.0, **known} if known else {}
-        if not (whole := self.original.values.get(cost)):
+        if not (total := self.original.values.get(cost)):
             return {}
-        return {m.ref: m.values[cost] / whole for m in self.members if cost in m.values}
+        return {m.ref: m.values[cost] / total for m in self.members if cost in m.values}
 
     def front(self, cost: str) -> list[Member]:
         """Members that no other is both as cheap and as accurate as, and better in one of the two,

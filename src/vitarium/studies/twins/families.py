@@ -103,8 +103,8 @@ def _last_step(spec: Spec) -> tuple[CheckpointRef, tuple[str, ...]] | None:
         return (spec.ingredients[0], (_described(spec.operator),)) if spec.ingredients else None
     if not isinstance(spec, ModelSpec) or spec.parent is None:
         return None
-    made = (_described(spec.conversion),) if spec.conversion else ()
-    return CheckpointRef(spec.parent, spec.parent_epoch or 0), (*made, TRAINED)
+    conversion = (_described(spec.conversion),) if spec.conversion else ()
+    return CheckpointRef(spec.parent, spec.parent_epoch or 0), (*conversion, TRAINED)
 
 
 def _keeps_head(spec: Spec) -> bool:
