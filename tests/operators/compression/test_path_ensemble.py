@@ -117,13 +117,13 @@ def test_the_path_goes_without_which_the_loss_is_lowest():
 def test_without_dropping_it_is_the_model_and_a_depth_is_its_first_blocks(zoo, trained):
     images = torch.randn(4, 1, 8, 8, dtype=torch.float64)
     model = zoo.load(trained).double()
-    whole = zoo.load(merge(zoo, "path_ensemble", models=[trained], max_dropped=0).id).double()
-    torch.testing.assert_close(whole(images), model(images), rtol=0, atol=1e-10)
+    unpruned = zoo.load(merge(zoo, "path_ensemble", models=[trained], max_dropped=0).id).double()
+    torch.testing.assert_close(unpruned(images), model(images), rtol=0, atol=1e-10)
     short = zoo.load(merge(zoo, "path_ensemble", models=[trained], max_dropped=0, depth=1).id)
     assert len(short.blocks) == 1
     assert short.path_scales.shape == (3, 16)
-    whole.path_scales.data[3:] = 0  # of the second block
-    torch.testing.assert_close(short.double()(images), whole(images), rtol=0, atol=1e-10)
+    unpruned.path_scales.data[3:] = 0  # of the second block
+    torch.testing.assert_close(short.double()(images), unpruned(images), rtol=0, atol=1e-10)
     model.blocks = model.blocks[:1]
     torch.testing.assert_close(short(images), model(images), rtol=0, atol=1e-10)
 

@@ -182,7 +182,7 @@ def test_dependences_are_as_the_formula_has_them(vit, images):
 
 
 def test_without_heads_and_hidden_units_it_is_as_with_zeros_in_their_place(vit, images):
-    kept = {
+    remaining = {
         "blocks.0.attn.heads": torch.tensor([1]),
         "blocks.1.attn.heads": torch.tensor([0]),
         "blocks.0.mlp": torch.tensor([0, 2, 3, 8]),
@@ -191,10 +191,10 @@ def test_without_heads_and_hidden_units_it_is_as_with_zeros_in_their_place(vit, 
     sizes = {**SIZES, "num_heads": 1, "head_dim": 3, "hidden": (4, 4)}
     smaller = choose("architecture", "uneven_vit", **sizes)(5).double().eval()
     shapes = {name: tensor.shape for name, tensor in smaller.state_dict().items()}
-    smaller.load_state_dict(sliced(symmetries(vit), vit.state_dict(), kept, shapes))
+    smaller.load_state_dict(sliced(symmetries(vit), vit.state_dict(), remaining, shapes))
     for block, head in zip(vit.blocks, (0, 1), strict=True):
         block.attn.proj.weight[:, 3 * head : 3 * head + 3] = 0
     for number, block in enumerate(vit.blocks):
-        gone = sorted(set(range(9)) - set(kept[f"blocks.{number}.mlp"].tolist()))
+        gone = sorted(set(range(9)) - set(remaining[f"blocks.{number}.mlp"].tolist()))
         block.mlp.fc2.weight[:, gone] = 0
     torch.testing.assert_close(smaller(images), vit(images), rtol=0, atol=1e-12)

@@ -1,12 +1,10 @@
 """Post-training quantization: what becomes of a model, its bytes and its errors."""
 
-import shutil
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitarium import Blueprint, Zoo, compress, export, grow, measure, merge
+from vitarium import Blueprint, compress, export, grow, measure, merge
 from vitarium.architectures.quantized.quantized_vit import QuantizedVit, fit_weights, simulated_vit
 from vitarium.core import seeds
 from vitarium.core.config import InvalidConfig
@@ -28,28 +26,6 @@ ARCHITECTURE = {
     "num_heads": 3,
 }
 METHODS = ["repq", "round_to_nearest"]
-
-
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory):
-    stage = {
-        "architecture": ARCHITECTURE,
-        "data": {"name": "digits", "train_limit": 256},
-        "epochs": 3,
-        "batch_size": 32,
-        "optimizer": {"name": "adamw", "lr": 3e-3},
-        "checkpoints": "last",
-        "variants": [{}, {"head": {"name": "mlp", "hidden_dim": 8}, "epochs": 1}],
-    }
-    blueprint = Blueprint.read({"name": "originals", "stages": {"originals": stage}})
-    folder = tmp_path_factory.mktemp("originals") / "zoo"
-    grow(blueprint, folder, workers=0, progress=False)
-    return folder
-
-
-@pytest.fixture
-def zoo(grown, tmp_path):
-    return Zoo.open(shutil.copytree(grown, tmp_path / "zoo"))
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """Methods that reconstruct, or allocate bits: what becomes of a trained model."""
 
-import shutil
-
 import pytest
 import torch
 from torch import nn
 
-from vitarium import Blueprint, Zoo, grow, merge
+from vitarium import merge
 from vitarium.architectures.quantized._layers import FloatWeight, QuantizedLinear
 from vitarium.architectures.quantized._quantizers import UniformQuantizer
 from vitarium.core.config import InvalidConfig
@@ -27,28 +25,6 @@ ARCHITECTURE = {
     "num_heads": 3,
 }
 FEW_BITS = {"weight_bits": 3, "activation_bits": 4, "num_images": 32, "reconstruction_images": 64}
-
-
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory):
-    stage = {
-        "architecture": ARCHITECTURE,
-        "data": {"name": "digits", "train_limit": 256},
-        "epochs": 3,
-        "batch_size": 32,
-        "optimizer": {"name": "adamw", "lr": 3e-3},
-        "checkpoints": "last",
-        "variants": [{}, {"head": {"name": "mlp", "hidden_dim": 8}, "epochs": 1}],
-    }
-    blueprint = Blueprint.read({"name": "originals", "stages": {"originals": stage}})
-    folder = tmp_path_factory.mktemp("originals") / "zoo"
-    grow(blueprint, folder, workers=0, progress=False)
-    return folder
-
-
-@pytest.fixture
-def zoo(grown, tmp_path):
-    return Zoo.open(shutil.copytree(grown, tmp_path / "zoo"))
 
 
 def of_head(zoo, head):
@@ -145,9 +121,9 @@ def test_mlps_with_relu_learn_what_they_computed_with_gelu(zoo):
     fitted = made(zoo, "aphq", mlp_steps=100, mlp_lr=3e-3, **bits)
     assert zoo.spec(fitted.id).origin.architecture.config.act_layer == "relu"
     assert feature_error(fitted) < 0.5 * feature_error(swapped)
-    kept = made(zoo, "aphq", relu=False, **bits)
-    assert zoo.spec(kept.id).origin.architecture.config.act_layer == "gelu"
-    assert feature_error(kept) < feature_error(fitted)
+    with_gelu = made(zoo, "aphq", relu=False, **bits)
+    assert zoo.spec(with_gelu.id).origin.architecture.config.act_layer == "gelu"
+    assert feature_error(with_gelu) < feature_error(fitted)
 
 
 def test_relevance_gives_layers_bits_within_the_budget(zoo):

@@ -82,20 +82,22 @@ def path_ensemble(config: PathPruning, ingredients: Ingredients) -> NamedTensors
     subject = ingredients.subject(0)
     components = path_components(subject, config.num_images, config.batch_size)
     full = current = components.score(present)
-    kept, lines = list(present), list[str]()
+    remaining, lines = list(present), list[str]()
     for path, score in dropped(components.score, present, config.tolerance):
-        if len(present) - len(kept) == config.max_dropped:
+        if len(present) - len(remaining) == config.max_dropped:
             break
-        ingredients.report(len(present) - len(kept), len(present))
-        kept.remove(path)
+        ingredients.report(len(present) - len(remaining), len(present))
+        remaining.remove(path)
         current = score
         lines.append(f"without {components.names[path]}: {_described(score)}")
-    counted = f"{len(kept)} of {len(present)} paths: {_described(current)} on validation images"
+    counted = (
+        f"{len(remaining)} of {len(present)} paths: {_described(current)} on validation images"
+    )
     ingredients.log.lines += [f"{counted}, {_described(full)} with all of them", *lines]
     ingredients.log.metrics.update(current.metrics(subject.examples.split))
-    is_kept = torch.zeros(count, 1, dtype=scales.dtype)
-    is_kept[kept] = 1
-    yield SCALES, scales[:count] * is_kept
+    remains = torch.zeros(count, 1, dtype=scales.dtype)
+    remains[remaining] = 1
+    yield SCALES, scales[:count] * remains
     stays = tuple(f"blocks.{number}." for number in range(depth))
     for name in ingredients.shapes:
         if name != SCALES and (not name.startswith("blocks.") or name.startswith(stays)):
